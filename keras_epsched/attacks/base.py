@@ -1,0 +1,259 @@
+"""What all gradient attacks share: bounds, bookkeeping and the gradient."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+from keras_epsched import backend
+from keras_epsched.attacks import losses, norms
+from keras_epsched.configurable import Configurable
+
+# Size of the largest entry of the gradient that is sent back into the
+# network: far from both ends of float16, in which the network may compute.
+_COTANGENT = 256.0
+
+
+class SearchResult(NamedTuple):
+    """What `Attack.search` found for each image of a batch.
+
+    Attributes:
+        adversarial: Float32 images: the one that broke it, else the best.
+        broken: Boolean of shape `(batch,)`: it is misclassified.
+        best: Float32 images of highest loss, to start from at a larger
+            radius.
+        zero_gradient: Boolean of shape `(batch,)`: the first gradient was
+            zero everywhere, so the attack could not work.
+    """
+
+    adversarial: object
+    broken: object
+    best: object
+    zero_gradient: object
+
+
+class Attack(Configurable):
+    """Base class of attacks that follow the gradient within a ball.
+
+    An attack has two uses. In training, `perturb` returns the images to train
+    on. In evaluation, `search` looks for a misclassified point: an image once
+    broken stays broken, whatever later steps do.
+
+    Both run inside a compiled function, take a radius per image, and act on
+    pixels in `value_range`. Steps depend on the direction of the gradient
+    only, so the loss of every image is rescaled such that its gradient at the
+    logits has a fixed size: that keeps float16 networks, and very confident
+    ones, from rounding the attack to zero.
+
+    Args:
+        steps: Int. Number of gradient steps.
+        norm: String. `"linf"`, `"l2"` or `"l1"`.
+        loss: String or function. What is maximised: `"ce"`, `"margin"`,
+            `"dlr"`, or a function `(labels, logits) -> (batch,)`.
+    """
+
+    def __init__(self, steps, norm="linf", loss="ce"):
+        if not isinstance(steps, int) or steps < 1:
+            raise ValueError(
+                f"`steps` must be a positive integer. Received: steps={steps}"
+            )
+        self.steps = steps
+        self.norm = norms.get(norm).name
+        if isinstance(loss, dict):
+            loss = losses.get(loss)
+        losses.get(loss)
+        self.loss = loss
+
+    def get_config(self):
+        loss = self.loss
+        if callable(loss):
+            loss = keras.saving.serialize_keras_object(loss)
+        return {"steps": self.steps, "norm": self.norm, "loss": loss}
+
+    @property
+    def search_passes(self) -> tuple[int, int]:
+        """Forward and backward passes of one `search`, per image."""
+        return self.steps + 1, self.steps
+
+    def perturb(
+        self,
+        logits_fn: Callable,
+        images,
+        labels,
+        epsilon,
+        key,
+        value_range: tuple[float, float] = (0, 255),
+    ):
+        """Returns adversarial images to train on.
+
+        Args:
+            logits_fn: Function from images to logits `(batch, num_classes)`.
+            images: Float32 tensor `(batch, ...)` of pixels in `value_range`.
+            labels: Integer tensor of shape `(batch,)`.
+            epsilon: Float tensor, scalar or of shape `(batch,)`: the radius,
+                on the [0, 1] scale.
+            key: Integer tensor of shape `(batch,)`, from `noise.make_key`.
+            value_range: Pair of the lowest and highest pixel value.
+
+        Returns:
+            A float32 tensor like `images`, without gradient.
+        """
+        raise NotImplementedError
+
+    def search(
+        self,
+        logits_fn: Callable,
+        images,
+        labels,
+        epsilon,
+        key,
+        value_range: tuple[float, float] = (0, 255),
+        start=None,
+        use_start=None,
+    ) -> SearchResult:
+        """Looks for a misclassified point around each image.
+
+        Args:
+            logits_fn: Function from images to logits `(batch, num_classes)`.
+            images: Float32 tensor `(batch, ...)` of pixels in `value_range`.
+            labels: Integer tensor of shape `(batch,)`.
+            epsilon: Float tensor, scalar or of shape `(batch,)`: the radius,
+                on the [0, 1] scale.
+            key: Integer tensor of shape `(batch,)`, from `noise.make_key`.
+            value_range: Pair of the lowest and highest pixel value.
+            start: Images to start from instead of the attack's own start,
+                projected onto the ball first.
+            use_start: Boolean tensor of shape `(batch,)`: which images do.
+
+        Returns:
+            A `SearchResult`.
+        """
+        raise NotImplementedError
+
+
+class Problem:
+    """One batch under attack: the ball, the box and the network."""
+
+    def __init__(self, attack, logits_fn, images, labels, epsilon, value_range):
+        low, high = (float(bound) for bound in value_range)
+        self.norm = norms.get(attack.norm)
+        self.loss = losses.get(attack.loss)
+        self.logits_fn = logits_fn
+        self.images = ops.cast(images, "float32")
+        self.labels = ops.cast(labels, "int32")
+        self.box = (low, high)
+        self.column = (-1, *(1 for _ in self.images.shape[1:]))
+        radius = ops.cast(epsilon, "float32") * (high - low)
+        radius = ops.broadcast_to(radius, ops.shape(self.labels))
+        self.radius = ops.reshape(radius, self.column)
+
+    def project(self, moved):
+        """Projects onto the ball around the images and the box."""
+        return self.norm.project(moved, self.images, self.radius, self.box)
+
+    def random_start(self, key, on_sphere=False):
+        """A random point of the ball for each image."""
+        return self.norm.start(
+            self.images, self.radius, key, self.box, on_sphere
+        )
+
+    def mask(self, flags):
+        """Shapes one flag (or number) an image for use on pixels."""
+        return ops.reshape(flags, self.column)
+
+    def select(self, flags, yes, no):
+        """Chooses image by image."""
+        return ops.where(self.mask(flags), yes, no)
+
+    def is_broken(self, logits):
+        """Misclassified, or not a finite answer."""
+        wrong = ops.cast(ops.argmax(logits, axis=-1), "int32") != self.labels
+        finite = ops.all(ops.isfinite(logits), axis=-1)
+        return wrong | ~finite
+
+    def judge(self, moved):
+        """Returns the loss and whether the network errs."""
+        logits = ops.cast(self.logits_fn(moved), "float32")
+        return self.loss(self.labels, logits), self.is_broken(logits)
+
+    def gradient(self, moved):
+        """Returns the loss, whether the network errs, and the gradient.
+
+        The gradient has the right direction for each image; its length is
+        arbitrary, see `Attack`.
+        """
+        logits, pull_logits = backend.vjp(self.logits_fn, moved)
+        float_logits = ops.cast(logits, "float32")
+        loss, pull_loss = backend.vjp(
+            lambda logits: self.loss(self.labels, logits), float_logits
+        )
+        cotangent = pull_loss(ops.ones_like(loss))
+        size = ops.max(ops.abs(cotangent), axis=-1, keepdims=True)
+        safe = ops.where(size > 0, size, 1.0)
+        cotangent = ops.where(size > 0, cotangent / safe * _COTANGENT, 0.0)
+        gradient = pull_logits(ops.cast(cotangent, logits.dtype))
+        return loss, self.is_broken(float_logits), gradient
+
+
+class Tracker:
+    """Keeps, image by image, the best point and the one that broke it.
+
+    Its state is a `dict` of tensors, so that a compiled loop can carry it.
+    """
+
+    def __init__(self, problem):
+        self.problem = problem
+
+    def begin(self):
+        """State before anything was evaluated."""
+        images = self.problem.images
+        never = ops.zeros_like(self.problem.labels, dtype="bool")
+        return {
+            "adversarial": images,
+            "best": images,
+            "best_loss": ops.full_like(
+                self.problem.labels, -math.inf, dtype="float32"
+            ),
+            "broken": never,
+        }
+
+    def update(self, state, moved, loss, broken):
+        """State after `moved` was evaluated."""
+        select = self.problem.select
+        better = loss > state["best_loss"]
+        return {
+            # The first point that breaks an image is kept.
+            "adversarial": select(
+                broken & ~state["broken"], moved, state["adversarial"]
+            ),
+            "best": select(better, moved, state["best"]),
+            "best_loss": ops.where(better, loss, state["best_loss"]),
+            "broken": state["broken"] | broken,
+        }
+
+    def result(self, state, zero_gradient):
+        """The `SearchResult` of a finished search."""
+        adversarial = self.problem.select(
+            state["broken"], state["adversarial"], state["best"]
+        )
+        return SearchResult(
+            ops.stop_gradient(adversarial),
+            state["broken"],
+            ops.stop_gradient(state["best"]),
+            zero_gradient,
+        )
+
+
+def begin_at(problem, own_start, start, use_start):
+    """The attack's own start, or the given one where it is wanted."""
+    if start is None:
+        return own_start
+    return problem.select(use_start, problem.project(start), own_start)
+
+
+def is_zero(gradient):
+    """Which images have no gradient at all."""
+    axes = tuple(range(1, len(gradient.shape)))
+    return ops.all(gradient == 0, axis=axes)

@@ -1,0 +1,237 @@
+"""The threat models: balls, their projections, steepest steps and starts.
+
+All functions work on batches of images of any shape, in the units of the
+pixels. Radii have the shape `(batch, 1, ..., 1)`: every image has its own.
+`box` is the pair of the lowest and highest pixel value.
+"""
+
+import math
+
+from keras import ops
+
+from keras_epsched.attacks import noise
+from keras_epsched.epsilons import check_norm
+
+_BISECTIONS = 30
+# Keeps float32 sums over many pixels on the inner side of the sphere.
+_INSIDE = 1.0 - 1e-6
+
+
+def _axes(x):
+    return tuple(range(1, len(x.shape)))
+
+
+def _sum(x):
+    return ops.sum(x, axis=_axes(x), keepdims=True)
+
+
+def _max(x):
+    return ops.max(x, axis=_axes(x), keepdims=True)
+
+
+def _divide(numerator, denominator):
+    """Division that gives 0 where the denominator is 0."""
+    safe = ops.where(denominator > 0, denominator, 1.0)
+    return ops.where(denominator > 0, numerator / safe, 0.0)
+
+
+def _room(x, direction, box):
+    """How far each pixel can move along `direction` within the box."""
+    up, down = box[1] - x, x - box[0]
+    return ops.maximum(ops.where(direction > 0, up, down), 0.0)
+
+
+def _attach(x, delta, box):
+    """Adds `delta`, and rounds the sum towards `x` rather than away."""
+    moved = x + delta
+    ulp = 1.2e-7 * ops.abs(moved)
+    too_far = ops.abs(moved - x) > ops.abs(delta)
+    moved = ops.where(too_far, moved - ops.sign(delta) * ulp, moved)
+    return ops.clip(moved, box[0], box[1])
+
+
+def _bisect(too_low, low, high):
+    """Shrinks [low, high] around the point where `too_low` turns false."""
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        raise_low = too_low(middle)
+        low = ops.where(raise_low, middle, low)
+        high = ops.where(raise_low, high, middle)
+    return low, high
+
+
+class Linf:
+    """Every pixel within epsilon."""
+
+    name = "linf"
+
+    def size(self, delta):
+        """Norm of each image's perturbation, shape `(batch,)`."""
+        return ops.max(ops.abs(delta), axis=_axes(delta))
+
+    def project(self, moved, x, radius, box):
+        """Nearest point of `moved` in the ball around `x` and the box."""
+        moved = ops.clip(moved, x - radius, x + radius)
+        return ops.clip(moved, box[0], box[1])
+
+    def step(self, gradient, x, length, box):
+        """Step of norm `length` that increases a linear function most."""
+        return length * ops.sign(gradient)
+
+    def start(self, x, radius, key, box, on_sphere=False):
+        """Random point: uniform in the ball, or scaled to its surface."""
+        direction = 2.0 * noise.uniform(key, tuple(x.shape[1:])) - 1.0
+        if on_sphere:
+            direction = direction / _max(ops.abs(direction))
+        return self.project(x + radius * direction, x, radius, box)
+
+
+class L2:
+    """Euclidean distance within epsilon."""
+
+    name = "l2"
+
+    def size(self, delta):
+        """Norm of each image's perturbation, shape `(batch,)`."""
+        return ops.sqrt(ops.sum(ops.square(delta), axis=_axes(delta)))
+
+    def project(self, moved, x, radius, box):
+        """Nearest point of `moved` in the ball around `x` and the box.
+
+        It has the form `clip(x + scale * delta)`. With the clipped pixels
+        known, `scale` is a square root; the set of clipped pixels only grows
+        from one round to the next and is soon complete. Every round stays
+        inside the ball, so the result does, whenever one stops.
+        """
+        delta = moved - x
+        room = _room(x, delta, box)
+        radius = radius * _INSIDE
+        square = ops.square(delta)
+        scale = ops.minimum(1.0, _divide(radius, ops.sqrt(_sum(square))))
+        for _ in range(8):
+            clipped = scale * ops.abs(delta) >= room
+            fixed = _sum(ops.where(clipped, ops.square(room), 0.0))
+            free = _sum(ops.where(clipped, 0.0, square))
+            rest = ops.maximum(ops.square(radius) - fixed, 0.0)
+            better = ops.sqrt(_divide(rest, free))
+            better = ops.where(free > 0, better, 1.0)
+            scale = ops.clip(better, scale, 1.0)
+        delta = ops.sign(delta) * ops.minimum(scale * ops.abs(delta), room)
+        # Rounding of the radicand may leave the ball by a hair.
+        norm = ops.sqrt(_sum(ops.square(delta)))
+        delta = delta * ops.minimum(1.0, _divide(radius, norm))
+        return _attach(x, delta, box)
+
+    def step(self, gradient, x, length, box):
+        """Step of norm `length` that increases a linear function most."""
+        # Division by the largest entry first: squares of small gradients
+        # underflow in float32.
+        gradient = _divide(gradient, _max(ops.abs(gradient)))
+        norm = ops.sqrt(_sum(ops.square(gradient)))
+        return length * _divide(gradient, norm)
+
+    def start(self, x, radius, key, box, on_sphere=False):
+        """Random point: a random direction, at a random or full radius."""
+        shape = tuple(x.shape[1:])
+        direction = self.step(noise.normal(key, shape), x, radius, box)
+        if not on_sphere:
+            share = noise.uniform(noise.make_key(key, 1), (1,) * len(shape))
+            direction = direction * share ** (1.0 / math.prod(shape))
+        return self.project(x + direction, x, radius, box)
+
+
+class L1:
+    """Sum of the absolute changes within epsilon."""
+
+    name = "l1"
+
+    def size(self, delta):
+        """Norm of each image's perturbation, shape `(batch,)`."""
+        return ops.sum(ops.abs(delta), axis=_axes(delta))
+
+    def project(self, moved, x, radius, box):
+        """Nearest point of `moved` in the ball around `x` and the box.
+
+        Exact: the changes are shrunk by a common threshold, then clipped to
+        the room in the box; the threshold is found by bisection. Reference:
+        Croce & Hein, ICML 2021 (arXiv 2103.01208).
+        """
+        delta = moved - x
+        room = _room(x, delta, box)
+        radius = radius * _INSIDE
+
+        def shrunk(threshold):
+            return ops.clip(ops.abs(delta) - threshold, 0.0, room)
+
+        highest = _max(ops.abs(delta))
+        _, threshold = _bisect(
+            lambda threshold: _sum(shrunk(threshold)) > radius,
+            ops.zeros_like(highest),
+            highest,
+        )
+        inside = _sum(shrunk(0.0)) <= radius
+        threshold = ops.where(inside, 0.0, threshold)
+        return _attach(x, ops.sign(delta) * shrunk(threshold), box)
+
+    def step(self, gradient, x, length, box):
+        """Step of norm `length` that increases a linear function most.
+
+        Pixels are moved as far as the box allows in the order of their
+        gradient until the length is used up; equal gradients share.
+        """
+        room = _room(x, gradient, box)
+        weight = ops.where(room > 0, ops.abs(gradient), 0.0)
+        weight = _divide(weight, _max(weight))
+
+        def used(threshold):
+            return _sum(ops.where(weight >= threshold, room, 0.0))
+
+        low, high = _bisect(
+            lambda threshold: used(threshold) >= length,
+            ops.zeros_like(length),
+            2.0 * ops.ones_like(length),
+        )
+        full = ops.where(weight >= high, room, 0.0)
+        edge = (weight >= low) & (weight < high) & (weight > 0)
+        edge = ops.where(edge, room, 0.0)
+        share = _divide(length - _sum(full), _sum(edge))
+        return ops.sign(gradient) * (full + ops.clip(share, 0.0, 1.0) * edge)
+
+    def sparse_step(self, gradient, x, length, box, share):
+        """Equal moves, of total `length`, of a share of all the pixels.
+
+        The steps of L1-APGD (arXiv 2103.01208): the pixels of largest
+        gradient among those with room, `share` of shape `(batch, 1, ...)`.
+        """
+        room = _room(x, gradient, box)
+        weight = ops.where(room > 0, ops.abs(gradient), 0.0)
+        weight = _divide(weight, _max(weight))
+        wanted = ops.maximum(share * math.prod(x.shape[1:]), 1.0)
+
+        def chosen(threshold):
+            return ops.cast((weight >= threshold) & (weight > 0), "float32")
+
+        threshold, _ = _bisect(
+            lambda threshold: _sum(chosen(threshold)) >= wanted,
+            ops.zeros_like(length),
+            2.0 * ops.ones_like(length),
+        )
+        moves = chosen(threshold)
+        return length * ops.sign(gradient) * _divide(moves, _sum(moves))
+
+    def start(self, x, radius, key, box, on_sphere=False):
+        """Random point: uniform in the ball, or a projected normal draw."""
+        shape = tuple(x.shape[1:])
+        if on_sphere:
+            direction = noise.normal(key, shape)
+        else:
+            draws = noise.laplace(key, shape)
+            share = noise.uniform(noise.make_key(key, 1), (1,) * len(shape))
+            direction = _divide(draws, _sum(ops.abs(draws)))
+            direction = direction * share ** (1.0 / math.prod(shape))
+        return self.project(x + radius * direction, x, radius, box)
+
+
+def get(norm: str) -> Linf | L2 | L1:
+    """Returns the norm of a name: `"linf"`, `"l2"` or `"l1"`."""
+    return {"linf": Linf, "l2": L2, "l1": L1}[check_norm(norm)]()

@@ -1,0 +1,153 @@
+"""Projected gradient descent and its one-step form."""
+
+from keras import ops
+
+from keras_epsched.attacks.base import (
+    Attack,
+    Problem,
+    Tracker,
+    begin_at,
+    is_zero,
+)
+from keras_epsched.configurable import register
+
+
+@register
+class PGD(Attack):
+    """Projected gradient descent: steepest steps of fixed length.
+
+    The attack of most adversarial training. The step is a ratio of epsilon,
+    so it follows a schedule by itself.
+
+    In training the last iterate is returned, at the cost of `steps` input
+    gradients. In evaluation every iterate is judged.
+
+    Reference: Madry et al., "Towards Deep Learning Models Resistant to
+    Adversarial Attacks", ICLR 2018 (arXiv 1706.06083).
+
+    Args:
+        steps: Int. Number of gradient steps.
+        norm: String. `"linf"`, `"l2"` or `"l1"`.
+        loss: String or function. What is maximised, see `attacks.losses`.
+        step_ratio: Float or `None`. Length of a step as a share of epsilon.
+            Defaults to `2.5 / steps`.
+        random_start: Boolean. Start at a uniform point of the ball.
+
+    Example:
+
+    ```python
+    attack = keras_epsched.attacks.PGD(steps=7)
+    trainer = keras_epsched.AdversarialTrainer(classifier, attack=attack)
+    ```
+    """
+
+    def __init__(
+        self,
+        steps=7,
+        norm="linf",
+        loss="ce",
+        step_ratio=None,
+        random_start=True,
+    ):
+        super().__init__(steps, norm, loss)
+        if step_ratio is not None and not step_ratio > 0:
+            raise ValueError(
+                "`step_ratio` is the step's share of epsilon and must be "
+                f"positive. Received: step_ratio={step_ratio}"
+            )
+        self.step_ratio = step_ratio
+        self.random_start = bool(random_start)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "step_ratio": self.step_ratio,
+            "random_start": self.random_start,
+        }
+
+    def _start(self, problem, key):
+        if self.random_start:
+            return problem.random_start(key)
+        return problem.project(problem.images)
+
+    def _step(self, problem, moved, gradient):
+        ratio = 2.5 / self.steps if self.step_ratio is None else self.step_ratio
+        length = ratio * problem.radius
+        step = problem.norm.step(gradient, moved, length, problem.box)
+        return problem.project(moved + step)
+
+    def perturb(
+        self, logits_fn, images, labels, epsilon, key, value_range=(0, 255)
+    ):
+        problem = Problem(self, logits_fn, images, labels, epsilon, value_range)
+
+        def body(_, moved):
+            return self._step(problem, moved, problem.gradient(moved)[2])
+
+        moved = ops.fori_loop(0, self.steps, body, self._start(problem, key))
+        return ops.stop_gradient(moved)
+
+    def search(
+        self,
+        logits_fn,
+        images,
+        labels,
+        epsilon,
+        key,
+        value_range=(0, 255),
+        start=None,
+        use_start=None,
+    ):
+        problem = Problem(self, logits_fn, images, labels, epsilon, value_range)
+        tracker = Tracker(problem)
+        own_start = self._start(problem, key)
+        moved = begin_at(problem, own_start, start, use_start)
+
+        def body(index, carry):
+            moved, state, no_gradient = carry
+            loss, broken, gradient = problem.gradient(moved)
+            state = tracker.update(state, moved, loss, broken)
+            zero = ops.where(index == 0, is_zero(gradient), no_gradient)
+            return self._step(problem, moved, gradient), state, zero
+
+        begin = tracker.begin()
+        moved, state, zero = ops.fori_loop(
+            0, self.steps, body, (moved, begin, begin["broken"])
+        )
+        state = tracker.update(state, moved, *problem.judge(moved))
+        return tracker.result(state, zero)
+
+
+@register
+class FGSM(PGD):
+    """Fast gradient sign method: one steepest step of length epsilon.
+
+    For linear models it is optimal. With `random_start=True` and
+    `step_ratio=1.25` it is the attack of fast adversarial training (Wong et
+    al., ICLR 2020, arXiv 2001.03994). As an evaluation it is far too weak for
+    anything but a linear model.
+
+    Reference: Goodfellow et al., ICLR 2015 (arXiv 1412.6572).
+
+    Args:
+        norm: String. `"linf"`, `"l2"` or `"l1"`.
+        loss: String or function. What is maximised, see `attacks.losses`.
+        step_ratio: Float. Length of the step as a share of epsilon.
+        random_start: Boolean. Start at a uniform point of the ball.
+
+    Example:
+
+    ```python
+    attack = keras_epsched.attacks.FGSM(random_start=True, step_ratio=1.25)
+    ```
+    """
+
+    def __init__(
+        self, norm="linf", loss="ce", step_ratio=1.0, random_start=False
+    ):
+        super().__init__(1, norm, loss, step_ratio, random_start)
+
+    def get_config(self):
+        config = super().get_config()
+        del config["steps"]
+        return config

@@ -1,0 +1,11 @@
+"""Callbacks for `AdversarialTrainer.fit`."""
+
+from keras_epsched.callbacks.epsilon_scheduler import (
+    EpsilonScheduler as EpsilonScheduler,
+)
+from keras_epsched.callbacks.robust_checkpoint import (
+    RobustCheckpoint as RobustCheckpoint,
+)
+from keras_epsched.training.batchnorm import (
+    BatchNormMonitor as BatchNormMonitor,
+)

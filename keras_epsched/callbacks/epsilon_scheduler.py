@@ -1,0 +1,101 @@
+"""The callback that drives epsilon."""
+
+import keras
+
+from keras_epsched import schedules
+from keras_epsched.epsilons import check_epsilon, format_epsilon
+from keras_epsched.training.trainer import AdversarialTrainer
+
+
+class EpsilonScheduler(keras.callbacks.Callback):
+    """Sets the epsilon of an `AdversarialTrainer` by a schedule.
+
+    The only driver of epsilon. The progress that the schedule sees follows
+    from what Keras passes in alone, `epoch / epochs` with 0-based epochs, or
+    `(epoch + batch / steps) / epochs`: a training that starts at an
+    `initial_epoch`, or is resumed, sees the same epsilons. The value goes
+    into the logs as `epsilon`, and so into `History`, `CSVLogger` and
+    TensorBoard.
+
+    With `update_freq="batch"` and `steps_per_execution=N`, epsilon is set
+    once for the N steps that are executed together, to the value of the
+    first.
+
+    Reference: arXiv 2509.23325 (whose schedule is updated once an epoch).
+
+    Args:
+        schedule: `EpsilonSchedule`.
+        update_freq: `"epoch"` or `"batch"`.
+        verbose: Int. 1 prints epsilon at the start of every epoch.
+
+    Raises:
+        ValueError: When training begins, if the model is not an
+            `AdversarialTrainer`, if the target is no epsilon for the norm of
+            its attack, or, with `update_freq="batch"`, if the number of steps
+            is unknown.
+
+    Example:
+
+    ```python
+    schedule = keras_epsched.schedules.TwoHinge(4 / 255)
+    trainer.fit(
+        dataset,
+        epochs=50,
+        callbacks=[keras_epsched.callbacks.EpsilonScheduler(schedule)],
+    )
+    ```
+    """
+
+    def __init__(self, schedule, update_freq="epoch", verbose=0):
+        super().__init__()
+        if update_freq not in ("epoch", "batch"):
+            raise ValueError(
+                '`update_freq` must be "epoch" or "batch". Received: '
+                f"update_freq={update_freq!r}"
+            )
+        self.schedule = schedules.get(schedule)
+        self.update_freq = update_freq
+        self.verbose = verbose
+        self._epoch = 0
+
+    def on_train_begin(self, logs=None):
+        if not isinstance(self.model, AdversarialTrainer):
+            raise ValueError(
+                "`EpsilonScheduler` drives a "
+                "`keras_epsched.AdversarialTrainer`: wrap the classifier, "
+                "`AdversarialTrainer(model)`, and fit that. Received: a "
+                f"model of type {type(self.model).__name__}"
+            )
+        check_epsilon(
+            self.schedule.target_epsilon,
+            self.model.attack.norm,
+            "target_epsilon",
+        )
+        if self.update_freq == "batch" and not self.params.get("steps"):
+            raise ValueError(
+                '`update_freq="batch"` needs the number of steps of an epoch, '
+                "which this dataset does not tell: pass `steps_per_epoch` to "
+                "`fit` (with a repeated dataset), set it by "
+                "`dataset.apply(tf.data.experimental.assert_cardinality(n))`, "
+                'or use update_freq="epoch".'
+            )
+        self.model.target_epsilon = self.schedule.target_epsilon
+
+    def _set(self, position):
+        progress = min(position / self.params["epochs"], 1.0)
+        self.model.epsilon = self.schedule(progress)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+        self._set(epoch)
+        if self.verbose:
+            epsilon = format_epsilon(self.model.epsilon, self.model.attack.norm)
+            print(f"\nEpoch {epoch + 1}: epsilon is {epsilon}.")
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.update_freq == "batch":
+            self._set(self._epoch + batch / self.params["steps"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs["epsilon"] = self.model.epsilon

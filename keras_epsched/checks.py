@@ -1,0 +1,130 @@
+"""Checks of images, labels and logits, before anything is computed on them.
+
+An attack on data of the wrong scale, or through a softmax, fails silently and
+makes a network look robust. Training and evaluation therefore look first.
+"""
+
+import numpy as np
+from keras import ops
+
+
+def class_labels(labels, num_classes: int):
+    """Returns the class of each image, from any usual form of labels.
+
+    Args:
+        labels: Integers of shape `(batch,)` or `(batch, 1)`, or one-hot or
+            smoothed labels of shape `(batch, num_classes)`; their class is the
+            arg max.
+        num_classes: Int. Number of logits.
+
+    Returns:
+        An int32 tensor of shape `(batch,)`.
+    """
+    labels = ops.convert_to_tensor(labels)
+    if len(labels.shape) == 2 and labels.shape[-1] == num_classes:
+        return ops.cast(ops.argmax(labels, axis=-1), "int32")
+    return ops.cast(ops.reshape(labels, (-1,)), "int32")
+
+
+def check_value_range(value_range) -> tuple[float, float]:
+    """Returns the pixel range as two floats, lowest first."""
+    try:
+        low, high = (float(bound) for bound in value_range)
+    except (TypeError, ValueError):
+        low = high = np.nan
+    if not low < high:
+        raise ValueError(
+            "`value_range` must be the pair (lowest, highest) of the pixel "
+            f"values, as (0, 255). Received: value_range={value_range}"
+        )
+    return low, high
+
+
+def check_images(images, value_range) -> None:
+    """Raises a `ValueError` unless the images are finite and in range."""
+    images = np.asarray(images)
+    low, high = check_value_range(value_range)
+    if images.ndim < 2:
+        raise ValueError(
+            "images must come in batches, of shape (batch, height, width, "
+            f"channels). Received: an array of shape {images.shape}"
+        )
+    if images.size == 0:
+        raise ValueError("expected images. Received: an empty batch")
+    if not np.all(np.isfinite(images)):
+        raise ValueError("images contain NaN or infinity: clean the data first")
+    least, most = float(np.min(images)), float(np.max(images))
+    if least < low or most > high:
+        raise ValueError(
+            f"images must have pixel values in value_range=({low:g}, "
+            f"{high:g}), before any normalisation. Received: values from "
+            f"{least:g} to {most:g}. Pass the `value_range` of your images, "
+            "and put normalisation inside the model."
+        )
+    if (
+        np.issubdtype(images.dtype, np.floating)
+        and high - low > 10
+        and most - low <= 1
+        and least < most
+    ):
+        raise ValueError(
+            f"images have values from {least:g} to {most:g}, but "
+            f"value_range=({low:g}, {high:g}): they seem to be scaled to "
+            "[0, 1]. Multiply them by 255, or pass value_range=(0, 1) (the "
+            "model must then expect such pixels)."
+        )
+
+
+def check_labels(labels, num_classes: int) -> None:
+    """Raises a `ValueError` unless every label is one of the classes."""
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == num_classes:
+        if not np.allclose(labels.sum(axis=1), 1.0, atol=1e-3):
+            raise ValueError(
+                "one-hot or smoothed labels must sum to 1 for each image. "
+                f"Received: sums from {labels.sum(axis=1).min():g} to "
+                f"{labels.sum(axis=1).max():g}"
+            )
+        return
+    if labels.ndim not in (1, 2) or (labels.ndim == 2 and labels.shape[1] != 1):
+        raise ValueError(
+            f"labels must be integers of shape (batch,), or of shape (batch, "
+            f"{num_classes}) for {num_classes} classes. Received: an array of "
+            f"shape {labels.shape}"
+        )
+    if not np.all(labels == np.round(labels)):
+        raise ValueError(
+            f"labels must be whole numbers. Received: {labels.ravel()[:5]}"
+        )
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"labels must lie in 0..{num_classes - 1}, for the {num_classes} "
+            f"logits of the model. Received: labels from {labels.min()} to "
+            f"{labels.max()}. Build the classifier with the right "
+            "`num_classes`."
+        )
+
+
+def check_logits(logits) -> None:
+    """Raises a `ValueError` unless the outputs look like logits."""
+    logits = np.asarray(logits, "float64")
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(
+            "the classifier must return logits of shape (batch, num_classes) "
+            "with at least 2 classes (for a binary task, two logits). "
+            f"Received: an output of shape {logits.shape}"
+        )
+    if not np.all(np.isfinite(logits)):
+        raise ValueError(
+            "the classifier returns NaN or infinity on clean images: its "
+            "weights or its preprocessing are broken"
+        )
+    sums_to_one = np.allclose(logits.sum(axis=1), 1.0, atol=1e-3)
+    if sums_to_one and logits.min() >= 0:
+        raise ValueError(
+            "the classifier returns probabilities (a softmax), but logits are "
+            "needed: through a softmax, gradients of confident predictions "
+            "round to zero and the attack fails silently. Remove the last "
+            "activation (`activation=None`) and use `from_logits=True` in the "
+            "loss."
+        )

@@ -1,0 +1,1 @@
+"""The `letters` dataset: 32 x 32 rendered letters, offline."""

@@ -1,0 +1,243 @@
+"""The tf.data pipelines: decode, resize, shuffle, augment, batch."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+AUGMENTATIONS = ("flip", "color", "rotation")
+
+_JITTER = 0.25
+_MAX_DEGREES = 2.0
+# Bounds memory on datasets of millions, whose stored order is mixed already.
+_SHUFFLE_BUFFER = 2**15
+
+
+def checked_augmentations(augment: bool | Sequence[str]) -> tuple[str, ...]:
+    """Resolves the argument `augment` to the augmentations, in their order.
+
+    Args:
+        augment: Boolean or sequence of names out of `AUGMENTATIONS`.
+
+    Returns:
+        Tuple of strings.
+
+    Raises:
+        ValueError: If a name is unknown.
+
+    Example:
+    ```python
+    checked_augmentations(True)  # ("flip", "color", "rotation")
+    ```
+    """
+    if isinstance(augment, bool):
+        return AUGMENTATIONS if augment else ()
+    # A bare string is a sequence of letters, none of which is a name.
+    unknown = [name for name in augment if name not in AUGMENTATIONS]
+    if unknown:
+        raise ValueError(
+            "`augment` must be True, False or a sequence of names out of "
+            f"{AUGMENTATIONS}. Received: augment={augment!r}."
+        )
+    return tuple(name for name in AUGMENTATIONS if name in augment)
+
+
+def evaluation_batches(
+    records: "tf.data.Dataset",
+    *,
+    decode: Callable,
+    image_size: tuple[int, int],
+    batch_size: int,
+    cache: bool,
+) -> "tf.data.Dataset":
+    """Batches all records in their order.
+
+    Args:
+        records: `tf.data.Dataset` of pairs of encoded image and label.
+        decode: Callable. Turns an encoded image into a `uint8` tensor.
+        image_size: Pair of integers `(height, width)`.
+        batch_size: Integer. The last batch may be smaller.
+        cache: Boolean. Whether to keep the resized images in memory.
+
+    Returns:
+        `tf.data.Dataset` of `(images, labels)`.
+
+    Example:
+    ```python
+    batches = evaluation_batches(
+        source.read("test", 0, 100),
+        decode=source.decode,
+        image_size=(32, 32),
+        batch_size=64,
+        cache=True,
+    )
+    ```
+    """
+    import tensorflow as tf
+
+    images = _prepare(records, decode, image_size)
+    if cache:
+        images = images.cache()
+    return images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def training_batches(
+    records: "tf.data.Dataset",
+    *,
+    decode: Callable,
+    image_size: tuple[int, int],
+    batch_size: int,
+    cache: bool,
+    num_examples: int,
+    augmentations: tuple[str, ...],
+    seed: int,
+) -> "tf.data.Dataset":
+    """Batches the records, shuffled and augmented anew each epoch.
+
+    Args:
+        records: `tf.data.Dataset` of pairs of encoded image and label.
+        decode: Callable. Turns an encoded image into a `uint8` tensor.
+        image_size: Pair of integers `(height, width)`.
+        batch_size: Integer. Records that do not fill a batch are left out of
+            the epoch.
+        cache: Boolean. Whether to keep the resized images in memory.
+        num_examples: Integer. The number of records.
+        augmentations: Tuple of strings out of `AUGMENTATIONS`.
+        seed: Integer. Seeds order and augmentation.
+
+    Returns:
+        `tf.data.Dataset` of `(images, labels)`.
+
+    Example:
+    ```python
+    batches = training_batches(
+        source.read("train", 0, 100),
+        decode=source.decode,
+        image_size=(32, 32),
+        batch_size=64,
+        cache=True,
+        num_examples=100,
+        augmentations=("flip",),
+        seed=0,
+    )
+    ```
+    """
+    import tensorflow as tf
+
+    def shuffle(dataset):
+        return dataset.shuffle(
+            min(num_examples, _SHUFFLE_BUFFER),
+            seed=seed,
+            reshuffle_each_iteration=True,
+        )
+
+    if cache:
+        images = shuffle(_prepare(records, decode, image_size).cache())
+    else:
+        # Encoded images take a fraction of the memory in the buffer.
+        images = _prepare(shuffle(records), decode, image_size)
+    if augmentations:
+        seeds = tf.data.Dataset.random(
+            seed, rerandomize_each_iteration=True
+        ).batch(2, drop_remainder=True)
+        images = tf.data.Dataset.zip((images, seeds)).map(
+            lambda example, pair: (
+                augmented(example[0], pair, augmentations),
+                example[1],
+            ),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+    return images.batch(batch_size, drop_remainder=True).prefetch(
+        tf.data.AUTOTUNE
+    )
+
+
+def _prepare(records, decode: Callable, image_size: tuple[int, int]):
+    """Decodes and resizes; the images keep fractions, as float32."""
+    import tensorflow as tf
+
+    def prepare(encoded, label):
+        image = tf.cast(decode(encoded), tf.float32)
+        if image.shape[-1] == 1:
+            image = tf.image.grayscale_to_rgb(image)
+        image = tf.image.resize(image, image_size, "bilinear", antialias=True)
+        return tf.clip_by_value(image, 0.0, 255.0), tf.cast(label, tf.int64)
+
+    return records.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def augmented(
+    image: "tf.Tensor", seed: "tf.Tensor", augmentations: tuple[str, ...]
+) -> "tf.Tensor":
+    """Augments one image.
+
+    Args:
+        image: `float32` tensor of shape `(height, width, 3)` in `[0, 255]`.
+        seed: Integer tensor of shape `(2,)`. All randomness follows from it.
+        augmentations: Tuple of strings out of `AUGMENTATIONS`.
+
+    Returns:
+        A tensor like `image`.
+
+    Example:
+    ```python
+    image = augmented(image, seed=(0, 1), augmentations=("flip", "color"))
+    ```
+    """
+    import tensorflow as tf
+
+    # The same five numbers are drawn whatever is asked for.
+    flip, brightness, contrast, saturation, angle = tf.unstack(
+        tf.random.stateless_uniform([5], tf.cast(seed, tf.int64))
+    )
+    if "flip" in augmentations:
+        image = tf.where(flip < 0.5, tf.image.flip_left_right(image), image)
+    if "color" in augmentations:
+        image = _blend(image, 0.0, brightness)
+        mean_grey = tf.reduce_mean(tf.image.rgb_to_grayscale(image))
+        image = _blend(image, mean_grey, contrast)
+        image = _blend(image, tf.image.rgb_to_grayscale(image), saturation)
+    if "rotation" in augmentations:
+        degrees = _MAX_DEGREES * (2 * angle - 1)
+        image = _rotated(image, degrees * (math.pi / 180))
+    return tf.clip_by_value(image, 0.0, 255.0)
+
+
+def _blend(image, anchor, draw):
+    """Moves the image away from the anchor or towards it."""
+    import tensorflow as tf
+
+    factor = 1 + _JITTER * (2 * draw - 1)
+    return tf.clip_by_value(anchor + factor * (image - anchor), 0.0, 255.0)
+
+
+def _rotated(image, angle):
+    """Rotates about the centre; what comes in at the edges is reflected."""
+    import tensorflow as tf
+
+    height, width, _ = image.shape
+    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+    cosine, sine = tf.cos(angle), tf.sin(angle)
+    # For each output pixel: where in the input it comes from.
+    transform = tf.stack(
+        [
+            cosine,
+            -sine,
+            centre_x - cosine * centre_x + sine * centre_y,
+            sine,
+            cosine,
+            centre_y - sine * centre_x - cosine * centre_y,
+            0.0,
+            0.0,
+        ]
+    )
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=image[tf.newaxis],
+        transforms=transform[tf.newaxis],
+        output_shape=[height, width],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="REFLECT",
+    )[0]

@@ -1,0 +1,291 @@
+"""Intervals for accuracies, and weights that turn them into expectations."""
+
+import numbers
+from collections.abc import Callable
+
+import numpy as np
+
+from keras_epsched.epsilons import SAME_EPSILON
+
+# Elements that one batch of bootstrap resamples may hold (80 MB in float64).
+_BATCH_ELEMENTS = 10_000_000
+
+
+def wilson_interval(
+    successes: int, total: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Wilson score interval of a proportion, such as an accuracy.
+
+    Unlike the normal approximation it stays inside [0, 1] and is still right
+    near 0 and 1, where adversarial and clean accuracies often lie.
+
+    Args:
+        successes: Int. Number of images classified correctly.
+        total: Int. Number of images, at least 1.
+        confidence: Float between 0 and 1. Defaults to `0.95`.
+
+    Returns:
+        A pair of floats `(low, high)`, fractions.
+
+    Raises:
+        ValueError: If `successes` is not between 0 and `total`, `total` is
+            below 1, or `confidence` is not between 0 and 1.
+
+    Example:
+    >>> low, high = wilson_interval(80, 100)
+    >>> round(low, 4), round(high, 4)
+    (0.7112, 0.8666)
+    """
+    from scipy.stats import binomtest
+
+    _check_confidence(confidence)
+    if total < 1 or not 0 <= successes <= total:
+        raise ValueError(
+            "`total` must be at least 1 and `successes` between 0 and "
+            f"`total`. Received: successes={successes}, total={total}"
+        )
+    interval = binomtest(int(successes), int(total)).proportion_ci(
+        confidence_level=confidence, method="wilson"
+    )
+    return float(interval.low), float(interval.high)
+
+
+def bootstrap_interval(
+    values: np.ndarray,
+    confidence: float = 0.95,
+    seed: int = 0,
+    num_resamples: int = 2000,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of one value an image.
+
+    Use it for means of values that are not just right or wrong, such as
+    expected robustness. The percentile method is meant for test sets of a
+    hundred images and more; BCa would correct its skew on smaller ones, but
+    its jackknife costs time quadratic in the number of images.
+
+    When all values are equal, every resample has the same mean and the
+    interval is that single point: the bootstrap cannot know of images that
+    the sample does not contain. `wilson_interval` remains informative there.
+
+    Args:
+        values: Array of shape `(num_images,)`, at least one value.
+        confidence: Float between 0 and 1. Defaults to `0.95`.
+        seed: Int. Equal seeds give equal intervals. Defaults to `0`.
+        num_resamples: Int, at least 1. Defaults to `2000`.
+
+    Returns:
+        A pair of floats `(low, high)`.
+
+    Raises:
+        ValueError: If `values` is empty, not one-dimensional or not finite,
+            or if `confidence` is not between 0 and 1.
+
+    Example:
+    >>> bootstrap_interval([0.25, 0.25, 0.25])
+    (0.25, 0.25)
+    """
+    from scipy.stats import bootstrap
+
+    _check_confidence(confidence)
+    values = np.asarray(values, dtype="float64")
+    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+        raise ValueError(
+            "`values` must be a non-empty one-dimensional array of finite "
+            f"numbers. Received an array of shape {values.shape}."
+        )
+    if np.ptp(values) == 0:
+        return float(values[0]), float(values[0])
+    interval = bootstrap(
+        (values,),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=num_resamples,
+        method="percentile",
+        batch=max(1, _BATCH_ELEMENTS // values.size),
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def density_weights(
+    epsilons: np.ndarray,
+    density: float | Callable | np.ndarray | None = None,
+    target_epsilon: float | None = None,
+) -> np.ndarray:
+    """Weights `w` for which expected robustness is `sum(w * accuracy)`.
+
+    Expected robustness is the mean accuracy under a distribution of epsilon
+    on `[0, target_epsilon]`. Accuracy is taken to be linear between the
+    points of the grid, so the mean is a weighted sum of the accuracies
+    there, and the weights depend on the grid and the distribution alone.
+    For the uniform distribution they are the trapezoidal rule, as in the
+    paper; a point mass at 0 gives clean accuracy, and one at the target
+    gives the usual robust accuracy.
+
+    Reference:
+
+    - [Ngnawé et al., 2026](https://arxiv.org/abs/2509.23325), section 5
+
+    Args:
+        epsilons: Array of shape `(num_epsilons,)`. The grid, ascending from
+            0, on the [0, 1] scale.
+        density: The distribution of epsilon, one of
+            - `None`: uniform (the default);
+            - a number: all mass at that epsilon;
+            - a function of epsilon, or an object with a method `pdf` such as
+              a frozen `scipy.stats` distribution: its density, renormalised
+              on `[0, target_epsilon]`;
+            - an array of shape `(num_epsilons,)`: nonnegative weights,
+              scaled to sum 1.
+        target_epsilon: Optional float. Upper end of the interval, within the
+            grid but not necessarily on it. Defaults to the end of the grid.
+            At 0 the interval is a point and so is all mass.
+
+    Returns:
+        A float64 array of shape `(num_epsilons,)` with sum 1.
+
+    Raises:
+        ValueError: If the grid does not ascend from 0, if `target_epsilon`
+            or a point mass lies outside it, if weights are negative, all
+            zero or above `target_epsilon`, or if a density is negative or
+            cannot be integrated on the grid.
+
+    Example:
+    ```python
+    grid = keras_epsched.epsilon_grid(4 / 255)
+    density_weights(grid)                      # [1, 2, 2, 2, 1] / 8
+    density_weights(grid, density=2 / 255)     # [0, 0, 1, 0, 0]
+    density_weights(grid, scipy.stats.beta(2, 5, scale=4 / 255))
+    ```
+    """
+    grid = np.asarray(epsilons, dtype="float64")
+    if grid.ndim != 1 or not grid.size or grid[0] != 0:
+        raise ValueError(
+            "`epsilons` must be a one-dimensional grid that starts at 0. "
+            f"Received: epsilons={epsilons}"
+        )
+    if (np.diff(grid) <= 0).any():
+        raise ValueError(
+            f"`epsilons` must ascend strictly. Received: epsilons={epsilons}"
+        )
+    end = grid[-1] if target_epsilon is None else target_epsilon
+    end = _snap(end, grid, grid[-1], "target_epsilon")
+    if isinstance(density, (list, tuple, np.ndarray)) and np.ndim(density):
+        return _check_weights(np.asarray(density, "float64"), grid, end)
+    pdf = getattr(density, "pdf", density)
+    # The pieces on which both accuracy and the interval are whole.
+    nodes = np.append(grid[grid < end], end)
+    if isinstance(density, (numbers.Real, np.ndarray)):
+        nodes = np.array([_snap(float(density), grid, end, "density")])
+        weights = np.ones(1)
+    elif nodes.size == 1:
+        weights = np.ones(1)
+    elif density is None:
+        weights = _hat_integrals(nodes, np.diff(nodes), np.diff(nodes) / 2)
+    elif callable(pdf):
+        weights = _pdf_weights(pdf, nodes)
+    else:
+        raise ValueError(
+            "`density` must be `None`, a number, a function of epsilon, an "
+            "object with a method `pdf`, or an array of weights. "
+            f"Received: density={density!r}"
+        )
+    return weights / weights.sum() @ _interpolation(nodes, grid)
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(
+            "`confidence` must lie between 0 and 1, for example 0.95. "
+            f"Received: confidence={confidence}"
+        )
+
+
+def _snap(epsilon: float, grid: np.ndarray, end: float, name: str) -> float:
+    """The grid point that `epsilon` means, or `epsilon` between points."""
+    close = np.isclose(grid, epsilon, rtol=SAME_EPSILON, atol=0)
+    epsilon = grid[close][0] if close.any() else epsilon
+    if not 0 <= epsilon <= end:
+        raise ValueError(
+            f"`{name}` must lie between 0 and {end:.6g}, where accuracy was "
+            f"measured. Received: {name}={epsilon:.6g}"
+        )
+    return epsilon
+
+
+def _check_weights(
+    weights: np.ndarray, grid: np.ndarray, end: float
+) -> np.ndarray:
+    if weights.shape != grid.shape:
+        raise ValueError(
+            "An array `density` must hold one weight for each of the "
+            f"{grid.size} epsilons. Received shape {weights.shape}."
+        )
+    if not (weights >= 0).all() or not np.isfinite(weights).all():
+        raise ValueError(
+            f"The weights must be finite and nonnegative. Received: {weights}"
+        )
+    if not weights.any() or weights[grid > end].any():
+        raise ValueError(
+            "The weights must not all be 0 and must be 0 above "
+            f"`target_epsilon` ({end:.6g}). Received: {weights}"
+        )
+    return weights / weights.sum()
+
+
+def _hat_integrals(
+    nodes: np.ndarray, masses: np.ndarray, rights: np.ndarray
+) -> np.ndarray:
+    """Weights of the nodes from the mass of each piece and its right share."""
+    weights = np.zeros(nodes.size)
+    weights[:-1] += masses - rights
+    weights[1:] += rights
+    return weights
+
+
+def _pdf_weights(pdf: Callable, nodes: np.ndarray) -> np.ndarray:
+    from scipy.integrate import quad
+
+    def density(epsilon):
+        value = float(pdf(epsilon))
+        if not 0 <= value < np.inf:
+            raise ValueError(
+                "The density must be finite and nonnegative inside "
+                f"[0, {nodes[-1]:.6g}]. Received: {value} at {epsilon:.6g}"
+            )
+        return value
+
+    masses, rights, error = [], [], 0.0
+    for left, right in zip(nodes[:-1], nodes[1:], strict=True):
+        width = right - left
+
+        def right_share(x, left=left, width=width):
+            return density(x) * (x - left) / width
+
+        for function, results in (density, masses), (right_share, rights):
+            # `full_output` returns the message that would be a warning; the
+            # sum of the errors is judged below.
+            value, bound = quad(
+                function,
+                left,
+                right,
+                epsabs=0,
+                epsrel=1e-9,
+                limit=200,
+                full_output=1,
+            )[:2]
+            results.append(value)
+            error += bound
+    total = sum(masses)
+    if not total > 0 or error > 1e-6 * total:
+        raise ValueError(
+            f"The density could not be integrated on [0, {nodes[-1]:.6g}]: "
+            f"integral {total:.3g}, error up to {error:.3g}. It must have "
+            "mass there; for a (nearly) single epsilon pass that number."
+        )
+    return _hat_integrals(nodes, np.array(masses), np.array(rights))
+
+
+def _interpolation(points: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Matrix `(points, grid)` of linear interpolation from grid to points."""
+    return np.stack([np.interp(points, grid, e) for e in np.eye(grid.size)], 1)

@@ -1,0 +1,460 @@
+"""Epsilon schedules: the perturbation strength as a function of progress.
+
+A schedule is a pure function of the *progress* of training, a number in
+[0, 1]. It knows nothing of epochs, steps or models; the `EpsilonScheduler`
+callback turns epochs into progress and hands the value to the trainer.
+
+Reference: Ngnawé et al., "Robust Fine-Tuning from Non-Robust Pretrained
+Models: Mitigating Suboptimal Transfer With Epsilon-Scheduling", ICLR 2026
+(arXiv 2509.23325).
+"""
+
+import math
+import numbers
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_epsched.configurable import Configurable, register
+from keras_epsched.epsilons import check_epsilon
+
+
+class EpsilonSchedule(Configurable):
+    """Base class: epsilon as a pure function of training progress.
+
+    Subclasses set `target_epsilon`, the largest value (on the [0, 1] scale of
+    pixels), and implement `compute(progress, xp)`, where `xp` is `numpy` or
+    `keras.ops`: one formula serves Python numbers and tensors alike.
+
+    A schedule driven once per epoch sees the progress `epoch / epochs` of
+    0-based epochs, so its last value is that of `(epochs - 1) / epochs`. A
+    ramp that ends at 1.0 therefore stops one increment short of its target,
+    as the end-to-end ramp of the paper does.
+
+    Call arguments:
+        progress: Python number, NumPy array or tensor, in [0, 1].
+
+    Returns:
+        Epsilon on the [0, 1] scale: a `float` for a Python number, otherwise
+        an array or a float32 tensor of the same shape.
+
+    Example:
+
+    ```python
+    class Quadratic(keras_epsched.schedules.EpsilonSchedule):
+        def __init__(self, target_epsilon):
+            self.target_epsilon = target_epsilon
+
+        def compute(self, progress, xp):
+            return self.target_epsilon * progress**2
+
+        def get_config(self):
+            return {"target_epsilon": self.target_epsilon}
+    ```
+    """
+
+    target_epsilon: float
+
+    def compute(self, progress, xp):
+        """Returns epsilon at `progress`, using only functions of `xp`."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `compute(progress, xp)`."
+        )
+
+    def __call__(self, progress):
+        if isinstance(progress, (numbers.Number, np.ndarray)):
+            values = np.asarray(progress, "float64")
+            if not np.all((values >= 0) & (values <= 1)):
+                raise ValueError(
+                    "`progress` must lie in [0, 1] (0: start, 1: end of the "
+                    f"training). Received: progress={progress}"
+                )
+            epsilon = np.asarray(self.compute(values, np), "float64")
+            epsilon = np.broadcast_to(epsilon, values.shape)
+            return float(epsilon) if epsilon.ndim == 0 else epsilon
+        progress = ops.cast(progress, "float32")
+        epsilon = ops.cast(self.compute(progress, ops), "float32")
+        return ops.broadcast_to(epsilon, ops.shape(progress))
+
+
+def _check_radius(epsilon):
+    # A schedule does not know the norm, and only l-infinity has an upper
+    # bound: the trainer checks the target again when the training begins.
+    return check_epsilon(epsilon, norm="l2", name="target_epsilon")
+
+
+def _check_fraction(value, name):
+    if not (isinstance(value, numbers.Real) and 0 <= value <= 1):
+        raise ValueError(
+            f"`{name}` must be a fraction of the training, in [0, 1] (for "
+            f"epoch 12 of 50, pass 12 / 50). Received: {name}={value}"
+        )
+    return float(value)
+
+
+def _warn_of_jump(position, target_epsilon):
+    warnings.warn(
+        f"epsilon jumps from 0 to {target_epsilon:g} at {position:.0%} of the "
+        "training. In the paper such jumps collapse to chance accuracy "
+        "(arXiv 2509.23325, Table 7): prefer a ramp.",
+        stacklevel=4,
+    )
+
+
+class _Ramp(EpsilonSchedule):
+    """Zero, a continuous rise between two hinges, then the target."""
+
+    def __init__(self, target_epsilon, ramp_start, ramp_end):
+        self.target_epsilon = _check_radius(target_epsilon)
+        self.ramp_start = _check_fraction(ramp_start, "ramp_start")
+        self.ramp_end = _check_fraction(ramp_end, "ramp_end")
+        if self.ramp_start > self.ramp_end:
+            raise ValueError(
+                "`ramp_start` must not be after `ramp_end`. Received: "
+                f"ramp_start={ramp_start}, ramp_end={ramp_end}"
+            )
+        if self.ramp_start == self.ramp_end > 0 and self.target_epsilon > 0:
+            _warn_of_jump(self.ramp_start, self.target_epsilon)
+
+    def shape(self, position, xp):
+        """Rise from 0 to 1 over `position` in [0, 1]; linear by default."""
+        return position
+
+    def compute(self, progress, xp):
+        width = max(self.ramp_end - self.ramp_start, 1e-12)
+        position = xp.clip((progress - self.ramp_start) / width, 0.0, 1.0)
+        ramp = self.target_epsilon * self.shape(position, xp)
+        # Exactly the target from the second hinge on, whatever the rounding.
+        return xp.where(progress >= self.ramp_end, self.target_epsilon, ramp)
+
+    def get_config(self):
+        return {
+            "target_epsilon": self.target_epsilon,
+            "ramp_start": self.ramp_start,
+            "ramp_end": self.ramp_end,
+        }
+
+
+@register
+class TwoHinge(_Ramp):
+    """The paper's schedule: 0, a linear ramp between two hinges, then hold.
+
+    Use it to fine-tune a *non-robust* backbone: the first phase adapts to the
+    task, the second makes the network robust. The default hinges are the
+    paper's, epochs 12 and 37 of 50.
+
+    Reference: arXiv 2509.23325, section 5.
+
+    Args:
+        target_epsilon: Float. Final strength, on the [0, 1] scale of pixels.
+        ramp_start: Float. First hinge, as a fraction of the training.
+        ramp_end: Float. Second hinge, as a fraction of the training.
+
+    Example:
+
+    ```python
+    schedule = keras_epsched.schedules.TwoHinge(4 / 255)
+    schedule(0.1), schedule(1.0)  # (0.0, 4 / 255)
+    ```
+    """
+
+    def __init__(self, target_epsilon, ramp_start=12 / 50, ramp_end=37 / 50):
+        super().__init__(target_epsilon, ramp_start, ramp_end)
+
+
+@register
+class LinearWarmup(_Ramp):
+    """Linear ramp from the first step on, then hold.
+
+    The usual epsilon warm-up of adversarial training (Pang et al., "Bag of
+    Tricks for Adversarial Training", ICLR 2021; Debenedetti et al., 2023).
+    `LinearWarmup(target, ramp_end=1.0)` is the paper's end-to-end ramp.
+
+    Args:
+        target_epsilon: Float. Final strength, on the [0, 1] scale of pixels.
+        ramp_end: Float. End of the ramp, as a fraction of the training.
+
+    Example:
+
+    ```python
+    keras_epsched.schedules.LinearWarmup(8 / 255, ramp_end=0.2)
+    ```
+    """
+
+    def __init__(self, target_epsilon, ramp_end=0.2):
+        super().__init__(target_epsilon, 0.0, ramp_end)
+
+    def get_config(self):
+        return {
+            "target_epsilon": self.target_epsilon,
+            "ramp_end": self.ramp_end,
+        }
+
+
+@register
+class CosineRamp(_Ramp):
+    """Half a cosine between two hinges: slow start, slow arrival.
+
+    Args:
+        target_epsilon: Float. Final strength, on the [0, 1] scale of pixels.
+        ramp_start: Float. First hinge, as a fraction of the training.
+        ramp_end: Float. Second hinge, as a fraction of the training.
+
+    Example:
+
+    ```python
+    keras_epsched.schedules.CosineRamp(4 / 255, 0.2, 0.8)
+    ```
+    """
+
+    def __init__(self, target_epsilon, ramp_start=12 / 50, ramp_end=37 / 50):
+        super().__init__(target_epsilon, ramp_start, ramp_end)
+
+    def shape(self, position, xp):
+        """Half a period of a cosine, from 0 to 1."""
+        return 0.5 * (1.0 - xp.cos(math.pi * position))
+
+
+@register
+class SmoothRamp(_Ramp):
+    """Polynomial start, then linear with the same slope, as in certified work.
+
+    The ramp of interval-bound training (Gowal et al., "On the Effectiveness
+    of Interval Bound Propagation", 2018, and its successors): epsilon leaves
+    zero with zero slope.
+
+    Args:
+        target_epsilon: Float. Final strength, on the [0, 1] scale of pixels.
+        ramp_start: Float. First hinge, as a fraction of the training.
+        ramp_end: Float. Second hinge, as a fraction of the training.
+        exponent: Float above 1. Degree of the polynomial start.
+        polynomial_part: Float in (0, 1). Share of the ramp that is polynomial.
+
+    Example:
+
+    ```python
+    keras_epsched.schedules.SmoothRamp(8 / 255, 0.1, 0.7)
+    ```
+    """
+
+    def __init__(
+        self,
+        target_epsilon,
+        ramp_start=12 / 50,
+        ramp_end=37 / 50,
+        exponent=4.0,
+        polynomial_part=0.25,
+    ):
+        super().__init__(target_epsilon, ramp_start, ramp_end)
+        if not exponent > 1 or not 0 < polynomial_part < 1:
+            raise ValueError(
+                "`exponent` must be above 1 and `polynomial_part` in (0, 1). "
+                f"Received: exponent={exponent}, "
+                f"polynomial_part={polynomial_part}"
+            )
+        self.exponent = float(exponent)
+        self.polynomial_part = float(polynomial_part)
+
+    def shape(self, position, xp):
+        """Polynomial, then the tangent that arrives at 1."""
+        middle, degree = self.polynomial_part, self.exponent
+        height, slope = middle**degree, degree * middle ** (degree - 1)
+        scale = 1.0 / (height + slope * (1.0 - middle))
+        return scale * xp.where(
+            position < middle,
+            position**degree,
+            height + slope * (position - middle),
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "exponent": self.exponent,
+            "polynomial_part": self.polynomial_part,
+        }
+
+
+@register
+class Constant(EpsilonSchedule):
+    """The target from the first step on: the paper's baseline, "fix".
+
+    `Constant(0.0)` is standard fine-tuning, without any attack.
+
+    Args:
+        target_epsilon: Float. Strength, on the [0, 1] scale of pixels.
+
+    Example:
+
+    ```python
+    keras_epsched.schedules.Constant(4 / 255)
+    ```
+    """
+
+    def __init__(self, target_epsilon):
+        self.target_epsilon = _check_radius(target_epsilon)
+
+    def compute(self, progress, xp):
+        return self.target_epsilon + 0.0 * progress
+
+    def get_config(self):
+        return {"target_epsilon": self.target_epsilon}
+
+
+@register
+class Step(EpsilonSchedule):
+    """A jump from 0 to the target: for ablations, the paper shows it fails.
+
+    Warns, because a delay with a jump collapses to chance accuracy in the
+    paper (Table 7) unless it comes very early.
+
+    Args:
+        target_epsilon: Float. Final strength, on the [0, 1] scale of pixels.
+        step_at: Float. Where epsilon jumps, as a fraction of the training.
+
+    Example:
+
+    ```python
+    keras_epsched.schedules.Step(4 / 255, step_at=0.25)
+    ```
+    """
+
+    def __init__(self, target_epsilon, step_at=12 / 50):
+        self.target_epsilon = _check_radius(target_epsilon)
+        self.step_at = _check_fraction(step_at, "step_at")
+        if self.step_at > 0 and self.target_epsilon > 0:
+            _warn_of_jump(self.step_at, self.target_epsilon)
+
+    def compute(self, progress, xp):
+        return xp.where(progress >= self.step_at, self.target_epsilon, 0.0)
+
+    def get_config(self):
+        return {
+            "target_epsilon": self.target_epsilon,
+            "step_at": self.step_at,
+        }
+
+
+@register
+class PiecewiseLinear(EpsilonSchedule):
+    """Straight lines through given points; constant before and after them.
+
+    Args:
+        points: List of `(progress, epsilon)` pairs, progress strictly
+            increasing in [0, 1], epsilon on the [0, 1] scale of pixels. The
+            last epsilon is the target.
+
+    Example:
+
+    ```python
+    keras_epsched.schedules.PiecewiseLinear(
+        [(0.1, 0.0), (0.4, 1 / 255), (0.8, 4 / 255)]
+    )
+    ```
+    """
+
+    def __init__(self, points):
+        points = [tuple(point) for point in points]
+        if not points or any(len(point) != 2 for point in points):
+            raise ValueError(
+                "`points` must be a non-empty list of (progress, epsilon) "
+                f"pairs. Received: points={points}"
+            )
+        self.points = [
+            (_check_fraction(at, "progress"), _check_radius(epsilon))
+            for at, epsilon in points
+        ]
+        positions = [at for at, _ in self.points]
+        if any(b <= a for a, b in zip(positions, positions[1:], strict=False)):
+            raise ValueError(
+                "the progress of `points` must be strictly increasing (a "
+                f"repeated one would be a jump). Received: {positions}"
+            )
+        self.target_epsilon = self.points[-1][1]
+
+    def compute(self, progress, xp):
+        value = self.points[0][1] + 0.0 * progress
+        for (a, low), (b, high) in zip(
+            self.points, self.points[1:], strict=False
+        ):
+            line = low + (high - low) * (progress - a) / (b - a)
+            value = xp.where(progress >= a, line, value)
+        last, target = self.points[-1]
+        return xp.where(progress >= last, target, value)
+
+    def get_config(self):
+        return {"points": self.points}
+
+
+@register
+class RandomUniform(EpsilonSchedule):
+    """A fresh epsilon ~ U[0, target] for each of `num_draws` equal intervals.
+
+    The paper's ablation "uniform" (Table 8) with one draw an epoch: pass
+    `num_draws=epochs`. The value depends on the seed and on
+    `floor(progress * num_draws)` alone, so a resumed run sees the same ones.
+
+    Args:
+        target_epsilon: Float. Upper end, on the [0, 1] scale of pixels.
+        num_draws: Int. Number of intervals in the whole training.
+        seed: Int. Seed of the draws.
+
+    Example:
+
+    ```python
+    keras_epsched.schedules.RandomUniform(4 / 255, num_draws=50, seed=1)
+    ```
+    """
+
+    def __init__(self, target_epsilon, num_draws, seed=0):
+        self.target_epsilon = _check_radius(target_epsilon)
+        if not isinstance(num_draws, numbers.Integral) or num_draws < 1:
+            raise ValueError(
+                "`num_draws` must be a positive integer, usually the number "
+                f"of epochs. Received: num_draws={num_draws}"
+            )
+        self.num_draws = int(num_draws)
+        self.seed = int(seed)
+        self._draws = self.target_epsilon * np.random.default_rng(
+            self.seed
+        ).random(self.num_draws)
+
+    def compute(self, progress, xp):
+        # The margin keeps epoch / epochs in its own interval after rounding.
+        index = xp.floor(progress * self.num_draws + 1e-4)
+        index = xp.clip(index, 0, self.num_draws - 1)
+        if xp is np:
+            return self._draws[index.astype("int64")]
+        return ops.take(
+            ops.convert_to_tensor(self._draws, "float32"),
+            ops.cast(index, "int32"),
+        )
+
+    def get_config(self):
+        return {
+            "target_epsilon": self.target_epsilon,
+            "num_draws": self.num_draws,
+            "seed": self.seed,
+        }
+
+
+def get(identifier) -> EpsilonSchedule:
+    """Returns a schedule from an object, or from its serialised `dict`.
+
+    Args:
+        identifier: `EpsilonSchedule`, or what
+            `keras.saving.serialize_keras_object` returned for one.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if isinstance(identifier, dict):
+        identifier = keras.saving.deserialize_keras_object(identifier)
+    if not isinstance(identifier, EpsilonSchedule):
+        raise ValueError(
+            "expected an `EpsilonSchedule`, for example "
+            "`keras_epsched.schedules.TwoHinge(4 / 255)`. Received: "
+            f"{identifier!r} of type {type(identifier).__name__}"
+        )
+    return identifier

@@ -1,0 +1,9 @@
+"""Adversarial training under Keras' own `fit`."""
+
+from keras_epsched.training.objectives import (
+    AdversarialObjective as AdversarialObjective,
+)
+from keras_epsched.training.objectives import Objective as Objective
+from keras_epsched.training.trainer import (
+    AdversarialTrainer as AdversarialTrainer,
+)

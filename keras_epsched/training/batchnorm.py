@@ -1,0 +1,98 @@
+"""BatchNorm in robust fine-tuning: its settings, and a monitor for it.
+
+In a short fine-tuning the moving statistics of BatchNorm lag behind. An
+attack in inference mode then fools those stale statistics, not the network
+that is being trained: the adversarial training loss is low and the final
+network is not robust. The monitor shows when the two modes part.
+"""
+
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+# The modes have parted when one loss is this many times the other, and the
+# difference is more than noise (in nats).
+_RATIO = 2.0
+_LEAST_GAP = 0.5
+
+
+def batchnorm_layers(model: keras.Model) -> list:
+    """Returns all the BatchNormalization layers below `model`."""
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+
+
+def configure(model: keras.Model, momentum, freeze: bool) -> None:
+    """Sets the momentum of every BatchNorm layer, or freezes them."""
+    if momentum is not None and not 0 <= momentum < 1:
+        raise ValueError(
+            "`batchnorm_momentum` must lie in [0, 1). Received: "
+            f"batchnorm_momentum={momentum}"
+        )
+    for layer in batchnorm_layers(model):
+        if momentum is not None:
+            layer.momentum = momentum
+        if freeze:
+            layer.trainable = False
+
+
+class BatchNormMonitor(keras.callbacks.Callback):
+    """Logs the adversarial loss in both modes of BatchNorm, on one batch.
+
+    After each epoch the batch is attacked as in training, at the current
+    epsilon, and the loss of the result is measured with moving statistics
+    (`adversarial_loss_inference`) and with those of the batch
+    (`adversarial_loss_training`). When they part, it warns, once.
+    `AdversarialTrainer.fit` adds one by itself when the network has BatchNorm
+    layers that adapt.
+
+    Args:
+        images: Array `(batch, ...)` of pixels, the probe. Training images.
+        labels: Array of their labels.
+    """
+
+    def __init__(self, images, labels):
+        super().__init__()
+        self.images = np.asarray(images, "float32")
+        self.labels = np.asarray(labels)
+        self._measure = None
+        self._warned = False
+
+    def on_train_begin(self, logs=None):
+        self._measure = self.model.make_mode_losses()
+        self._warned = False
+
+    def on_epoch_end(self, epoch, logs=None):
+        losses = self._measure(self.images, self.labels)
+        inference, training = (float(loss) for loss in losses)
+        if logs is not None:
+            logs["adversarial_loss_inference"] = inference
+            logs["adversarial_loss_training"] = training
+        low, high = sorted((inference, training))
+        parted = high > _RATIO * low and high - low > _LEAST_GAP
+        if parted and self.model.epsilon > 0 and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"epoch {epoch + 1}: the loss on the same adversarial images "
+                f"is {inference:.2f} with BatchNorm's moving statistics and "
+                f"{training:.2f} with those of the batch. The network that "
+                "is trained and the one that will be used have parted, and "
+                "robustness may not carry over. Lower the momentum "
+                "(`batchnorm_momentum=0.9`), or attack in the other mode "
+                "(`attack_mode`).",
+                stacklevel=2,
+            )
+
+
+def mean_cross_entropy(labels, logits):
+    """Mean cross-entropy of integer labels, in float32."""
+    return ops.mean(
+        keras.losses.sparse_categorical_crossentropy(
+            labels, ops.cast(logits, "float32"), from_logits=True
+        )
+    )

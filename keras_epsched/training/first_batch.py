@@ -1,0 +1,95 @@
+"""A look at the data before the first step of a training."""
+
+import keras
+import numpy as np
+
+from keras_epsched import checks
+
+_LOSSES_OF_PROBABILITIES = (
+    "sparse_categorical_crossentropy",
+    "categorical_crossentropy",
+)
+
+
+def as_list(callbacks) -> list:
+    """Returns callbacks as a new list, from any form that `fit` takes."""
+    if callbacks is None:
+        return []
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        raise ValueError(
+            "pass `callbacks` as a list: the trainer adds its own to it. "
+            "Received: a `keras.callbacks.CallbackList`"
+        )
+    if isinstance(callbacks, (list, tuple)):
+        return list(callbacks)
+    return [callbacks]
+
+
+def peek(x, y=None):
+    """Returns images and labels to look at, or `None` where one cannot.
+
+    Arrays are returned whole; of a dataset it is the first batch. A generator
+    would lose what is taken from it, and is left alone.
+    """
+    if y is not None:
+        return x, y
+    if isinstance(x, keras.utils.PyDataset):
+        batch = x[0]
+    elif hasattr(x, "take") and hasattr(x, "element_spec"):
+        batch = next(iter(x.take(1)), None)
+    else:
+        return None
+    if batch is None:
+        raise ValueError("expected training data. Received: an empty dataset")
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+        raise ValueError(
+            "adversarial training needs labels: data must yield (x, y). "
+            f"Received: a batch of type {type(batch).__name__}"
+        )
+    return batch[0], batch[1]
+
+
+def check(trainer, x, y=None, most=64):
+    """Checks data, logits and loss of a trainer.
+
+    Returns:
+        Up to `most` images and labels as arrays, or `None`.
+
+    Raises:
+        ValueError: If any of them is not fit for an attack.
+    """
+    _check_loss(trainer)
+    found = peek(x, y)
+    if found is None:
+        return None
+    images, labels = (np.asarray(each) for each in found)
+    checks.check_images(images, trainer.value_range)
+    images, few_labels = images[:most], labels[:most]
+    logits = np.asarray(trainer(images, training=False))
+    checks.check_logits(logits)
+    checks.check_labels(labels, logits.shape[1])
+    return images, few_labels
+
+
+def _check_loss(trainer):
+    loss = getattr(trainer, "loss", None)
+    probabilities = (
+        loss in _LOSSES_OF_PROBABILITIES
+        if isinstance(loss, str)
+        else getattr(loss, "from_logits", True) is False
+    )
+    if probabilities:
+        raise ValueError(
+            "the classifier returns logits, but the compiled loss expects "
+            "probabilities. Compile with `keras.losses."
+            "SparseCategoricalCrossentropy(from_logits=True)` (or the "
+            f"categorical one). Received: loss={loss!r}"
+        )
+
+
+def remember_split(model, dataset) -> None:
+    """Notes on the classifier which split it has seen."""
+    split = getattr(dataset, "split_info", None)
+    if split is not None:
+        seen = tuple(getattr(model, "training_splits", ()))
+        model.training_splits = (*seen, split)

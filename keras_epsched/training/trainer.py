@@ -1,0 +1,490 @@
+"""The trainer: perturb the batch, then Keras' own training step."""
+
+import contextlib
+import inspect
+import warnings
+
+import keras
+from keras import ops
+
+from keras_epsched import backend, checks
+from keras_epsched.attacks import noise
+from keras_epsched.attacks.base import Attack
+from keras_epsched.attacks.pgd import PGD
+from keras_epsched.configurable import register
+from keras_epsched.epsilons import check_epsilon
+from keras_epsched.training import batchnorm, first_batch, objectives
+
+_ATTACK_MODES = ("inference", "training")
+_SEED_KEY = "seed_state"
+
+
+@register
+class AdversarialTrainer(keras.Model):
+    """Trains a classifier on adversarial images, by an ordinary `fit`.
+
+    A training device around a classifier: each step perturbs the batch within
+    the current epsilon, then does what Keras does. Sample and class weights,
+    loss scaling, gradient accumulation, weight averaging, metrics and
+    distribution are Keras' own. The trained classifier is `trainer.model`:
+    export, serve and evaluate that one.
+
+    Epsilon is a weight, driven by the `EpsilonScheduler` callback and read
+    inside the compiled step: no retracing, and every checkpoint has it. At
+    epsilon 0 no attack runs and a step costs what plain training costs.
+
+    **What the logs mean.** In training, `loss` and `accuracy` are those of
+    the *adversarial* images at the current epsilon (`clean_accuracy` stands
+    beside them when asked for). In validation, `val_loss` and `val_accuracy`
+    are *clean*, and `val_robust_accuracy` (with a `validation_attack`) is
+    always at the *target* epsilon of the schedule. A checkpoint chosen by
+    `val_accuracy` comes from the phase of epsilon 0 and is not robust: use
+    `keras_epsched.callbacks.RobustCheckpoint`.
+
+    **BatchNorm.** The attack sees the network in `attack_mode`; its own
+    passes never change moving statistics or seeds. In short fine-tuning,
+    Keras' default momentum of 0.99 leaves the moving statistics stale; see
+    the table in the documentation before you change the defaults.
+
+    Reference: Madry et al., ICLR 2018 (arXiv 1706.06083).
+
+    Args:
+        model: `keras.Model` from pixels in `value_range` to logits of shape
+            `(batch, num_classes)`, as `keras_epsched.models.classifier` makes.
+        attack: `Attack`. Defaults to `PGD(steps=7)`.
+        objective: `"adversarial"` or an `Objective`.
+        epsilon: Float. Strength until a scheduler sets it, on the [0, 1]
+            scale.
+        attack_mode: `"inference"` or `"training"`: whether the attack sees
+            the moving statistics of BatchNorm (and no dropout), or those of
+            the batch (and one dropout mask for all its steps).
+        batchnorm_momentum: Float or `None`. Sets the momentum of all the
+            BatchNorm layers of `model`; `None` leaves them as they are.
+        freeze_batchnorm: Boolean. Keep statistics, scale and offset of all
+            the BatchNorm layers as they are.
+        clean_accuracy: Boolean. Also log the accuracy on the clean images of
+            training, in inference mode; costs one more forward pass.
+        validation_attack: `Attack` or `None`. Attack of `evaluate` and of the
+            validation in `fit`, for `robust_accuracy`.
+        value_range: Pair. Lowest and highest pixel value.
+        seed: Int or `None`. Seed of the random starts.
+        name: String. Name of the model.
+        **kwargs: Other arguments of `keras.Model`, as `dtype`.
+
+    Raises:
+        ValueError: If an argument is not as described.
+
+    Example:
+
+    ```python
+    trainer = keras_epsched.AdversarialTrainer(classifier)
+    trainer.compile(
+        optimizer=keras.optimizers.AdamW(1e-4),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    schedule = keras_epsched.schedules.TwoHinge(4 / 255)
+    trainer.fit(
+        data.train,
+        validation_data=data.validation,
+        epochs=50,
+        callbacks=[keras_epsched.callbacks.EpsilonScheduler(schedule)],
+    )
+    trainer.model.save("classifier.keras")
+    ```
+    """
+
+    def __init__(
+        self,
+        model,
+        attack=None,
+        objective="adversarial",
+        epsilon=0.0,
+        attack_mode="inference",
+        batchnorm_momentum=None,
+        freeze_batchnorm=False,
+        clean_accuracy=False,
+        validation_attack=None,
+        value_range=(0, 255),
+        seed=None,
+        name="adversarial_trainer",
+        **kwargs,
+    ):
+        # Pixels must reach the network in float32, whatever the policy.
+        super().__init__(name=name, autocast=False, **kwargs)
+        if not isinstance(model, keras.Model):
+            raise ValueError(
+                "`model` must be a `keras.Model`, see "
+                "`keras_epsched.models.classifier`. Received: "
+                f"{type(model).__name__}"
+            )
+        attack = PGD() if attack is None else attack
+        for each in filter(None, (attack, validation_attack)):
+            if not isinstance(each, Attack):
+                raise ValueError(
+                    "expected an attack of `keras_epsched.attacks`. Received: "
+                    f"{each!r}"
+                )
+        if attack_mode not in _ATTACK_MODES:
+            raise ValueError(
+                f"`attack_mode` must be one of {_ATTACK_MODES}. Received: "
+                f"attack_mode={attack_mode!r}"
+            )
+        self.model = model
+        self.attack = attack
+        self.objective = objectives.get(objective)
+        self.attack_mode = attack_mode
+        self.batchnorm_momentum = batchnorm_momentum
+        self.freeze_batchnorm = bool(freeze_batchnorm)
+        self.clean_accuracy = bool(clean_accuracy)
+        self.validation_attack = validation_attack
+        self.value_range = checks.check_value_range(value_range)
+        self.seed = seed
+        batchnorm.configure(model, batchnorm_momentum, self.freeze_batchnorm)
+
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self._epsilon = self._scalar("epsilon")
+        self._target_epsilon = self._scalar("target_epsilon")
+        self.epsilon = epsilon
+        self.target_epsilon = epsilon
+        self._clean_accuracy = self._robust_accuracy = None
+        if self.clean_accuracy:
+            self._clean_accuracy = keras.metrics.Mean(name="clean_accuracy")
+        if validation_attack is not None:
+            self._robust_accuracy = keras.metrics.Mean(name="robust_accuracy")
+        self._validating = False
+        self._takes_training = _takes_training(model)
+        if model.built:
+            self.built = True
+
+    def _scalar(self, name):
+        return self.add_weight(
+            shape=(),
+            initializer="zeros",
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+            name=name,
+        )
+
+    # === Epsilon ===
+
+    @property
+    def epsilon(self) -> float:
+        """Current perturbation strength, on the [0, 1] scale."""
+        return float(ops.convert_to_numpy(self._epsilon.value))
+
+    @epsilon.setter
+    def epsilon(self, value):
+        self._epsilon.assign(check_epsilon(value, self.attack.norm))
+
+    @property
+    def target_epsilon(self) -> float:
+        """Strength of robust validation, on the [0, 1] scale."""
+        return float(ops.convert_to_numpy(self._target_epsilon.value))
+
+    @target_epsilon.setter
+    def target_epsilon(self, value):
+        self._target_epsilon.assign(
+            check_epsilon(value, self.attack.norm, "target_epsilon")
+        )
+
+    # === The network ===
+
+    def build(self, input_shape):
+        """Builds the classifier for batches of this shape."""
+        if not self.model.built:
+            self.model.build(input_shape)
+        self.built = True
+
+    def call(self, inputs, training=None):
+        """Returns the logits of images, or of each view of a `dict`."""
+        if isinstance(inputs, dict):
+            return {
+                name: self._logits(view, training)
+                for name, view in inputs.items()
+            }
+        return self._logits(inputs, training)
+
+    def _logits(self, images, training):
+        images = ops.cast(images, "float32")
+        if self._takes_training:
+            return self.model(images, training=bool(training))
+        return self.model(images)
+
+    def _frozen_logits(self, training):
+        """A function to logits that leaves every variable as it is."""
+
+        def logits_fn(images):
+            variables = [(v, v.value) for v in self.model.variables]
+            with keras.StatelessScope(variables):
+                return self._logits(images, training)
+
+        return logits_fn
+
+    def _num_classes(self, images):
+        spec = keras.KerasTensor((None, *images.shape[1:]), "float32")
+        return self.compute_output_spec(spec).shape[-1]
+
+    # === Steps ===
+
+    def _key(self, images):
+        seed = ops.cast(self.seed_generator.next(), "int64")
+        places = ops.arange(ops.shape(images)[0])
+        return noise.make_key(seed[0], seed[1], backend.replica_id(), places)
+
+    def _attacked(self, images, labels):
+        """The adversarial view at the current epsilon, free at 0."""
+        # The seed is drawn outside the condition, so that a resumed or
+        # differently scheduled run draws the same ones.
+        key = self._key(images)
+        logits_fn = self._frozen_logits(self.attack_mode == "training")
+        epsilon = ops.convert_to_tensor(self._epsilon)
+        return ops.cond(
+            epsilon > 0,
+            lambda: self.attack.perturb(
+                logits_fn, images, labels, epsilon, key, self.value_range
+            ),
+            lambda: images,
+        )
+
+    def perturb(self, data):
+        """Replaces the images of a batch by what the objective trains on.
+
+        Args:
+            data: `(x, y)` or `(x, y, sample_weight)`, as `train_step` gets.
+
+        Returns:
+            The same tuple with the images perturbed within the current
+            epsilon; `y` and `sample_weight` are untouched. Weights never
+            reach the attack: an image of weight 0 is attacked like any other.
+        """
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if y is None:
+            raise ValueError(
+                "adversarial training needs labels: data must yield (x, y)"
+            )
+        images = ops.cast(x, "float32")
+        labels = checks.class_labels(y, self._num_classes(images))
+        if self._clean_accuracy is not None:
+            logits = self._frozen_logits(False)(images)
+            hits = ops.cast(ops.argmax(logits, axis=-1), "int32") == labels
+            self._clean_accuracy.update_state(ops.cast(hits, "float32"))
+        adversarial = self._attacked(images, labels)
+        views = self.objective.views(images, adversarial)
+        return views, y, sample_weight
+
+    def train_step(self, data):
+        """One step: perturb, then the step of `keras.Model`."""
+        return super().train_step(self.perturb(data))
+
+    def test_step(self, data):
+        """One step of validation: clean, and robust if asked for."""
+        logs = super().test_step(data)
+        if self.validation_attack is None:
+            return logs
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        images = ops.cast(x, "float32")
+        result = self.validation_attack.search(
+            self._frozen_logits(False),
+            images,
+            checks.class_labels(y, self._num_classes(images)),
+            ops.convert_to_tensor(self._target_epsilon),
+            # The same starts at every validation: values are comparable.
+            noise.make_key(0, ops.arange(ops.shape(images)[0])),
+            self.value_range,
+        )
+        self._robust_accuracy.update_state(
+            1.0 - ops.cast(result.broken, "float32")
+        )
+        return self.get_metrics_result()
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """The objective's loss in training, the compiled one otherwise."""
+
+        def compiled_loss(y, y_pred, sample_weight):
+            return super(AdversarialTrainer, self).compute_loss(
+                x, y, y_pred, sample_weight, training=training
+            )
+
+        if not training:
+            return compiled_loss(y, y_pred, sample_weight)
+        return self.objective.compute_loss(
+            compiled_loss, y, y_pred, sample_weight
+        )
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Updates the metrics with the outputs that they are meant to see."""
+        return super().compute_metrics(
+            x, y, self.objective.predictions(y_pred), sample_weight
+        )
+
+    def get_metrics_result(self):
+        """Results of the metrics that belong to this phase."""
+        results = super().get_metrics_result()
+        results.pop(
+            "clean_accuracy" if self._validating else "robust_accuracy", None
+        )
+        return results
+
+    def make_mode_losses(self):
+        """Compiles the probe of `BatchNormMonitor`.
+
+        Returns:
+            A function `(images, labels)` to the mean loss of the attacked
+            images in inference mode and in training mode.
+        """
+
+        def mode_losses(images, labels):
+            labels = checks.class_labels(labels, self._num_classes(images))
+            # Fixed starts: the probe must not advance the seeds of training.
+            key = noise.make_key(0, ops.arange(ops.shape(images)[0]))
+            epsilon = ops.convert_to_tensor(self._epsilon)
+            adversarial = ops.cond(
+                epsilon > 0,
+                lambda: self.attack.perturb(
+                    self._frozen_logits(self.attack_mode == "training"),
+                    images,
+                    labels,
+                    epsilon,
+                    key,
+                    self.value_range,
+                ),
+                lambda: images,
+            )
+            return tuple(
+                batchnorm.mean_cross_entropy(
+                    labels, self._frozen_logits(training)(adversarial)
+                )
+                for training in (False, True)
+            )
+
+        return backend.compile(mode_losses)
+
+    # === Loops ===
+
+    def fit(self, x=None, y=None, *args, callbacks=None, **kwargs):
+        """Trains the classifier; as `keras.Model.fit`, after some checks.
+
+        Before the first step the data (arrays whole, datasets by their first
+        batch), the logits and the compiled loss are checked. Data of
+        `keras_epsched.datasets` is remembered, so that an evaluation on a
+        split that was trained on warns.
+
+        Args:
+            x: As in `keras.Model.fit`.
+            y: As in `keras.Model.fit`.
+            *args: As in `keras.Model.fit`.
+            callbacks: List of callbacks; an `EpsilonScheduler` among them.
+            **kwargs: As in `keras.Model.fit`.
+
+        Raises:
+            ValueError: If data, logits or loss are not fit for an attack.
+        """
+        from keras_epsched.callbacks.epsilon_scheduler import EpsilonScheduler
+
+        callbacks = first_batch.as_list(callbacks)
+        batch = first_batch.check(self, x, y)
+        if self.epsilon == 0 and not any(
+            isinstance(each, EpsilonScheduler) for each in callbacks
+        ):
+            warnings.warn(
+                "epsilon is 0 and no `EpsilonScheduler` is among the "
+                "callbacks: this is standard fine-tuning, without any attack. "
+                "If you mean it, pass EpsilonScheduler(Constant(0.0)).",
+                stacklevel=2,
+            )
+        adapts = any(
+            layer.trainable for layer in batchnorm.batchnorm_layers(self.model)
+        )
+        if batch is not None and adapts:
+            # First, so that the others find its values in the logs.
+            callbacks.insert(0, batchnorm.BatchNormMonitor(*batch))
+        first_batch.remember_split(self.model, x)
+        return super().fit(x, y, *args, callbacks=callbacks, **kwargs)
+
+    @contextlib.contextmanager
+    def _validation(self):
+        before, self._validating = self._validating, True
+        try:
+            yield
+        finally:
+            self._validating = before
+
+    def evaluate(self, *args, **kwargs):
+        """Clean and, with a `validation_attack`, robust metrics."""
+        with self._validation():
+            return super().evaluate(*args, **kwargs)
+
+    def test_on_batch(self, *args, **kwargs):
+        """As `evaluate`, on one batch."""
+        with self._validation():
+            return super().test_on_batch(*args, **kwargs)
+
+    # === Saving ===
+
+    def _seed_states(self):
+        """State of every seed generator below the trainer, in fixed order."""
+        weights = {id(v) for v in self.model.weights}
+        metrics = {id(v) for v in self.model.metrics_variables}
+        seeds = [
+            v
+            for v in self.model.variables
+            if id(v) not in weights and id(v) not in metrics
+        ]
+        return [self.seed_generator.state, *seeds]
+
+    def save_own_variables(self, store):
+        """Saves the weights, and the seeds that Keras leaves out."""
+        super().save_own_variables(store)
+        for index, state in enumerate(self._seed_states()):
+            store[f"{_SEED_KEY}_{index}"] = state
+
+    def load_own_variables(self, store):
+        """Loads the weights and the seeds."""
+        own = {}
+        seeds = {}
+        for key in store.keys():
+            (seeds if key.startswith(_SEED_KEY) else own)[key] = store[key]
+        super().load_own_variables(own)
+        for index, state in enumerate(self._seed_states()):
+            if f"{_SEED_KEY}_{index}" in seeds:
+                state.assign(seeds[f"{_SEED_KEY}_{index}"])
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        config = super().get_config()
+        serialize = keras.saving.serialize_keras_object
+        config.update(
+            model=serialize(self.model),
+            attack=serialize(self.attack),
+            objective=serialize(self.objective),
+            epsilon=self.epsilon,
+            attack_mode=self.attack_mode,
+            batchnorm_momentum=self.batchnorm_momentum,
+            freeze_batchnorm=self.freeze_batchnorm,
+            clean_accuracy=self.clean_accuracy,
+            validation_attack=serialize(self.validation_attack),
+            value_range=self.value_range,
+            seed=self.seed,
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        """Builds a trainer from what `get_config` returned."""
+        config = dict(config)
+        for name in ("model", "attack", "objective", "validation_attack"):
+            config[name] = keras.saving.deserialize_keras_object(config[name])
+        return cls(**config)
+
+
+def _takes_training(model):
+    parameters = inspect.signature(model.call).parameters.values()
+    return any(
+        each.name == "training" or each.kind is each.VAR_KEYWORD
+        for each in parameters
+    )

@@ -1,0 +1,35 @@
+"""Fixtures shared by all tests."""
+
+import os
+import pathlib
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+_REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+    """Folder of real photos and weights; the test skips where it is absent."""
+    folder = pathlib.Path(
+        os.environ.get("KERAS_EPSCHED_TEST_DATA")
+        or _REPOSITORY.parent / "shared" / "data"
+    )
+    if not folder.is_dir():
+        pytest.skip(
+            f"real data not found in {folder}: set KERAS_EPSCHED_TEST_DATA"
+        )
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras():
+    """Every test starts from the default policy and the same seed."""
+    import keras
+
+    keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")

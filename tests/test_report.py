@@ -1,0 +1,591 @@
+"""Grids, statistics, reports and plots, against answers known by hand."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import keras_epsched
+from keras_epsched.epsilons import check_epsilon, format_epsilon
+from keras_epsched.evaluation import plots
+from keras_epsched.evaluation.grid import epsilon_grid
+from keras_epsched.evaluation.report import Report
+from keras_epsched.evaluation.statistics import (
+    bootstrap_interval,
+    density_weights,
+    wilson_interval,
+)
+
+GRID = np.arange(5) / 255
+
+# Each row is an image; accuracies are 4/5, 3/5, 2/5, 2/5, 1/5.
+CORRECT = np.array(
+    [
+        [1, 1, 1, 1, 1],
+        [1, 1, 1, 1, 0],
+        [1, 1, 0, 0, 0],
+        [1, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+    ],
+    bool,
+)
+
+
+def make_report(**overrides):
+    arguments = {
+        "epsilons": GRID,
+        "correct": CORRECT,
+        "labels": [0, 1, 2, 3, 4],
+        "predictions": [0, 1, 2, 3, 0],
+        "image_ids": [7, 5, 11, 2, 3],
+        "norm": "linf",
+        "protocol": "nested",
+        "attack": {"class_name": "APGD", "config": {"steps": np.int64(10)}},
+        "attack_name": "APGD(steps=10)",
+        "dataset": {
+            "dataset": "stanford_dogs:0.2.0",
+            "split": "test",
+            "base": "test",
+            "start": 0,
+            "stop": 8580,
+            "num_examples": 8580,
+        },
+        "forward_passes": 110,
+        "backward_passes": 90,
+        "naive_forward_passes": 260,
+        "naive_backward_passes": 240,
+        "seconds": 1.25,
+        "model_name": "tiny",
+    }
+    return Report(**{**arguments, **overrides})
+
+
+@pytest.mark.parametrize(
+    "target, points", [(4 / 255, 5), (8 / 255, 9), (0.3, 9), (17 / 255, 9)]
+)
+def test_grid_points(target, points):
+    grid = epsilon_grid(target)
+    assert grid.dtype == np.float64
+    assert len(grid) == points
+    assert grid[0] == 0 and grid[-1] == target
+    np.testing.assert_allclose(np.diff(grid), target / (points - 1))
+
+
+def test_grid_steps_are_exactly_255ths():
+    assert epsilon_grid(16 / 255).tolist() == [k / 255 for k in range(17)]
+
+
+def test_grid_num():
+    np.testing.assert_array_equal(epsilon_grid(4 / 255, num=2), [0, 4 / 255])
+    np.testing.assert_allclose(
+        epsilon_grid(2.0, num=5, norm="l2"), [0, 0.5, 1, 1.5, 2]
+    )
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_grid_of_other_norms_needs_num(norm):
+    with pytest.raises(ValueError, match="`num` is required"):
+        epsilon_grid(0.5, norm=norm)
+
+
+@pytest.mark.parametrize("num", [1, 0, 2.5, True])
+def test_grid_rejects_num(num):
+    with pytest.raises(ValueError, match="`num`"):
+        epsilon_grid(4 / 255, num=num)
+
+
+def test_grid_rejects_zero():
+    with pytest.raises(ValueError, match="above 0"):
+        epsilon_grid(0)
+
+
+def test_pixel_levels_for_epsilon_are_named():
+    with pytest.raises(ValueError, match=r"8/255"):
+        check_epsilon(8)
+    with pytest.raises(ValueError, match=r"target_epsilon=8 / 255"):
+        epsilon_grid(8)
+
+
+@pytest.mark.parametrize(
+    "epsilon", [-0.1, float("nan"), float("inf"), "0.1", None, True]
+)
+def test_check_epsilon_rejects(epsilon):
+    with pytest.raises(ValueError, match="`radius`.*finite"):
+        check_epsilon(epsilon, "l2", "radius")
+
+
+def test_check_epsilon_accepts():
+    for value in (0, 1, np.float32(0.5), np.array(0.25)):
+        checked = check_epsilon(value)
+        assert type(checked) is float and checked == value
+    assert check_epsilon(75, "l1") == 75.0
+    with pytest.raises(ValueError, match="`norm`"):
+        check_epsilon(0.1, "l0")
+
+
+def test_format_epsilon():
+    assert format_epsilon(0.0) == "0"
+    assert format_epsilon(8 / 255) == "8/255"
+    # As a logged float32 variable gives it.
+    assert format_epsilon(float(np.float32(4 / 255))) == "4/255"
+    assert format_epsilon(0.123456) == "0.1235"
+    assert format_epsilon(2.0, "l2") == "2"
+
+
+def test_uniform_is_the_formula_of_the_paper():
+    accuracy = np.array([0.9, 0.55, 0.5, 0.2, 0.1])
+    # (1/4) sum over i of (Acc_i + Acc_(i+1)) / 2, appendix A.
+    by_hand = (0.725 + 0.525 + 0.35 + 0.15) / 4
+    assert density_weights(GRID) @ accuracy == pytest.approx(by_hand)
+    np.testing.assert_allclose(
+        density_weights(GRID), np.array([1, 2, 2, 2, 1]) / 8
+    )
+
+
+def test_uniform_on_an_uneven_grid():
+    # Trapezoids of widths 1, 3 and 4: halves of the widths, over 8.
+    weights = density_weights([0, 0.1, 0.4, 0.8])
+    np.testing.assert_allclose(weights, [1 / 16, 4 / 16, 7 / 16, 4 / 16])
+
+
+def test_target_on_and_between_grid_points():
+    np.testing.assert_allclose(
+        density_weights(GRID, target_epsilon=2 / 255),
+        [0.25, 0.5, 0.25, 0, 0],
+    )
+    # Accuracy 1 - x (x in levels) is linear, so its mean on [0, 2.5] is its
+    # value at 1.25, whatever the grid.
+    weights = density_weights(GRID, target_epsilon=2.5 / 255)
+    assert weights @ (1 - np.arange(5)) == pytest.approx(1 - 1.25)
+    assert weights[4] == 0 and weights.sum() == pytest.approx(1)
+
+
+def test_point_masses():
+    np.testing.assert_array_equal(density_weights(GRID, 0), [1, 0, 0, 0, 0])
+    np.testing.assert_allclose(
+        density_weights(GRID, 2.25 / 255), [0, 0, 0.75, 0.25, 0]
+    )
+    np.testing.assert_array_equal(
+        density_weights(GRID, np.float32(4 / 255)), [0, 0, 0, 0, 1]
+    )
+    np.testing.assert_array_equal(
+        density_weights(GRID, target_epsilon=0), [1, 0, 0, 0, 0]
+    )
+
+
+def test_beta_density_against_dense_numeric_integration():
+    beta = stats.beta(2, 5, scale=4 / 255)
+    accuracy = np.array([0.9, 0.55, 0.5, 0.2, 0.1])
+    dense = np.linspace(0, 4 / 255, 200_001)
+    curve = np.interp(dense, GRID, accuracy)
+    expected = np.trapezoid(curve * beta.pdf(dense), dense)
+    weights = density_weights(GRID, beta)
+    assert weights @ accuracy == pytest.approx(expected, rel=1e-6)
+    assert weights.sum() == pytest.approx(1)
+    # The closed form: accuracy linear in epsilon gives that of the mean.
+    assert weights @ GRID == pytest.approx(beta.mean())
+
+
+def test_density_is_normalised_on_the_interval():
+    # Proportional to epsilon on [0, 2/255]: hat integrals by hand.
+    weights = density_weights(GRID, lambda e: 7 * e, target_epsilon=2 / 255)
+    np.testing.assert_allclose(weights, np.array([1, 6, 5, 0, 0]) / 12)
+    constant = density_weights(GRID, lambda e: 3.0)
+    np.testing.assert_allclose(constant, density_weights(GRID))
+
+
+def test_density_with_infinite_ends():
+    # Mean of Beta(1/2, 1/2) is 1/2; its density is infinite at both ends.
+    beta = stats.beta(0.5, 0.5, scale=4 / 255)
+    weights = density_weights(GRID, beta)
+    assert weights @ GRID == pytest.approx(2 / 255)
+
+
+def test_weights_as_density():
+    weights = density_weights(GRID, [1, 0, 0, 0, 3])
+    np.testing.assert_allclose(weights, [0.25, 0, 0, 0, 0.75])
+
+
+@pytest.mark.parametrize(
+    "density, target, message",
+    [
+        (5 / 255, None, "`density` must lie between"),
+        (3 / 255, 2 / 255, "`density` must lie between"),
+        (None, 5 / 255, "`target_epsilon` must lie between"),
+        ([1, 1], None, "one weight for each"),
+        ([1, 1, 1, 1, -1], None, "nonnegative"),
+        ([0, 0, 0, 0, 0], None, "not all be 0"),
+        ([0, 0, 0, 0, 1], 2 / 255, "above `target_epsilon`"),
+        (lambda e: -1.0, None, "nonnegative"),
+        (lambda e: 0.0, None, "must have mass"),
+        ("uniform", None, "`density` must be"),
+    ],
+)
+def test_density_rejects(density, target, message):
+    with pytest.raises(ValueError, match=message):
+        density_weights(GRID, density, target)
+
+
+@pytest.mark.parametrize("grid", [[], [0.1, 0.2], [0, 0.2, 0.2]])
+def test_density_rejects_grid(grid):
+    with pytest.raises(ValueError, match="`epsilons`"):
+        density_weights(grid)
+
+
+def test_wilson_textbook_value():
+    # Newcombe (1998), table I, method 3.
+    low, high = wilson_interval(81, 263)
+    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
+    low, high = wilson_interval(0, 20)
+    assert low == pytest.approx(0) and round(high, 4) == 0.1611
+
+
+@pytest.mark.parametrize("successes, total", [(3, 2), (-1, 2), (0, 0)])
+def test_wilson_rejects(successes, total):
+    with pytest.raises(ValueError, match="successes"):
+        wilson_interval(successes, total)
+
+
+def test_bootstrap_covers_as_it_claims():
+    generator = np.random.default_rng(1)
+    samples = generator.integers(0, 5, (200, 60)) / 4  # Mean 1/2.
+    intervals = [
+        bootstrap_interval(sample, 0.9, num_resamples=400) for sample in samples
+    ]
+    covered = np.mean([low <= 0.5 <= high for low, high in intervals])
+    # 180 of 200 expected, with a standard deviation of 4.2.
+    assert 0.82 <= covered <= 0.97
+
+
+def test_bootstrap_is_near_the_normal_interval_and_repeats():
+    values = np.random.default_rng(0).random(500)
+    low, high = bootstrap_interval(values, seed=3)
+    half = 1.96 * values.std(ddof=1) / np.sqrt(500)
+    assert low == pytest.approx(values.mean() - half, abs=0.004)
+    assert high == pytest.approx(values.mean() + half, abs=0.004)
+    assert (low, high) == bootstrap_interval(values, seed=3)
+    assert (low, high) != bootstrap_interval(values, seed=4)
+
+
+@pytest.mark.filterwarnings("error")
+def test_bootstrap_of_equal_values_is_a_point():
+    assert bootstrap_interval(np.full(10, 0.3)) == (0.3, 0.3)
+    assert bootstrap_interval([0.7]) == (0.7, 0.7)
+
+
+@pytest.mark.parametrize("values", [[], [[1.0]], [float("nan")]])
+def test_bootstrap_rejects(values):
+    with pytest.raises(ValueError, match="`values`"):
+        bootstrap_interval(values)
+
+
+@pytest.mark.parametrize("confidence", [0, 1, 95])
+def test_confidence_is_a_fraction(confidence):
+    with pytest.raises(ValueError, match="`confidence`"):
+        wilson_interval(1, 2, confidence)
+
+
+def test_report_figures():
+    report = make_report()
+    assert report.num_images == 5
+    assert report.clean_accuracy == pytest.approx(0.8)
+    np.testing.assert_allclose(report.accuracy, [0.8, 0.6, 0.4, 0.4, 0.2])
+    assert report.accuracy_at(np.float32(1 / 255)) == pytest.approx(0.6)
+    assert report.accuracy_interval(2 / 255) == wilson_interval(2, 5)
+    np.testing.assert_allclose(
+        report.critical_epsilon * 255, [np.inf, 4, 2, 1, 0]
+    )
+    assert report.violations == 0
+    assert report.saving_factor == pytest.approx(2.5)
+    # (0.7 + 0.5 + 0.4 + 0.3) / 4.
+    assert report.expected_robustness() == pytest.approx(0.475)
+    assert report.expected_robustness(4 / 255) == pytest.approx(0.2)
+    half = report.expected_robustness(target_epsilon=2 / 255)
+    assert half == pytest.approx(0.6)
+
+
+def test_expected_robustness_interval_is_over_images():
+    report = make_report()
+    weights = np.array([1, 2, 2, 2, 1]) / 8
+    expected = bootstrap_interval(CORRECT @ weights, 0.8, seed=2)
+    assert expected == report.expected_robustness_interval(
+        confidence=0.8, seed=2
+    )
+
+
+def test_accuracy_off_the_grid_lists_the_grid():
+    with pytest.raises(ValueError, match="0, 1/255, 2/255, 3/255, 4/255"):
+        make_report().accuracy_at(1.5 / 255)
+
+
+def test_violations_of_an_independent_sweep():
+    correct = CORRECT.copy()
+    correct[3] = [1, 0, 1, 0, 1]
+    report = make_report(correct=correct, protocol="independent")
+    assert report.violations == 2
+    assert report.critical_epsilon[3] == 1 / 255
+    assert "2 times an image was correct" in str(report)
+    with pytest.raises(ValueError, match="nested"):
+        make_report(correct=correct)
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        ({"correct": CORRECT[:, :4]}, "`correct` must have shape"),
+        ({"correct": CORRECT.astype(int)}, "boolean"),
+        ({"labels": [0, 1, 2]}, "`correct` must have shape"),
+        ({"predictions": [0]}, "`predictions` must have shape"),
+        ({"predictions": [1, 1, 2, 3, 0]}, "clean"),
+        ({"image_ids": [1, 1, 2, 3, 4]}, "different"),
+        ({"epsilons": GRID + 0.1}, "starts at 0"),
+        ({"epsilons": GRID[::-1]}, "starts at 0"),
+        ({"epsilons": np.arange(5)}, "4/255"),
+        ({"norm": "inf"}, "`norm`"),
+        ({"protocol": "fast"}, "`protocol`"),
+        ({"attack": {"config": object()}}, "`attack`"),
+    ],
+)
+def test_report_rejects(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        make_report(**overrides)
+
+
+def test_table():
+    text = str(make_report(zero_gradient_images=3, notes=["odd batch"]))
+    rows = [line.split() for line in text.splitlines()]
+    low, high = (f"{100 * end:.2f}" for end in wilson_interval(3, 5))
+    assert ["1/255", "60.00", low, "to", high] in rows
+    assert ["accuracy", "at", "4/255", "20.00", "%"] in rows
+    for part in (
+        "stanford_dogs:0.2.0, split test",
+        "5 of 8,580",
+        "APGD(steps=10)",
+        "linf",
+        "nested envelope: an image broken at a smaller epsilon counts as",
+        "expected robustness  47.50 % (95 % interval ",
+        "110 forward and 90 backward",
+        "260 forward and 240 backward",
+        "factor of 2.5",
+        "1.2 s",
+        "WARNING: the gradient vanished on 3 images",
+        "NOTE: odd batch",
+    ):
+        assert part in text
+    independent = str(make_report(protocol="independent", dataset=None))
+    assert "each epsilon attacked afresh" in independent
+    assert "WARNING" not in independent
+
+
+def test_save_and_load_give_an_equal_report(tmp_path):
+    report = make_report(notes=["one", "two"], zero_gradient_images=1)
+    report.save(tmp_path / "run")
+    loaded = Report.load(tmp_path / "run")
+    assert loaded == report
+    assert loaded.correct.dtype == bool
+    assert str(loaded) == str(report)
+    assert loaded != make_report(seed=1)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"report.json", "per_image.parquet"}
+
+
+def test_saved_files_can_be_read_without_the_library(tmp_path):
+    import keras
+    import pandas
+
+    make_report().save(tmp_path)
+    table = pandas.read_parquet(tmp_path / "per_image.parquet")
+    assert list(table.columns) == [
+        "image",
+        "label",
+        "prediction",
+        "critical_epsilon",
+        "correct",
+    ]
+    assert table["image"].tolist() == [7, 5, 11, 2, 3]
+    assert table["critical_epsilon"][0] == np.inf
+    assert table["correct"][2].tolist() == [True, True, False, False, False]
+    summary = json.loads((tmp_path / "report.json").read_text())
+    assert summary["clean_accuracy"] == pytest.approx(0.8)
+    assert summary["expected_robustness"]["value"] == pytest.approx(0.475)
+    assert summary["curve"][1]["text"] == "1/255"
+    assert summary["curve"][1]["low"] == wilson_interval(3, 5)[0]
+    assert summary["versions"]["keras"] == keras.__version__
+    assert summary["versions"]["backend"] == keras.config.backend()
+    assert summary["attack"]["config"]["steps"] == 10
+
+
+def test_interrupted_save_leaves_the_old_report(tmp_path, monkeypatch):
+    report = make_report()
+    report.save(tmp_path)
+
+    def fail(source, destination):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", fail)
+        with pytest.raises(OSError, match="disk full"):
+            make_report(seed=9).save(tmp_path)
+    assert Report.load(tmp_path) == report
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_load_rejects_what_is_not_a_report(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"report\.json"):
+        Report.load(tmp_path)
+    make_report().save(tmp_path)
+    other = make_report(image_ids=[1, 2, 3, 4, 5])
+    other.save(tmp_path / "other")
+    (tmp_path / "other" / "per_image.parquet").replace(
+        tmp_path / "per_image.parquet"
+    )
+    with pytest.raises(ValueError, match="does not belong"):
+        Report.load(tmp_path)
+    (tmp_path / "report.json").write_text('{"accuracy": 1}')
+    with pytest.raises(ValueError, match="was not written by"):
+        Report.load(tmp_path)
+    (tmp_path / "per_image.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match=r"per_image\.parquet"):
+        Report.load(tmp_path)
+
+
+def is_png(path):
+    return path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_report_plot(tmp_path):
+    axes = make_report().plot(tmp_path / "new" / "curve.png")
+    assert is_png(tmp_path / "new" / "curve.png")
+    x, y = axes.get_lines()[0].get_data()
+    np.testing.assert_allclose(x, GRID)
+    np.testing.assert_allclose(y, [80, 60, 40, 40, 20])
+    assert axes._repr_png_()[:4] == b"\x89PNG"
+    ticks = [tick.get_text() for tick in axes.get_xticklabels()]
+    assert sorted(ticks) == ["0", "1/255", "2/255", "3/255", "4/255"]
+    same = make_report().plot(ax=axes, label="second", color="red")
+    assert same is axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == [
+        "tiny: expected robustness 47.5 %",
+        "second: expected robustness 47.5 %",
+    ]
+
+
+def test_plot_curves(tmp_path):
+    worse = make_report(correct=CORRECT & (GRID < 2 / 255))
+    paths = [tmp_path / "curves.png", str(tmp_path / "curves.svg")]
+    figure = plots.plot_curves(
+        {"seeds": [make_report(), worse], "single": make_report()},
+        paths,
+        title="Dogs",
+        target_epsilon=2 / 255,
+    )
+    assert is_png(paths[0])
+    assert "<svg" in (tmp_path / "curves.svg").read_text()
+    lines = figure.axes[0].get_lines()
+    np.testing.assert_allclose(lines[0].get_ydata(), [80, 60, 20, 20, 10])
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    # Means 60 and 50 on [0, 2/255]: standard error 5.
+    assert labels == ["seeds: 55.0 ± 5.0 % (2 seeds)", "single: 60.0 %"]
+    assert legend.get_title().get_text().endswith("[0, 2/255]")
+
+
+def test_plot_curves_rejects(tmp_path):
+    short = make_report(epsilons=GRID[:3], correct=CORRECT[:, :3])
+    with pytest.raises(ValueError, match="one grid"):
+        plots.plot_curves({"seeds": [make_report(), short]})
+    with pytest.raises(ValueError, match="same norm"):
+        plots.plot_curves({"a": make_report(), "b": make_report(norm="l2")})
+    with pytest.raises(ValueError, match="at least one"):
+        plots.plot_curves({})
+    with pytest.raises(ValueError, match=r"\.png"):
+        plots.plot_curves({"a": short}, tmp_path / "curve.pdf")
+    assert not list(tmp_path.iterdir())
+
+
+def make_arm(onset, epsilon=4 / 255):
+    # Rounded as the logs of a float32 variable are.
+    return {
+        "epoch": list(range(10)),
+        "val_accuracy": np.linspace(0.01, 0.4, 10),
+        "epsilon": np.linspace(0, epsilon, 10, dtype="float32").tolist(),
+        "onset": onset,
+    }
+
+
+def test_plot_training_story(tmp_path):
+    figure = plots.plot_training_story(
+        {
+            "fixed": make_arm(9),
+            "scheduled": make_arm(2),
+            "never": make_arm(None),
+        },
+        tmp_path / "story.png",
+        chance=0.01,
+        onset_threshold=0.05,
+    )
+    assert is_png(tmp_path / "story.png")
+    top, bottom = figure.axes
+    np.testing.assert_allclose(top.get_lines()[0].get_ydata()[-1], 40)
+    ticks = [tick.get_text() for tick in bottom.get_yticklabels()]
+    assert "4/255" in ticks
+    assert {text.get_text() for text in top.texts} == {
+        "onset: epoch 2",
+        "onset: epoch 9",
+    }
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == [
+        "fixed",
+        "scheduled",
+        "never (no onset)",
+        "chance (1 %)",
+        "onset threshold (5 %)",
+    ]
+
+
+@pytest.mark.parametrize("onsets", [(2, 2, 3), (9, 9, 8), (0, 5, 9)])
+def test_texts_of_onsets_do_not_overlap(onsets):
+    arms = {str(i): make_arm(onset) for i, onset in enumerate(onsets)}
+    figure = plots.plot_training_story(arms, title="title")
+    figure._repr_png_()  # Lays it out.
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == 3
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i])
+        assert box.x1 <= figure.bbox.x1
+
+
+def test_decimal_ticks_when_epsilon_is_no_255th():
+    figure = plots.plot_training_story({"one": make_arm(1, epsilon=0.3)})
+    figure._repr_png_()
+    labels = [tick.get_text() for tick in figure.axes[1].get_yticklabels()]
+    assert labels and not any("/" in label for label in labels)
+
+
+def test_plot_training_story_rejects():
+    with pytest.raises(ValueError, match="at least one run"):
+        plots.plot_training_story({})
+    with pytest.raises(ValueError, match="'a'.*equally long"):
+        plots.plot_training_story({"a": {**make_arm(1), "epoch": [0, 1]}})
+    with pytest.raises(ValueError, match="missing"):
+        plots.plot_training_story({"a": {"epoch": [0]}})
+
+
+def test_imports_stay_light():
+    # Of what this room uses; the backend is imported by Keras itself.
+    code = (
+        "import sys, keras; before = set(sys.modules)\n"
+        "import keras_epsched.evaluation.report\n"
+        "import keras_epsched.evaluation.plots\n"
+        "import keras_epsched.evaluation.grid\n"
+        "new = set(sys.modules) - before\n"
+        "heavy = {'matplotlib', 'scipy', 'pandas', 'pyarrow', 'tabulate'}\n"
+        "assert not heavy & new, heavy & new\n"
+    )
+    folder = pathlib.Path(keras_epsched.__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder)
