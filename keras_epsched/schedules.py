@@ -41,7 +41,6 @@ class EpsilonSchedule(Configurable):
         an array or a float32 tensor of the same shape.
 
     Example:
-
     ```python
     class Quadratic(keras_epsched.schedules.EpsilonSchedule):
         def __init__(self, target_epsilon):
@@ -153,7 +152,6 @@ class TwoHinge(_Ramp):
         ramp_end: Float. Second hinge, as a fraction of the training.
 
     Example:
-
     ```python
     schedule = keras_epsched.schedules.TwoHinge(4 / 255)
     schedule(0.1), schedule(1.0)  # (0.0, 4 / 255)
@@ -177,7 +175,6 @@ class LinearWarmup(_Ramp):
         ramp_end: Float. End of the ramp, as a fraction of the training.
 
     Example:
-
     ```python
     keras_epsched.schedules.LinearWarmup(8 / 255, ramp_end=0.2)
     ```
@@ -203,7 +200,6 @@ class CosineRamp(_Ramp):
         ramp_end: Float. Second hinge, as a fraction of the training.
 
     Example:
-
     ```python
     keras_epsched.schedules.CosineRamp(4 / 255, 0.2, 0.8)
     ```
@@ -233,7 +229,6 @@ class SmoothRamp(_Ramp):
         polynomial_part: Float in (0, 1). Share of the ramp that is polynomial.
 
     Example:
-
     ```python
     keras_epsched.schedules.SmoothRamp(8 / 255, 0.1, 0.7)
     ```
@@ -286,7 +281,6 @@ class Constant(EpsilonSchedule):
         target_epsilon: Float. Strength, on the [0, 1] scale of pixels.
 
     Example:
-
     ```python
     keras_epsched.schedules.Constant(4 / 255)
     ```
@@ -314,7 +308,6 @@ class Step(EpsilonSchedule):
         step_at: Float. Where epsilon jumps, as a fraction of the training.
 
     Example:
-
     ```python
     keras_epsched.schedules.Step(4 / 255, step_at=0.25)
     ```
@@ -346,7 +339,6 @@ class PiecewiseLinear(EpsilonSchedule):
             last epsilon is the target.
 
     Example:
-
     ```python
     keras_epsched.schedules.PiecewiseLinear(
         [(0.1, 0.0), (0.4, 1 / 255), (0.8, 4 / 255)]
@@ -401,7 +393,6 @@ class RandomUniform(EpsilonSchedule):
         seed: Int. Seed of the draws.
 
     Example:
-
     ```python
     keras_epsched.schedules.RandomUniform(4 / 255, num_draws=50, seed=1)
     ```

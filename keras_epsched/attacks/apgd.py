@@ -26,7 +26,6 @@ def checkpoints(steps: int) -> list[int]:
         steps: Int. Number of steps of the attack.
 
     Example:
-
     ```python
     checkpoints(100)  # [22, 41, 57, 70, 80, 87, 93, 99]
     ```
@@ -66,7 +65,6 @@ class APGD(Attack):
         random_start: Boolean. Start at a random point on the sphere.
 
     Example:
-
     ```python
     report = keras_epsched.evaluate(
         classifier,

@@ -12,8 +12,9 @@ from keras_epsched.attacks import losses, norms
 from keras_epsched.configurable import Configurable
 
 # Size of the largest entry of the gradient that is sent back into the
-# network: far from both ends of float16, in which the network may compute.
-_COTANGENT = 256.0
+# network: far from both ends of float16, in which the network may compute,
+# also where a temperature scales the logits by a thousand.
+_COTANGENT = 16.0
 
 
 class SearchResult(NamedTuple):
@@ -194,6 +195,8 @@ class Problem:
         safe = ops.where(size > 0, size, 1.0)
         cotangent = ops.where(size > 0, cotangent / safe * _COTANGENT, 0.0)
         gradient = pull_logits(ops.cast(cotangent, logits.dtype))
+        # A step along NaN would leave the image, and count as breaking it.
+        gradient = ops.where(ops.isfinite(gradient), gradient, 0.0)
         return loss, self.is_broken(float_logits), gradient
 
 

@@ -47,6 +47,8 @@ def _attach(x, delta, box):
     ulp = 1.2e-7 * ops.abs(moved)
     too_far = ops.abs(moved - x) > ops.abs(delta)
     moved = ops.where(too_far, moved - ops.sign(delta) * ulp, moved)
+    # Not beyond `x`: a change below an ulp is no change.
+    moved = ops.where(delta > 0, ops.maximum(moved, x), ops.minimum(moved, x))
     return ops.clip(moved, box[0], box[1])
 
 
@@ -206,7 +208,8 @@ class L1:
         room = _room(x, gradient, box)
         weight = ops.where(room > 0, ops.abs(gradient), 0.0)
         weight = _divide(weight, _max(weight))
-        wanted = ops.maximum(share * math.prod(x.shape[1:]), 1.0)
+        wanted = ops.round(share * math.prod(x.shape[1:]))
+        wanted = ops.maximum(wanted, 1.0)
 
         def chosen(threshold):
             return ops.cast((weight >= threshold) & (weight > 0), "float32")

@@ -34,7 +34,6 @@ class PGD(Attack):
         random_start: Boolean. Start at a uniform point of the ball.
 
     Example:
-
     ```python
     attack = keras_epsched.attacks.PGD(steps=7)
     trainer = keras_epsched.AdversarialTrainer(classifier, attack=attack)
@@ -136,7 +135,6 @@ class FGSM(PGD):
         random_start: Boolean. Start at a uniform point of the ball.
 
     Example:
-
     ```python
     attack = keras_epsched.attacks.FGSM(random_start=True, step_ratio=1.25)
     ```

@@ -35,7 +35,6 @@ class EpsilonScheduler(keras.callbacks.Callback):
             is unknown.
 
     Example:
-
     ```python
     schedule = keras_epsched.schedules.TwoHinge(4 / 255)
     trainer.fit(

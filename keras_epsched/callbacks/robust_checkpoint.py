@@ -23,7 +23,6 @@ class RobustCheckpoint(keras.callbacks.ModelCheckpoint):
         **kwargs: Other arguments of `keras.callbacks.ModelCheckpoint`.
 
     Example:
-
     ```python
     trainer = keras_epsched.AdversarialTrainer(
         classifier, validation_attack=keras_epsched.attacks.PGD(steps=10)

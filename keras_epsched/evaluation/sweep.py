@@ -86,7 +86,6 @@ def evaluate(
             fit for an evaluation.
 
     Example:
-
     ```python
     report = keras_epsched.evaluate(
         classifier,

@@ -75,7 +75,6 @@ class AdversarialTrainer(keras.Model):
         ValueError: If an argument is not as described.
 
     Example:
-
     ```python
     trainer = keras_epsched.AdversarialTrainer(classifier)
     trainer.compile(

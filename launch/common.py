@@ -1,0 +1,393 @@
+"""What the launchers share: flags, one training, one run folder."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+import time
+
+from absl import flags
+
+
+class Fraction(flags.ArgumentParser):
+    """A number, or a fraction such as 4/255."""
+
+    def parse(self, argument):
+        """Returns a float."""
+        try:
+            above, _, below = str(argument).partition("/")
+            return float(above) / (float(below) if below else 1.0)
+        except (ValueError, ZeroDivisionError) as error:
+            raise ValueError(
+                f"expected a number or a fraction, as 0.3 or 4/255. Received: "
+                f"{argument}"
+            ) from error
+
+    def flag_type(self):
+        """The type's name in --help."""
+        return "number or fraction"
+
+
+def define_fraction(name, default, help_text):
+    """Defines a flag that is a number or a fraction."""
+    return flags.DEFINE(
+        Fraction(), name, default, help_text, serializer=_FractionSerializer()
+    )
+
+
+class _FractionSerializer(flags.ArgumentSerializer):
+    def serialize(self, value):
+        return repr(value)
+
+
+FLAGS = flags.FLAGS
+
+# === Data and network ===
+flags.DEFINE_string(
+    "dataset",
+    "digits",
+    "Any tfds name, a tfds-prepared folder, or an image folder "
+    "(root/split/class/*.png). 'digits' and 'letters' are built in.",
+)
+flags.DEFINE_string(
+    "data_dir", None, "Folder of prepared tfds datasets; default: tfds' own."
+)
+flags.DEFINE_bool("download", False, "Let tfds download the dataset.")
+flags.DEFINE_string(
+    "backbone",
+    "resnet_letters",
+    "A keras-hub preset (name or folder), a bundled preset, a .keras file, or "
+    "keras.applications.NAME (with --weights, --scale and --offset).",
+)
+flags.DEFINE_string(
+    "weights", None, "Weights file of a keras.applications backbone."
+)
+flags.DEFINE_string(
+    "backbone_config",
+    "{}",
+    "JSON with further arguments of a keras.applications backbone, as "
+    "'{\"alpha\": 0.75}'.",
+)
+define_fraction(
+    "scale", None, "pixels * scale + offset is what the backbone was trained on"
+)
+define_fraction("offset", None, "See --scale; a preset brings its own.")
+flags.DEFINE_integer("image_size", 32, "Height and width of the images.")
+
+# === Threat model ===
+define_fraction("epsilon", "0.3", "Target strength on [0, 1], as 4/255.")
+flags.DEFINE_enum("norm", "linf", ["linf", "l2", "l1"], "Norm of the ball.")
+flags.DEFINE_integer(
+    "num_epsilons", None, "Points of the evaluation grid; default: 1/255 steps."
+)
+flags.DEFINE_enum("train_attack", "pgd", ["pgd", "apgd"], "Training attack.")
+flags.DEFINE_integer("train_steps", 7, "Steps of the training attack.")
+flags.DEFINE_enum("eval_attack", "apgd", ["pgd", "apgd"], "Final attack.")
+flags.DEFINE_integer("eval_steps", 10, "Steps of the final attack.")
+
+# === Training ===
+flags.DEFINE_integer("epochs", 20, "Epochs.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
+flags.DEFINE_float("weight_decay", 1e-4, "Weight decay of AdamW.")
+flags.DEFINE_float(
+    "warmup", 0.05, "Share of the training over which the rate rises."
+)
+flags.DEFINE_float("ramp_start", 0.25, "First hinge, share of the training.")
+flags.DEFINE_float("ramp_end", 0.75, "Second hinge, share of the training.")
+flags.DEFINE_enum(
+    "update_freq", "epoch", ["epoch", "batch"], "How often epsilon is set."
+)
+flags.DEFINE_list(
+    "augment", [], "Any of flip, color, rotation, separated by commas."
+)
+flags.DEFINE_enum(
+    "attack_mode",
+    "inference",
+    ["inference", "training"],
+    "BatchNorm statistics that the training attack sees.",
+)
+flags.DEFINE_float(
+    "batchnorm_momentum", None, "Momentum of BatchNorm; default: as it is."
+)
+flags.DEFINE_bool("freeze_batchnorm", False, "Keep BatchNorm as pretrained.")
+flags.DEFINE_integer("seed", 0, "First seed: head, data order, starts.")
+flags.DEFINE_string("output", None, "Run folder; default: runs/NAME-TIME.")
+
+def run_folder(name):
+    """Creates the run folder and writes the resolved flags to it."""
+    folder = pathlib.Path(
+        FLAGS.output or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    )
+    if (folder / "config.json").exists():
+        raise ValueError(
+            f"the run folder {folder} already holds a run: choose another "
+            "--output, or move it away"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / ".writable"
+    probe.touch()
+    probe.unlink()
+    return folder
+
+
+def resolved_flags():
+    """Flags of the launchers with their values."""
+    modules = FLAGS.flags_by_module_dict()
+    return {
+        flag.name: flag.value
+        for module, its_flags in modules.items()
+        if "absl" not in module
+        for flag in its_flags
+        if flag.name not in ("test_random_seed",)
+    }
+
+
+def write_config(folder, **more):
+    """Writes config.json: all that is needed to repeat the run."""
+    import importlib.metadata
+
+    import keras
+    import numpy as np
+
+    import keras_epsched
+
+    versions = {
+        "keras_epsched": keras_epsched.__version__,
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+        "numpy": np.__version__,
+        "python": sys.version.split()[0],
+    }
+    for package in ("tensorflow", "keras-hub", "tensorflow-datasets"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    config = {
+        "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "flags": resolved_flags(),
+        "versions": versions,
+        "git_revision": _git_revision(),
+        **more,
+    }
+    write_json(folder / "config.json", config)
+    return config
+
+
+def write_json(path, value):
+    """Writes a file by temporary name and rename."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _git_revision():
+    here = pathlib.Path(__file__).parent
+    with contextlib.suppress(OSError):
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == 0:
+            return done.stdout.strip()
+    return None
+
+
+def print_flags():
+    """Prints the resolved flags, a line each, and quietens tfds."""
+    from absl import logging
+    from tabulate import tabulate
+
+    logging.set_verbosity(logging.WARNING)
+
+    rows = sorted(resolved_flags().items())
+    print(tabulate(rows, headers=("flag", "value")), flush=True)
+
+
+def load_data(seed):
+    """The dataset of the flags."""
+    import keras_epsched as ke
+
+    return ke.datasets.load(
+        FLAGS.dataset,
+        image_size=(FLAGS.image_size, FLAGS.image_size),
+        batch_size=FLAGS.batch_size,
+        data_dir=FLAGS.data_dir,
+        download=FLAGS.download,
+        augment=tuple(FLAGS.augment),
+        seed=seed,
+    )
+
+
+def make_classifier(num_classes, seed):
+    """The pixel-space classifier of the flags, with a new head."""
+    import keras
+
+    import keras_epsched as ke
+
+    source = FLAGS.backbone
+    size = (FLAGS.image_size, FLAGS.image_size)
+    prefix = "keras.applications."
+    if source.startswith(prefix):
+        constructor = getattr(keras.applications, source[len(prefix) :], None)
+        if constructor is None:
+            raise ValueError(f"--backbone={source}: there is no such network")
+        if FLAGS.weights is None:
+            raise ValueError(
+                f"--backbone={source} needs --weights: a weights file, or "
+                "'imagenet' to download them"
+            )
+        source = constructor(
+            include_top=False,
+            input_shape=(*size, 3),
+            weights=FLAGS.weights,
+            **json.loads(FLAGS.backbone_config),
+        )
+    return ke.models.classifier(
+        source,
+        num_classes,
+        image_size=None if isinstance(source, keras.Model) else size,
+        scale=FLAGS.scale,
+        offset=FLAGS.offset,
+        seed=seed,
+    )
+
+
+def make_attack(name, steps):
+    """An attack of the flags."""
+    import keras_epsched as ke
+
+    attack = {"pgd": ke.attacks.PGD, "apgd": ke.attacks.APGD}[name]
+    return attack(steps=steps, norm=FLAGS.norm)
+
+
+def make_schedules():
+    """The three arms: standard, fixed and scheduled."""
+    import keras_epsched as ke
+
+    return {
+        "standard": ke.schedules.Constant(0.0),
+        "fixed": ke.schedules.Constant(FLAGS.epsilon),
+        "scheduled": ke.schedules.TwoHinge(
+            FLAGS.epsilon, FLAGS.ramp_start, FLAGS.ramp_end
+        ),
+    }
+
+
+def make_optimizer(learning_rate, steps):
+    """AdamW, with a short warm-up and cosine decay."""
+    import keras
+
+    warmup = int(FLAGS.warmup * steps)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else learning_rate,
+        max(steps - warmup, 1),
+        warmup_target=learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=FLAGS.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def train(schedule, learning_rate, seed, folder, verbose=2):
+    """Fine-tunes one classifier by one schedule.
+
+    Returns:
+        The classifier, the data, and the history with the onset of task
+        adaptation: the first epoch, counted from 1, whose clean validation
+        accuracy is at least 5 % and twice chance (`None` if there is none).
+    """
+    import keras
+
+    import keras_epsched as ke
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    data = load_data(seed)
+    classifier = make_classifier(data.num_classes, seed)
+    trainer = ke.AdversarialTrainer(
+        classifier,
+        attack=make_attack(FLAGS.train_attack, FLAGS.train_steps),
+        attack_mode=FLAGS.attack_mode,
+        batchnorm_momentum=FLAGS.batchnorm_momentum,
+        freeze_batchnorm=FLAGS.freeze_batchnorm,
+        seed=seed,
+    )
+    trainer.compile(
+        optimizer=make_optimizer(
+            learning_rate, FLAGS.epochs * len(data.train)
+        ),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    callbacks = [ke.callbacks.EpsilonScheduler(schedule, FLAGS.update_freq)]
+    if folder is not None:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        callbacks += [
+            keras.callbacks.CSVLogger(str(folder / "history.csv")),
+            keras.callbacks.TensorBoard(str(folder / "logs")),
+            keras.callbacks.ModelCheckpoint(
+                str(folder / "checkpoints" / "last.keras")
+            ),
+        ]
+    history = trainer.fit(
+        data.train,
+        validation_data=data.validation,
+        epochs=FLAGS.epochs,
+        callbacks=callbacks,
+        # tf.data shuffles; Keras would warn that it does not.
+        shuffle=False,
+        verbose=verbose,
+    ).history
+    history = {name: [float(v) for v in row] for name, row in history.items()}
+    history["epoch"] = list(range(1, FLAGS.epochs + 1))
+    history["onset"] = onset(history["val_accuracy"], data.num_classes)
+    if folder is not None:
+        classifier.save(folder / "model.keras")
+    return classifier, data, history
+
+
+def onset_threshold(num_classes):
+    """Clean validation accuracy from which a task counts as adapted to."""
+    return max(0.05, 2.0 / num_classes)
+
+
+def onset(accuracies, num_classes):
+    """First epoch, from 1, at or above the threshold; `None` if none."""
+    for epoch, accuracy in enumerate(accuracies, 1):
+        if accuracy >= onset_threshold(num_classes):
+            return epoch
+    return None
+
+
+def evaluation_grid():
+    """The grid of epsilons of the flags."""
+    import keras_epsched as ke
+
+    return ke.epsilon_grid(FLAGS.epsilon, FLAGS.num_epsilons, FLAGS.norm)
+
+
+def splits_config(data):
+    """What config.json says of the data."""
+    import dataclasses
+
+    return {
+        name: dataclasses.asdict(getattr(data, name).split_info)
+        for name in ("train", "validation", "test")
+    }
+
+
+def check_flags():
+    """Refuses what would only fail after the first epochs."""
+    from keras_epsched.epsilons import check_epsilon
+
+    check_epsilon(FLAGS.epsilon, FLAGS.norm, "--epsilon")
+    if FLAGS.epsilon == 0:
+        raise ValueError("--epsilon must be above 0: it is the target")
+    evaluation_grid()
+    make_schedules()

@@ -1,0 +1,57 @@
+r"""Robust fine-tuning of one backbone by one schedule, then its evaluation.
+
+Examples:
+  python launch/finetune.py --schedule=scheduled
+  python launch/finetune.py --dataset=/data/flowers --image_size=224 \
+      --backbone=resnet_50_imagenet --epsilon=4/255 --epochs=50 \
+      --learning_rate=1e-4 --augment=flip,color,rotation --output=runs/flowers
+  python launch/finetune.py --schedule=fixed --epsilon=8/255
+"""
+
+import json
+import sys
+
+import common
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum(
+    "schedule",
+    "scheduled",
+    ["standard", "fixed", "scheduled"],
+    "No attack, the target from the start, or the two-hinge ramp.",
+)
+flags.DEFINE_float("learning_rate", 3e-3, "Peak learning rate of AdamW.")
+
+
+def main(_):
+    import keras_epsched as ke
+
+    common.check_flags()
+    folder = common.run_folder("finetune")
+    common.print_flags()
+    schedule = common.make_schedules()[FLAGS.schedule]
+    common.write_config(
+        folder, splits=common.splits_config(common.load_data(FLAGS.seed))
+    )
+    classifier, data, history = common.train(
+        schedule, FLAGS.learning_rate, FLAGS.seed, folder
+    )
+    common.write_json(folder / "history.json", history)
+    report = ke.evaluate(
+        classifier,
+        data.test,
+        common.evaluation_grid(),
+        common.make_attack(FLAGS.eval_attack, FLAGS.eval_steps),
+        seed=FLAGS.seed,
+        verbose=int(sys.stderr.isatty()),
+    )
+    report.save(folder)
+    for name in ("curve.png", "curve.svg"):
+        report.plot(folder / name)
+    print(f"\n{report}")
+    print(json.dumps({"run_folder": str(folder)}))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,518 @@
+"""Attacks on linear models, whose answer is known, and on a small network."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_epsched import backend
+from keras_epsched.attacks import APGD, FGSM, PGD, noise
+from keras_epsched.attacks.base import Problem
+
+NORMS = ["linf", "l2", "l1"]
+ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}
+DUALS = {"linf": "l1", "l2": "l2", "l1": "linf"}
+RANGES = [(0, 255), (0, 1), (-1, 1)]
+
+
+def numpy(tensors):
+    return keras.tree.map_structure(ops.convert_to_numpy, tensors)
+
+
+def run(
+    attack,
+    logits_fn,
+    images,
+    labels,
+    epsilon,
+    value_range=(0, 255),
+    method="search",
+    seed=0,
+    jit_compile=False,
+    **start,
+):
+    """Runs one compiled attack and returns arrays."""
+    method = getattr(attack, method)
+
+    def attacked(images, labels, epsilon, key):
+        return method(
+            logits_fn, images, labels, epsilon, key, value_range, **start
+        )
+
+    return numpy(
+        backend.compile(attacked, jit_compile=jit_compile)(
+            ops.convert_to_tensor(images, "float32"),
+            ops.convert_to_tensor(labels, "int32"),
+            ops.convert_to_tensor(epsilon, "float32"),
+            noise.make_key(seed, np.arange(len(images))),
+        )
+    )
+
+
+def size(delta, norm):
+    flat = np.asarray(delta, "float64").reshape(len(delta), -1)
+    return np.linalg.norm(flat, ORDERS[norm], axis=1)
+
+
+def assert_within(moved, images, epsilon, norm, value_range):
+    """In the box exactly, and in the ball to two ulp of its largest pixel."""
+    low, high = value_range
+    assert moved.dtype == np.float32
+    assert moved.min() >= low and moved.max() <= high
+    radius = np.asarray(epsilon, "float32").astype("float64") * (high - low)
+    slack = 2 * np.spacing(np.float32(max(abs(low), abs(high))))
+    delta = moved.astype("float64") - images.astype("float64")
+    assert (size(delta, norm) <= radius + slack).all()
+
+
+class Linear:
+    """Linear classifier of pixels around mid-range, with its exact radii."""
+
+    def __init__(self, shape, num_classes, n=256):
+        rng = np.random.default_rng(1)
+        pixels = np.prod(shape)
+        images = 128 + rng.uniform(-10, 10, (4 * n, *shape))
+        images = images.astype("float32")
+        weights = rng.standard_normal((pixels, num_classes))
+        if num_classes == 2:
+            weights[:, 0] = 0.0
+        self.weights = weights.astype("float32")
+        logits = self.logits64(images)
+        self.labels = logits.argmax(-1)
+        margins = logits.max(-1) - np.sort(logits, -1)[:, -2]
+        # Close to the boundary rounding decides, not the attack.
+        clear = np.argsort(-margins)[:n]
+        self.images, self.labels = images[clear], self.labels[clear]
+
+    def logits64(self, images):
+        centred = images.reshape(len(images), -1).astype("float64") - 128
+        return centred @ self.weights.astype("float64")
+
+    def __call__(self, images):
+        return ops.reshape(images - 128.0, (-1, len(self.weights))) @ (
+            ops.convert_to_tensor(self.weights)
+        )
+
+    def radii(self, norm):
+        """Epsilon from which on an image can be broken."""
+        logits = self.logits64(self.images)
+        weights = self.weights.astype("float64")
+        rows = np.arange(len(logits))
+        margins = logits[rows, self.labels][:, None] - logits
+        differences = weights[:, self.labels][:, :, None] - weights[:, None]
+        dual = np.linalg.norm(differences, ORDERS[DUALS[norm]], axis=0)
+        margins[rows, self.labels] = np.inf
+        dual[rows, self.labels] = 1.0
+        return (margins / dual).min(1) / 255.0
+
+    def epsilons(self, norm):
+        """Radii at known ratios to the exact ones: half of them close to 1."""
+        rng = np.random.default_rng(2)
+        n = len(self.images)
+        spread = np.where(np.arange(n) % 2, 0.05, 0.7)
+        ratio = np.exp(spread * rng.uniform(-1, 1, n))
+        epsilon = (self.radii(norm) / ratio).astype("float32")
+        return epsilon, self.radii(norm) / epsilon.astype("float64")
+
+
+# Enough steps to forget the random start. Euclidean steps of a fixed length
+# turn towards the gradient at a rate of `steps * step_ratio`, so PGD needs
+# more than its default of 2.5 to be tight.
+LINEAR_ATTACKS = {
+    "fgsm": {norm: FGSM(norm) for norm in NORMS},
+    "pgd": {
+        "linf": PGD(20, "linf"),
+        "l2": PGD(20, "l2", step_ratio=0.4),
+        "l1": PGD(20, "l1"),
+    },
+    "apgd": {
+        "linf": APGD(20, "linf"),
+        "l2": APGD(20, "l2"),
+        "l1": APGD(50, "l1"),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "norm, shape",
+    [*((norm, (8, 8, 3)) for norm in NORMS), ("l2", (5, 7, 1))],
+)
+@pytest.mark.parametrize("name", LINEAR_ATTACKS)
+def test_binary_linear_model_is_broken_where_it_can_be(name, norm, shape):
+    model = Linear(shape, num_classes=2)
+    epsilon, ratio = model.epsilons(norm)
+    attack = LINEAR_ATTACKS[name][norm]
+    result = run(attack, model, model.images, model.labels, epsilon)
+    assert_within(result.adversarial, model.images, epsilon, norm, (0, 255))
+    assert not result.broken[ratio > 1 + 1e-5].any()
+    tolerance = 0.05 if norm == "l1" and name != "fgsm" else 0.02
+    assert result.broken[ratio < 1 - tolerance].all()
+    assert not result.zero_gradient.any()
+    # What is said to be broken is.
+    wrong = model.logits64(result.adversarial).argmax(-1) != model.labels
+    np.testing.assert_array_equal(wrong, result.broken)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(
+    "loss, num_classes, least", [("ce", 10, 0.7), ("dlr", 3, 0.4)]
+)
+def test_no_attack_breaks_a_certified_image(loss, norm, num_classes, least):
+    model = Linear((5, 6, 2), num_classes, n=128)
+    epsilon, ratio = model.epsilons(norm)
+    for attack in (PGD(10, norm, loss), APGD(10, norm, loss)):
+        result = run(attack, model, model.images, model.labels, epsilon)
+        assert not result.broken[ratio > 1 + 1e-5].any()
+        # The nearest class is not always the one that is followed.
+        assert result.broken[ratio < 0.9].mean() > least
+
+
+def spiky_images(value_range, shape=(6, 8, 8, 3)):
+    rng = np.random.default_rng(3)
+    low, high = value_range
+    images = rng.uniform(low, high, shape)
+    ends = rng.choice([low, high], shape)
+    return np.where(rng.random(shape) < 0.4, ends, images).astype("float32")
+
+
+def convnet(num_classes=3, shape=(8, 8, 3), value_range=(0, 255), gain=1.0):
+    low, high = value_range
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            keras.layers.Rescaling(
+                1 / (high - low), -low / (high - low), dtype="float32"
+            ),
+            keras.layers.Conv2D(8, 3, activation="relu"),
+            keras.layers.Conv2D(8, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(num_classes),
+            keras.layers.Rescaling(gain, dtype="float32"),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "norm, value_range",
+    [
+        *(("linf", value_range) for value_range in RANGES),
+        ("l2", (0, 255)),
+        ("l2", (-1, 1)),
+        ("l1", (0, 255)),
+    ],
+)
+@pytest.mark.parametrize("attack_class", [PGD, APGD])
+def test_adversarials_stay_in_the_ball_and_the_box(
+    attack_class, norm, value_range
+):
+    network = convnet(value_range=value_range)
+    images = spiky_images(value_range)
+    labels = np.arange(6) % 3
+    scale = {"linf": 1, "l2": 8, "l1": 60}[norm]
+    epsilon = np.asarray([0, 1 / 255, 8 / 255, 0.2, 1e-6, 0.0]) * scale
+    attack = attack_class(4, norm)
+    result = run(attack, network, images, labels, epsilon, value_range)
+    perturbed = run(
+        attack, network, images, labels, epsilon, value_range, "perturb"
+    )
+    for moved in (result.adversarial, result.best, perturbed):
+        assert_within(moved, images, epsilon, norm, value_range)
+        zero = epsilon == 0
+        np.testing.assert_array_equal(moved[zero], images[zero])
+    # The radii are used: the perturbation of training reaches the sphere.
+    reached = size(perturbed - images, norm)[1:4]
+    width = value_range[1] - value_range[0]
+    assert (reached > 0.4 * width * epsilon[1:4]).all()
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+@pytest.mark.parametrize("attack", [PGD(3), APGD(3)])
+def test_large_images_stay_in_the_ball(attack, norm):
+    attack = type(attack)(3, norm)
+    network = convnet(shape=(64, 64, 3))
+    images = spiky_images((0, 255), (4, 64, 64, 3))
+    epsilon = np.asarray([0.001, 0.1, 2.0, 50.0])
+    result = run(attack, network, images, np.zeros(4), epsilon)
+    for moved in (result.adversarial, result.best):
+        assert_within(moved, images, epsilon, norm, (0, 255))
+
+
+def test_a_scalar_epsilon_and_a_given_start():
+    network = convnet()
+    images = spiky_images((0, 255))
+    labels = np.zeros(6)
+    far = np.clip(images + 50, 0, 255)
+    use_start = np.arange(6) < 3
+    for attack in (PGD(1, step_ratio=1e-9), APGD(1)):
+        plain = run(attack, network, images, labels, 8 / 255)
+        result = run(
+            attack,
+            network,
+            images,
+            labels,
+            8 / 255,
+            start=far,
+            use_start=use_start,
+        )
+        assert_within(result.best, images, 8 / 255, "linf", (0, 255))
+        np.testing.assert_array_equal(result.best[3:], plain.best[3:])
+    # The step is next to nothing, so the start is what is left.
+    result = run(
+        PGD(1, step_ratio=1e-9),
+        network,
+        images,
+        labels,
+        8 / 255,
+        start=far,
+        use_start=use_start,
+    )
+    expected = np.clip(far, images - 8, np.clip(images + 8, 0, 255))
+    np.testing.assert_allclose(result.best[:3], expected[:3], atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A small network that tells three kinds of noisy stripes apart."""
+    keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(6)
+    labels = rng.integers(0, 3, 384)
+    wave = np.cos(np.arange(8)[:, None] * np.asarray([0.8, 1.6, 3.1]))
+    images = 128 + 40 * wave.T[labels][:, :, None, None]
+    images = images + 25 * rng.standard_normal((384, 8, 8, 3))
+    images = np.clip(images, 0, 255).astype("float32")
+    network = convnet()
+    network.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    network.fit(images, labels, batch_size=32, epochs=12, verbose=0)
+    accuracy = network.evaluate(images, labels, verbose=0)[1]
+    assert accuracy > 0.9
+    return network, images[:96], labels[:96]
+
+
+def cross_entropies(network, images, labels):
+    values = keras.losses.sparse_categorical_crossentropy(
+        labels, network(images), from_logits=True
+    )
+    return ops.convert_to_numpy(values)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("attack_class", [PGD, APGD])
+def test_bookkeeping(attack_class, norm, trained):
+    network, images, labels = trained
+    epsilon = {"linf": 0.06, "l2": 0.6, "l1": 4.0}[norm]
+    result = run(attack_class(8, norm), network, images, labels, epsilon)
+    logits = ops.convert_to_numpy(network(result.adversarial))
+    np.testing.assert_array_equal(logits.argmax(-1) != labels, result.broken)
+    assert 0 < result.broken.mean() < 1
+    whole = ~result.broken
+    np.testing.assert_array_equal(result.adversarial[whole], result.best[whole])
+    found = cross_entropies(network, result.best, labels)
+    clean = cross_entropies(network, images, labels)
+    assert (found >= clean - 1e-5).all()
+    assert found.mean() > clean.mean() + 0.1
+
+
+def test_once_broken_stays_broken():
+    # The network errs at one of its calls only.
+    def record(index):
+        calls = keras.Variable(0, dtype="int32", trainable=False)
+
+        def logits_fn(images):
+            now = calls.value + 0
+            calls.assign(now + 1)
+            score = ops.mean(images, axis=(1, 2, 3))
+            wrong = ops.cast(ops.equal(now, index), "float32")
+            return ops.stack([0 * score, 1e-3 * score + 2 * wrong - 1], -1)
+
+        return logits_fn
+
+    images = np.full((2, 4, 4, 1), 100.0, "float32")
+    for attack in (PGD(2), APGD(2)):
+        for call in range(3):
+            result = run(attack, record(call), images, [0, 0], 0.01)
+            assert result.broken.all()
+        assert not run(attack, record(3), images, [0, 0], 0.01).broken.any()
+
+
+def test_the_best_point_of_apgd_is_no_worse_than_its_start(trained):
+    network, images, labels = trained
+    results = [
+        run(APGD(steps), network, images, labels, 0.05).best
+        for steps in (1, 2, 12)
+    ]
+    one, two, twelve = (cross_entropies(network, r, labels) for r in results)
+    # Both follow the same path for the first step.
+    assert (two >= one - 1e-5).all()
+    assert (twelve >= one - 1e-3).mean() > 0.97
+
+
+def test_more_steps_raise_the_loss_more(trained):
+    network, images, labels = trained
+
+    def mean_loss(attack):
+        moved = run(
+            attack, network, images, labels, 0.06, method="perturb", seed=1
+        )
+        return cross_entropies(network, moved, labels).mean()
+
+    clean = cross_entropies(network, images, labels).mean()
+    fgsm, pgd = mean_loss(FGSM()), mean_loss(PGD(20))
+    apgd = mean_loss(APGD(20))
+    assert fgsm > clean + 0.1
+    assert pgd > fgsm
+    assert apgd > pgd - 0.01
+
+
+def test_zero_gradient_is_reported():
+    network = convnet()
+    images = spiky_images((0, 255))
+
+    def half_dead(moved):
+        alive = ops.reshape(ops.cast(np.arange(6) < 3, "float32"), (6, 1))
+        return network(moved) * alive
+
+    for attack in (PGD(3), APGD(3), APGD(3, "l1")):
+        result = run(attack, half_dead, images, np.zeros(6), 0.02)
+        np.testing.assert_array_equal(result.zero_gradient, np.arange(6) >= 3)
+
+
+def test_logits_that_are_not_finite_count_as_broken():
+    def logits_fn(moved):
+        score = ops.mean(moved, axis=(1, 2, 3))
+        nan = ops.where(score > 128.0, np.nan, 1.0)
+        return ops.stack([score * nan, 0 * score], -1)
+
+    images = np.stack([np.full((4, 4, 1), v, "float32") for v in (90, 200)])
+    for attack in (PGD(3), APGD(3)):
+        result = run(attack, logits_fn, images, [0, 0], 0.01)
+        assert result.broken.tolist() == [False, True]
+        assert np.isfinite(result.adversarial).all()
+
+
+def test_a_gradient_that_overflows_breaks_no_image():
+    # The gain lies behind the logits of float16, so only gradients overflow.
+    def logits_fn(moved):
+        score = ops.mean(ops.cast(moved, "float16"), axis=(1, 2, 3))
+        score = 1e6 * ops.cast(score, "float32")
+        return ops.stack([score, 0 * score], -1)
+
+    images = np.full((2, 4, 4, 1), 100.0, "float32")
+    for attack in (PGD(2), APGD(2), APGD(2, "l1")):
+        result = run(attack, logits_fn, images, [0, 0], 0.01)
+        assert not result.broken.any()
+        assert result.zero_gradient.all()
+        assert np.isfinite(result.best).all()
+
+
+def pixel_gradient(network, images, labels, scale=1.0):
+    """Gradient that an attack follows, in a compiled function."""
+
+    def gradient(images):
+        def logits_fn(moved):
+            return scale * ops.cast(network(moved), "float32")
+
+        problem = Problem(PGD(1), logits_fn, images, labels, 0.01, (0, 255))
+        return problem.gradient(problem.images)[2]
+
+    images = ops.convert_to_tensor(images)
+    return numpy(backend.compile(gradient, jit_compile=False)(images))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e-3])
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_confidence_and_float16_do_not_zero_the_gradient(
+    policy, scale, trained
+):
+    network, images, labels = trained
+    expected = pixel_gradient(network, images, labels, scale)
+    keras.config.set_dtype_policy(policy)
+    same = convnet()
+    same.set_weights(network.get_weights())
+    found = pixel_gradient(same, images, labels, scale)
+    assert np.isfinite(found).all()
+    unscaled = pixel_gradient(network, images, labels)
+    assert (found == 0).mean() <= (unscaled == 0).mean() + 0.01
+    agree = np.sign(found) == np.sign(expected)
+    assert agree.mean() > 0.97
+
+
+@pytest.mark.parametrize("attack", [PGD(3, "l2"), APGD(3)])
+def test_xla_compiles_the_attacks(attack):
+    model = Linear((3, 3, 1), 2, n=16)
+    epsilon, ratio = model.epsilons(attack.norm)
+    result = run(
+        attack, model, model.images, model.labels, epsilon, jit_compile=True
+    )
+    assert_within(
+        result.adversarial, model.images, epsilon, attack.norm, (0, 255)
+    )
+    assert not result.broken[ratio > 1 + 1e-5].any()
+    assert result.broken.any()
+
+
+def test_results_do_not_depend_on_the_batch(trained):
+    network, images, labels = trained
+    keys = noise.make_key(3, np.arange(8))
+    for attack in (PGD(3), APGD(3)):
+        together = attack.perturb(network, images[:8], labels[:8], 0.03, keys)
+        alone = attack.perturb(
+            network, images[5:6], labels[5:6], 0.03, keys[5:6]
+        )
+        np.testing.assert_allclose(together[5:6], alone, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: PGD(norm="l3"), "l3"),
+        (lambda: APGD(norm="inf"), "inf"),
+        (lambda: PGD(loss="hinge"), "hinge"),
+        (lambda: PGD(steps=0), "steps"),
+        (lambda: APGD(steps=-1), "steps"),
+        (lambda: APGD(steps=2.5), "steps"),
+        (lambda: PGD(step_ratio=0), "step_ratio"),
+        (lambda: FGSM(step_ratio=-1.0), "step_ratio"),
+    ],
+)
+def test_wrong_arguments(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+@pytest.mark.parametrize("attack", [FGSM(), PGD(2), APGD(2)])
+def test_a_model_without_gradient_is_refused(attack):
+    def rounds(images):
+        levels = ops.cast(ops.cast(images, "int32"), "float32")
+        score = ops.mean(levels, axis=(1, 2, 3))
+        return ops.stack([score, 100 - score], -1)
+
+    with pytest.raises(ValueError, match="differentiable"):
+        run(attack, rounds, spiky_images((0, 255)), np.zeros(6), 0.01)
+
+
+@keras.saving.register_keras_serializable(package="test_attacks")
+def first_logit(labels, logits):
+    return logits[:, 0]
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        FGSM("l2", step_ratio=1.25, random_start=True),
+        PGD(3, "l1", "margin", step_ratio=0.5, random_start=False),
+        PGD(4, loss=first_logit),
+        APGD(5, "l2", "dlr", random_start=False),
+    ],
+)
+def test_serialisation(attack):
+    config = keras.saving.serialize_keras_object(attack)
+    copy = keras.saving.deserialize_keras_object(config)
+    assert copy == attack and type(copy) is type(attack)
+    assert hash(copy) == hash(attack)
+    assert repr(copy) == repr(attack)
+    assert copy != type(attack)()
