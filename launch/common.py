@@ -116,6 +116,7 @@ flags.DEFINE_bool("freeze_batchnorm", False, "Keep BatchNorm as pretrained.")
 flags.DEFINE_integer("seed", 0, "First seed: head, data order, starts.")
 flags.DEFINE_string("output", None, "Run folder; default: runs/NAME-TIME.")
 
+
 def run_folder(name):
     """Creates the run folder and writes the resolved flags to it."""
     folder = pathlib.Path(
@@ -202,7 +203,8 @@ def print_flags():
     from absl import logging
     from tabulate import tabulate
 
-    logging.set_verbosity(logging.WARNING)
+    # tfds warns of its own deprecations at every load.
+    logging.set_verbosity(logging.ERROR)
 
     rows = sorted(resolved_flags().items())
     print(tabulate(rows, headers=("flag", "value")), flush=True)
@@ -319,9 +321,7 @@ def train(schedule, learning_rate, seed, folder, verbose=2):
         seed=seed,
     )
     trainer.compile(
-        optimizer=make_optimizer(
-            learning_rate, FLAGS.epochs * len(data.train)
-        ),
+        optimizer=make_optimizer(learning_rate, FLAGS.epochs * len(data.train)),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )

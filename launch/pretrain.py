@@ -61,9 +61,7 @@ def build(keras_hub):
     converter = keras_hub.layers.ResNetImageConverter(
         image_size=(_SIZE, _SIZE), scale=1 / 127.5, offset=-1.0
     )
-    preprocessor = keras_hub.models.ResNetImageClassifierPreprocessor(
-        converter
-    )
+    preprocessor = keras_hub.models.ResNetImageClassifierPreprocessor(converter)
     return keras_hub.models.ResNetImageClassifier(
         backbone, num_classes=26, preprocessor=preprocessor
     )
@@ -89,9 +87,7 @@ def main(_):
     steps = _EPOCHS.value * len(data.train)
     classifier.compile(
         optimizer=keras.optimizers.AdamW(
-            keras.optimizers.schedules.CosineDecay(
-                _LEARNING_RATE.value, steps
-            ),
+            keras.optimizers.schedules.CosineDecay(_LEARNING_RATE.value, steps),
             weight_decay=1e-4,
         ),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

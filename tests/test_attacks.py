@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from keras_epsched import backend
-from keras_epsched.attacks import APGD, FGSM, PGD, noise
+from keras_epsched.attacks import APGD, FGSM, PGD, losses, noise
 from keras_epsched.attacks.base import Problem
 
 NORMS = ["linf", "l2", "l1"]
@@ -337,6 +337,30 @@ def test_once_broken_stays_broken():
             result = run(attack, record(call), images, [0, 0], 0.01)
             assert result.broken.all()
         assert not run(attack, record(3), images, [0, 0], 0.01).broken.any()
+
+
+@pytest.mark.parametrize("attack_class", [PGD, APGD])
+def test_what_broke_an_image_is_kept_when_the_best_point_does_not(
+    attack_class,
+):
+    # The loss leads back from the errors that the random start finds.
+    def retreat(labels, logits):
+        return -losses.margin(labels, logits)
+
+    model = Linear((2, 2, 1), 2, n=64)
+    epsilon = model.radii("linf") * 3
+    result = run(
+        attack_class(5, loss=retreat),
+        model,
+        model.images,
+        model.labels,
+        epsilon,
+    )
+    assert 0 < result.broken.sum() < 64
+    wrong = model.logits64(result.adversarial).argmax(-1) != model.labels
+    np.testing.assert_array_equal(wrong, result.broken)
+    best = model.logits64(result.best).argmax(-1)
+    np.testing.assert_array_equal(best, model.labels)
 
 
 def test_the_best_point_of_apgd_is_no_worse_than_its_start(trained):

@@ -1,0 +1,97 @@
+"""The launchers, run as a user would, with the shortest settings."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import keras_epsched as ke
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+_SHORT = ("--epochs=2", "--train_steps=1", "--eval_steps=2", "--seed=3")
+
+
+def _run(script, *flags, code=0):
+    done = subprocess.run(
+        [sys.executable, str(_ROOT / "launch" / script), *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "compare"
+    text = _run("compare.py", f"--output={folder}", *_SHORT)
+    return folder, text
+
+
+def test_compare_leaves_a_whole_run_folder(comparison):
+    folder, text = comparison
+    assert "nested sweep" in text
+    assert "independent sweep" in text
+    for name in ("curve.png", "curve.svg", "story.png", "story.svg"):
+        assert (folder / name).stat().st_size > 1000
+    config = json.loads((folder / "config.json").read_text())
+    assert config["flags"]["epsilon"] == pytest.approx(0.3)
+    assert config["splits"]["train"]["dataset"] == "digits/1.0.0"
+    for arm in ("standard", "fixed", "scheduled"):
+        place = folder / "seed3" / arm
+        header = (place / "history.csv").read_text().splitlines()[0]
+        assert "epsilon" in header.split(",")
+        report = ke.Report.load(place / "nested")
+        assert report.num_images == 500
+        assert (place / "checkpoints" / "last.keras").exists()
+        assert list((place / "logs").rglob("events*"))
+    story = json.loads((folder / "seed3/fixed/history.json").read_text())
+    assert story["epsilon"] == pytest.approx([0.3, 0.3])
+
+
+def test_a_saved_model_is_evaluated_and_its_training_known(
+    comparison, tmp_path
+):
+    folder, _ = comparison
+    model = folder / "seed3" / "standard" / "model.keras"
+    output = tmp_path / "evaluation"
+    _run("evaluate.py", f"--model={model}", f"--output={output}", *_SHORT)
+    again = ke.Report.load(output)
+    before = ke.Report.load(model.parent / "nested")
+    assert again.clean_accuracy == before.clean_accuracy
+
+
+def test_finetune_writes_a_report(tmp_path):
+    output = tmp_path / "run"
+    text = _run("finetune.py", f"--output={output}", *_SHORT)
+    assert "expected robustness" in text
+    assert (output / "model.keras").exists()
+    assert ke.Report.load(output).protocol == "nested"
+    _run("finetune.py", f"--output={output}", *_SHORT, code=1)
+
+
+@pytest.mark.parametrize(
+    "flag, message",
+    [
+        ("--epsilon=8", "8/255"),
+        ("--epsilon=eight", "fraction"),
+        ("--dataset=no_such_dataset", "no_such_dataset"),
+        ("--backbone=no_such_preset", "no_such_preset"),
+        ("--norm=l2", "num"),
+    ],
+)
+def test_bad_flags_are_told_before_training(flag, message, tmp_path):
+    text = _run(
+        "compare.py", f"--output={tmp_path / 'run'}", flag, *_SHORT, code=1
+    )
+    assert message in text
+    assert "Epoch 1/" not in text
+
+
+def test_pretrain_makes_a_preset_that_loads(tmp_path):
+    output = tmp_path / "preset"
+    _run("pretrain.py", f"--output={output}", "--epochs=1")
+    assert ke.models.classifier(str(output), 10).output_shape == (None, 10)
