@@ -1,4 +1,4 @@
-"""Compares standard, fixed-epsilon and scheduled robust fine-tuning.
+r"""Compares standard, fixed-epsilon and scheduled robust fine-tuning.
 
 Fine-tunes one non-robust backbone three times, on the same data, with the
 same head initialisation, data order and learning rate: without any attack,
@@ -12,8 +12,8 @@ Examples:
   # Three seeds, with mean and standard error:
   python launch/compare.py --seeds=3
   # Your data and backbone, at the paper's strength:
-  python launch/compare.py --dataset=stanford_dogs --download \\
-      --backbone=resnet_50_imagenet --image_size=224 --epsilon=4/255 \\
+  python launch/compare.py --dataset=stanford_dogs --download \
+      --backbone=resnet_50_imagenet --image_size=224 --epsilon=4/255 \
       --epochs=50 --augment=flip,color,rotation --learning_rates=1e-4
 
 With several --learning_rates the best is chosen first, for the FIXED arm, by
@@ -23,7 +23,12 @@ built-in demonstration:
 
   | rate | fixed: clean | fixed: expected robustness (validation) |
   |---|---|---|
-  @TABLE@
+  | 1e-4 | 46.7 % | 0.030 |
+  | 3e-4 | 70.3 % | 0.131 |
+  | 1e-3 | 59.8 % | 0.249 |
+  | 3e-3 | 49.0 % | 0.292 |
+  | 1e-2 | 52.1 % | 0.340 |
+  | 3e-2 | @ |
 """
 
 import json
@@ -38,7 +43,7 @@ from tabulate import tabulate
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("seeds", 1, "Number of seeds.", lower_bound=1)
 flags.DEFINE_list(
-    "learning_rates", ["1e-3"], "Learning rates; the best of several is taken."
+    "learning_rates", ["1e-2"], "Learning rates; the best of several is taken."
 )
 flags.DEFINE_list(
     "protocols",

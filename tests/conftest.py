@@ -2,12 +2,25 @@
 
 import os
 import pathlib
+import shutil
+import tempfile
 
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config):
+    """Prepares datasets in a folder of this session's own."""
+    config.datasets_folder = tempfile.mkdtemp(prefix="keras_epsched_")
+    os.environ["TFDS_DATA_DIR"] = config.datasets_folder
+
+
+def pytest_unconfigure(config):
+    """Removes that folder."""
+    shutil.rmtree(config.datasets_folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

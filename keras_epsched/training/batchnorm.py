@@ -12,6 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_epsched import backend
+
 # The modes have parted when one loss is this many times the other, and the
 # difference is more than noise (in nats).
 _RATIO = 2.0
@@ -64,7 +66,7 @@ class BatchNormMonitor(keras.callbacks.Callback):
         self._warned = False
 
     def on_train_begin(self, logs=None):
-        self._measure = self.model.make_mode_losses()
+        self._measure = make_mode_losses(self.model)
         self._warned = False
 
     def on_epoch_end(self, epoch, logs=None):
@@ -89,10 +91,30 @@ class BatchNormMonitor(keras.callbacks.Callback):
             )
 
 
-def mean_cross_entropy(labels, logits):
-    """Mean cross-entropy of integer labels, in float32."""
-    return ops.mean(
-        keras.losses.sparse_categorical_crossentropy(
-            labels, ops.cast(logits, "float32"), from_logits=True
+def make_mode_losses(trainer):
+    """Compiles the probe of `BatchNormMonitor`.
+
+    Args:
+        trainer: `AdversarialTrainer`.
+
+    Returns:
+        A function `(images, labels)` to the mean cross-entropy of the attacked
+        images in inference mode and in training mode.
+    """
+
+    def mode_losses(images, labels):
+        labels = trainer.class_labels(labels, images)
+        # A fixed seed: the probe must not advance that of the training.
+        adversarial = trainer.attacked(images, labels, (0, 0))
+        return tuple(
+            ops.mean(
+                keras.losses.sparse_categorical_crossentropy(
+                    labels,
+                    trainer.frozen_logits(training)(adversarial),
+                    from_logits=True,
+                )
+            )
+            for training in (False, True)
         )
-    )
+
+    return backend.compile(mode_losses)

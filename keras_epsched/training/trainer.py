@@ -212,8 +212,8 @@ class AdversarialTrainer(keras.Model):
             return self.model(images, training=bool(training))
         return self.model(images)
 
-    def _frozen_logits(self, training):
-        """A function to logits that leaves every variable as it is."""
+    def frozen_logits(self, training):
+        """Returns a function to logits that changes no variable."""
 
         def logits_fn(images):
             variables = [(v, v.value) for v in self.model.variables]
@@ -222,24 +222,29 @@ class AdversarialTrainer(keras.Model):
 
         return logits_fn
 
-    def _num_classes(self, images):
+    def class_labels(self, labels, images):
+        """Returns the class of each image, from any form of labels."""
         spec = keras.KerasTensor((None, *images.shape[1:]), "float32")
-        return self.compute_output_spec(spec).shape[-1]
+        num_classes = self.compute_output_spec(spec).shape[-1]
+        return checks.class_labels(labels, num_classes)
 
     # === Steps ===
 
-    def _key(self, images):
-        seed = ops.cast(self.seed_generator.next(), "int64")
-        places = ops.arange(ops.shape(images)[0])
-        return noise.make_key(seed[0], seed[1], backend.replica_id(), places)
+    def attacked(self, images, labels, seed):
+        """The adversarial view at the current epsilon; free at 0.
 
-    def _attacked(self, images, labels):
-        """The adversarial view at the current epsilon, free at 0."""
-        # The seed is drawn outside the condition, so that a resumed or
-        # differently scheduled run draws the same ones.
-        key = self._key(images)
-        logits_fn = self._frozen_logits(self.attack_mode == "training")
+        Args:
+            images: Float32 tensor `(batch, ...)` of pixels.
+            labels: Integer tensor of shape `(batch,)`.
+            seed: Two integers, the seed of the random starts.
+
+        Returns:
+            A tensor like `images`, and `images` itself at epsilon 0.
+        """
         epsilon = ops.convert_to_tensor(self._epsilon)
+        places = ops.arange(ops.shape(images)[0])
+        key = noise.make_key(seed[0], seed[1], backend.replica_id(), places)
+        logits_fn = self.frozen_logits(self.attack_mode == "training")
         return ops.cond(
             epsilon > 0,
             lambda: self.attack.perturb(
@@ -265,12 +270,15 @@ class AdversarialTrainer(keras.Model):
                 "adversarial training needs labels: data must yield (x, y)"
             )
         images = ops.cast(x, "float32")
-        labels = checks.class_labels(y, self._num_classes(images))
+        labels = self.class_labels(y, images)
         if self._clean_accuracy is not None:
-            logits = self._frozen_logits(False)(images)
+            logits = self.frozen_logits(False)(images)
             hits = ops.cast(ops.argmax(logits, axis=-1), "int32") == labels
             self._clean_accuracy.update_state(ops.cast(hits, "float32"))
-        adversarial = self._attacked(images, labels)
+        # Drawn outside the condition on epsilon: runs with different schedules
+        # draw the same.
+        seed = ops.cast(self.seed_generator.next(), "int64")
+        adversarial = self.attacked(images, labels, seed)
         views = self.objective.views(images, adversarial)
         return views, y, sample_weight
 
@@ -286,9 +294,9 @@ class AdversarialTrainer(keras.Model):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         images = ops.cast(x, "float32")
         result = self.validation_attack.search(
-            self._frozen_logits(False),
+            self.frozen_logits(False),
             images,
-            checks.class_labels(y, self._num_classes(images)),
+            self.class_labels(y, images),
             ops.convert_to_tensor(self._target_epsilon),
             # The same starts at every validation: values are comparable.
             noise.make_key(0, ops.arange(ops.shape(images)[0])),
@@ -328,40 +336,6 @@ class AdversarialTrainer(keras.Model):
             "clean_accuracy" if self._validating else "robust_accuracy", None
         )
         return results
-
-    def make_mode_losses(self):
-        """Compiles the probe of `BatchNormMonitor`.
-
-        Returns:
-            A function `(images, labels)` to the mean loss of the attacked
-            images in inference mode and in training mode.
-        """
-
-        def mode_losses(images, labels):
-            labels = checks.class_labels(labels, self._num_classes(images))
-            # Fixed starts: the probe must not advance the seeds of training.
-            key = noise.make_key(0, ops.arange(ops.shape(images)[0]))
-            epsilon = ops.convert_to_tensor(self._epsilon)
-            adversarial = ops.cond(
-                epsilon > 0,
-                lambda: self.attack.perturb(
-                    self._frozen_logits(self.attack_mode == "training"),
-                    images,
-                    labels,
-                    epsilon,
-                    key,
-                    self.value_range,
-                ),
-                lambda: images,
-            )
-            return tuple(
-                batchnorm.mean_cross_entropy(
-                    labels, self._frozen_logits(training)(adversarial)
-                )
-                for training in (False, True)
-            )
-
-        return backend.compile(mode_losses)
 
     # === Loops ===
 

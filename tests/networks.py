@@ -1,0 +1,85 @@
+"""Tiny networks and data with known answers, shared by the tests."""
+
+import keras
+import numpy as np
+
+import keras_epsched as ke
+
+SHAPE = (8, 8, 3)
+CLASSES = 3
+
+
+def conv_net(dropout=0.3, batchnorm=True, width=8):
+    """A small network from pixels to logits; the same one at each call."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input(SHAPE)
+    x = keras.layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(inputs)
+    x = keras.layers.Conv2D(width, 3, strides=2)(x)
+    if batchnorm:
+        x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.ReLU()(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout, seed=7)(x)
+    x = keras.layers.Flatten()(x)
+    outputs = keras.layers.Dense(CLASSES, dtype="float32")(x)
+    return keras.Model(inputs, outputs, name="conv_net")
+
+
+def linear_net(weights):
+    """The model `flatten(pixels) @ weights`, without a bias."""
+    inputs = keras.Input(SHAPE)
+    x = keras.layers.Flatten()(inputs)
+    dense = keras.layers.Dense(weights.shape[1], use_bias=False)
+    model = keras.Model(inputs, dense(x), name="linear_net")
+    dense.set_weights([weights.astype("float32")])
+    return model
+
+
+def linear_weights(classes=CLASSES, seed=0):
+    """Weights for which logits of pixels are of the order of one."""
+    size = (int(np.prod(SHAPE)), classes)
+    return np.random.default_rng(seed).normal(0, 1e-3, size)
+
+
+def make_data(count=24, seed=0):
+    """Images of three noisy patterns, and their integer labels."""
+    patterns = np.random.default_rng(99).uniform(60, 195, (CLASSES, *SHAPE))
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % CLASSES
+    images = patterns[labels] + rng.normal(0, 40, (count, *SHAPE))
+    return np.clip(images, 0, 255).astype("float32"), labels.astype("int64")
+
+
+def cross_entropy(**kwargs):
+    return keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, **kwargs
+    )
+
+
+def make_trainer(model=None, compile_with=None, attack=None, **kwargs):
+    """A compiled trainer with a cheap attack."""
+    trainer = ke.AdversarialTrainer(
+        conv_net() if model is None else model,
+        attack=attack or ke.attacks.PGD(steps=2),
+        seed=kwargs.pop("seed", 3),
+        **kwargs,
+    )
+    trainer.compile(
+        **{
+            "optimizer": keras.optimizers.SGD(0.05),
+            "loss": cross_entropy(),
+            "metrics": ["accuracy"],
+            **(compile_with or {}),
+        }
+    )
+    return trainer
+
+
+def drive(epsilon=8 / 255):
+    """Callbacks that hold epsilon constant."""
+    schedule = ke.schedules.Constant(epsilon)
+    return [ke.callbacks.EpsilonScheduler(schedule)]
+
+
+def weights_of(model):
+    return [np.asarray(each) for each in model.get_weights()]

@@ -1,0 +1,223 @@
+"""The scheduler and the robust checkpoint, under a real `fit`."""
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from networks import (
+    conv_net,
+    cross_entropy,
+    linear_net,
+    linear_weights,
+    make_data,
+    make_trainer,
+)
+
+import keras_epsched as ke
+
+TARGET = 8 / 255
+
+
+def small_trainer(**kwargs):
+    kwargs.setdefault("attack", ke.attacks.FGSM())
+    return make_trainer(linear_net(linear_weights()), **kwargs)
+
+
+class Recorder(keras.callbacks.Callback):
+    """Notes epsilon as the training step is about to read it."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.seen.append(self.model.epsilon)
+
+
+def test_history_has_the_epsilon_of_every_epoch(capsys):
+    schedule = ke.schedules.TwoHinge(TARGET, 0.2, 0.6)
+    trainer = small_trainer()
+    recorder = Recorder()
+    history = trainer.fit(
+        *make_data(),
+        epochs=5,
+        batch_size=12,
+        verbose=0,
+        callbacks=[ke.callbacks.EpsilonScheduler(schedule, verbose=1), recorder],
+    ).history
+    expected = [schedule(epoch / 5) for epoch in range(5)]
+    assert expected[0] == 0 and expected[-1] == TARGET
+    np.testing.assert_allclose(history["epsilon"], expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        recorder.seen, np.repeat(expected, 2), rtol=1e-6
+    )
+    assert trainer.target_epsilon == pytest.approx(TARGET)
+    assert "Epoch 5: epsilon is 8/255." in capsys.readouterr().out
+
+
+def test_batch_frequency_counts_steps():
+    schedule = ke.schedules.LinearWarmup(TARGET, 1.0)
+    recorder = Recorder()
+    scheduler = ke.callbacks.EpsilonScheduler(schedule, "batch")
+    history = (
+        small_trainer()
+        .fit(
+            *make_data(),
+            epochs=2,
+            batch_size=6,
+            verbose=0,
+            callbacks=[scheduler, recorder],
+        )
+        .history
+    )
+    expected = [schedule(step / 8) for step in range(8)]
+    np.testing.assert_allclose(recorder.seen, expected, rtol=1e-6)
+    np.testing.assert_allclose(history["epsilon"], expected[3::4], rtol=1e-6)
+
+
+def test_steps_per_execution_make_a_staircase():
+    schedule = ke.schedules.LinearWarmup(TARGET, 1.0)
+    recorder = Recorder()
+    trainer = small_trainer(compile_with={"steps_per_execution": 2})
+    trainer.fit(
+        *make_data(),
+        epochs=2,
+        batch_size=6,
+        verbose=0,
+        callbacks=[
+            ke.callbacks.EpsilonScheduler(schedule, "batch"),
+            recorder,
+        ],
+    )
+    expected = [schedule(step / 8) for step in (0, 2, 4, 6)]
+    np.testing.assert_allclose(recorder.seen, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("update_freq", ["epoch", "batch"])
+def test_a_resumed_training_sees_the_same_epsilons(update_freq):
+    schedule = ke.schedules.CosineRamp(TARGET, 0.1, 0.9)
+
+    def run(initial_epoch):
+        recorder = Recorder()
+        small_trainer(epsilon=0.01).fit(
+            *make_data(),
+            initial_epoch=initial_epoch,
+            epochs=4,
+            batch_size=12,
+            verbose=0,
+            callbacks=[
+                ke.callbacks.EpsilonScheduler(schedule, update_freq),
+                recorder,
+            ],
+        )
+        return recorder.seen
+
+    assert run(2) == run(0)[4:]
+
+
+def test_epsilon_reaches_the_csv_log(tmp_path):
+    schedule = ke.schedules.LinearWarmup(TARGET, 0.5)
+    small_trainer().fit(
+        *make_data(),
+        epochs=2,
+        verbose=0,
+        callbacks=[
+            ke.callbacks.EpsilonScheduler(schedule),
+            keras.callbacks.CSVLogger(str(tmp_path / "log.csv")),
+        ],
+    )
+    with open(tmp_path / "log.csv", newline="") as file:
+        rows = [float(row["epsilon"]) for row in csv.DictReader(file)]
+    np.testing.assert_allclose(rows, [0.0, TARGET], rtol=1e-6)
+
+
+def test_a_plain_model_is_refused():
+    model = conv_net()
+    model.compile(loss=cross_entropy())
+    scheduler = ke.callbacks.EpsilonScheduler(ke.schedules.TwoHinge(TARGET))
+    with pytest.raises(ValueError, match="AdversarialTrainer"):
+        model.fit(*make_data(), verbose=0, callbacks=[scheduler])
+
+
+def test_an_unknown_number_of_steps_matters_for_batches_only():
+    images, labels = make_data()
+
+    def batches():
+        for at in range(0, 24, 12):
+            yield images[at : at + 12], labels[at : at + 12]
+
+    dataset = tf.data.Dataset.from_generator(
+        batches,
+        output_signature=(
+            tf.TensorSpec((None, 8, 8, 3)),
+            tf.TensorSpec((None,), "int64"),
+        ),
+    )
+    schedule = ke.schedules.LinearWarmup(TARGET)
+
+    def fit(update_freq):
+        scheduler = ke.callbacks.EpsilonScheduler(schedule, update_freq)
+        return small_trainer().fit(dataset, verbose=0, callbacks=[scheduler])
+
+    with pytest.raises(ValueError, match="number of steps"):
+        fit("batch")
+    assert "epsilon" in fit("epoch").history
+
+
+def test_the_scale_must_fit_the_norm():
+    schedule = ke.schedules.Constant(2.0)
+    callbacks = [ke.callbacks.EpsilonScheduler(schedule)]
+    data = make_data()
+    with pytest.raises(ValueError, match="divide by 255"):
+        small_trainer().fit(*data, verbose=0, callbacks=callbacks)
+    trainer = small_trainer(attack=ke.attacks.FGSM("l2"))
+    history = trainer.fit(*data, verbose=0, callbacks=callbacks).history
+    assert history["epsilon"] == [2.0]
+
+
+def test_arguments_are_checked():
+    with pytest.raises(ValueError, match="update_freq"):
+        ke.callbacks.EpsilonScheduler(ke.schedules.Constant(0.0), "step")
+    with pytest.raises(ValueError, match="EpsilonSchedule"):
+        ke.callbacks.EpsilonScheduler(0.1)
+
+
+def checkpoint_fit(folder, schedule, epochs=4, attack=True, **kwargs):
+    trainer = small_trainer(
+        validation_attack=ke.attacks.FGSM() if attack else None
+    )
+    path = folder / "{epoch}.weights.h5"
+    data = make_data()
+    trainer.fit(
+        *data,
+        validation_data=data,
+        epochs=epochs,
+        verbose=0,
+        callbacks=[
+            ke.callbacks.EpsilonScheduler(schedule),
+            ke.callbacks.RobustCheckpoint(
+                str(path), save_weights_only=True, **kwargs
+            ),
+        ],
+    )
+    return sorted(int(file.name.split(".")[0]) for file in folder.iterdir())
+
+
+def test_checkpoints_come_after_the_ramp(tmp_path):
+    schedule = ke.schedules.TwoHinge(TARGET, 0.25, 0.5)
+    saved = checkpoint_fit(tmp_path, schedule)
+    # Epochs are named from 1: the third is the first at the target.
+    assert saved and saved[0] == 3
+
+
+def test_a_checkpoint_that_never_comes_warns(tmp_path):
+    schedule = ke.schedules.LinearWarmup(TARGET, 1.0)
+    with pytest.warns(UserWarning, match="no checkpoint was saved"):
+        assert checkpoint_fit(tmp_path, schedule, epochs=2) == []
+
+
+def test_a_checkpoint_needs_robust_validation(tmp_path):
+    with pytest.raises(ValueError, match="validation_attack"):
+        checkpoint_fit(tmp_path, ke.schedules.Constant(TARGET), attack=False)

@@ -1,0 +1,212 @@
+"""Schedules against their formulas, at the hinges and in every number type."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_epsched import schedules
+
+TARGET = 4 / 255
+RAMPS = {
+    "two_hinge": schedules.TwoHinge(TARGET),
+    "two_hinge_full": schedules.TwoHinge(TARGET, 0.0, 1.0),
+    "two_hinge_rounding": schedules.TwoHinge(TARGET, 0.1, 0.7),
+    "warmup": schedules.LinearWarmup(TARGET),
+    "warmup_full": schedules.LinearWarmup(TARGET, ramp_end=1.0),
+    "cosine": schedules.CosineRamp(TARGET),
+    "smooth": schedules.SmoothRamp(TARGET),
+    "smooth_other": schedules.SmoothRamp(TARGET, 0.1, 0.7, 3.0, 0.5),
+    "piecewise": schedules.PiecewiseLinear(
+        [(0.1, 0.0), (0.4, 1 / 255), (0.8, TARGET)]
+    ),
+}
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    OTHERS = {
+        "constant": schedules.Constant(TARGET),
+        "step": schedules.Step(TARGET),
+        "random": schedules.RandomUniform(TARGET, num_draws=50, seed=3),
+        "point": schedules.PiecewiseLinear([(0.5, TARGET)]),
+    }
+ALL = RAMPS | OTHERS
+
+
+def parametrize(cases):
+    return pytest.mark.parametrize(
+        "schedule", cases.values(), ids=cases.keys()
+    )
+
+
+@parametrize(RAMPS)
+def test_ramps_are_continuous_and_rise(schedule):
+    values = schedule(np.linspace(0, 1, 10001))
+    steps = np.diff(values)
+    assert np.all(steps >= -1e-12)
+    # A slope of at most 11 times the mean one; a jump would be 10000 times.
+    assert steps.max() <= 11 * TARGET / 10000
+    assert values[0] == 0 and values[-1] == TARGET
+
+
+@parametrize({k: v for k, v in ALL.items() if k != "random"})
+def test_the_end_is_exactly_the_target(schedule):
+    assert schedule(1.0) == TARGET
+    assert isinstance(schedule(1.0), float)
+    tensor = schedule(tf.constant(1.0))
+    assert tensor.numpy() == np.float32(TARGET)
+
+
+@parametrize(ALL)
+def test_tensors_arrays_and_numbers_agree(schedule):
+    # Off the jumps, where float32 may fall on the other side.
+    progress = (np.arange(400) + 0.5) / 400
+    numbers = [schedule(float(each)) for each in progress]
+    assert all(0 <= each <= TARGET for each in numbers)
+    np.testing.assert_array_equal(schedule(progress), numbers)
+    tensor = tf.constant(progress, "float32")
+    for function in (schedule, tf.function(schedule)):
+        values = function(tensor)
+        assert values.dtype == tf.float32 and values.shape == (400,)
+        np.testing.assert_allclose(values, numbers, atol=1e-6)
+    scalar = tf.function(schedule)(tf.constant(0.3))
+    assert scalar.shape == ()
+    np.testing.assert_allclose(scalar, schedule(0.3), atol=1e-6)
+
+
+def test_two_hinge_is_the_schedule_of_the_paper():
+    schedule = schedules.TwoHinge(TARGET)
+    for epoch in range(50):
+        paper = TARGET * min(max((epoch - 12) / (37 - 12), 0.0), 1.0)
+        assert schedule(epoch / 50) == pytest.approx(paper, abs=1e-15)
+    assert schedule(12 / 50) == 0.0
+    assert schedule(13 / 50) == pytest.approx(TARGET / 25, rel=1e-9)
+    assert schedule(36 / 50) < TARGET
+    assert schedule(37 / 50) == TARGET
+
+
+def test_values_at_hinges_and_middles():
+    assert schedules.LinearWarmup(TARGET, 0.4)(0.2) == TARGET / 2
+    cosine = schedules.CosineRamp(TARGET, 0.2, 0.6)
+    assert cosine(0.2) == 0.0 and cosine(0.6) == TARGET
+    assert cosine(0.4) == pytest.approx(TARGET / 2)
+    quarter = TARGET * 0.5 * (1 - np.sqrt(0.5))
+    assert cosine(0.3) == pytest.approx(quarter)
+    points = schedules.PiecewiseLinear([(0.2, 0.01), (0.4, 0.03), (0.8, 0.02)])
+    for at, value in [(0, 0.01), (0.2, 0.01), (0.3, 0.02), (0.4, 0.03)]:
+        assert points(at) == pytest.approx(value)
+    assert points(0.6) == pytest.approx(0.025)
+    assert points(0.8) == points(1.0) == 0.02
+    assert points.target_epsilon == 0.02
+    with pytest.warns(UserWarning, match="jumps"):
+        step = schedules.Step(TARGET, 0.25)
+    assert step(0.2499) == 0.0 and step(0.25) == TARGET
+
+
+def test_smooth_ramp_is_polynomial_then_its_tangent():
+    schedule = schedules.SmoothRamp(1.0, 0.0, 1.0, 4.0, 0.25)
+    scale = schedule(0.125) / 0.125**4
+    for at in (0.05, 0.2, 0.25):
+        assert schedule(at) == pytest.approx(scale * at**4)
+    slope = scale * 4 * 0.25**3
+    for at in (0.3, 0.6, 0.99):
+        line = schedule(0.25) + slope * (at - 0.25)
+        assert schedule(at) == pytest.approx(line)
+
+
+def test_a_full_warmup_stops_one_increment_short():
+    schedule = schedules.LinearWarmup(TARGET, ramp_end=1.0)
+    assert schedule(49 / 50) == pytest.approx(TARGET * 49 / 50)
+
+
+def test_jumps_warn_and_ramps_do_not():
+    with pytest.warns(UserWarning, match="24% of the training"):
+        schedules.Step(TARGET)
+    with pytest.warns(UserWarning, match="jumps from 0"):
+        jump = schedules.TwoHinge(TARGET, 0.3, 0.3)
+    assert jump(0.3) == TARGET and jump(0.2999) == 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        schedules.TwoHinge(TARGET)
+        schedules.TwoHinge(TARGET, 0.0, 0.0)
+        schedules.Step(TARGET, 0.0)
+        schedules.Step(0.0, 0.5)
+
+
+def test_random_uniform_is_a_function_of_seed_and_progress():
+    make = schedules.RandomUniform
+    first = make(TARGET, 50, seed=1)
+    forward = [first(epoch / 50) for epoch in range(50)]
+    backward = [first(epoch / 50) for epoch in reversed(range(50))]
+    assert forward == backward[::-1]
+    assert forward == [make(TARGET, 50, seed=1)(e / 50) for e in range(50)]
+    assert forward != [make(TARGET, 50, seed=2)(e / 50) for e in range(50)]
+    assert 0.3 < np.mean(forward) / TARGET < 0.7
+    assert min(forward) >= 0 and max(forward) <= TARGET
+    assert first(1.0) == forward[-1]
+
+
+def test_random_uniform_gives_each_epoch_its_own_draw():
+    for epochs in range(1, 201):
+        schedule = schedules.RandomUniform(TARGET, epochs, seed=epochs)
+        progress = [epoch / epochs for epoch in range(epochs)]
+        values = [schedule(each) for each in progress]
+        assert len(set(values)) == epochs
+        inside = [schedule((e + 0.9) / epochs) for e in range(epochs)]
+        assert inside == values
+        tensors = schedule(tf.constant(progress, "float32"))
+        np.testing.assert_allclose(tensors, values, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:epsilon jumps")
+@parametrize(ALL)
+def test_serialisation_round_trip(schedule):
+    config = keras.saving.serialize_keras_object(schedule)
+    copy = schedules.get(config)
+    assert copy == schedule and hash(copy) == hash(schedule)
+    assert repr(copy) == repr(schedule)
+    progress = np.linspace(0, 1, 77)
+    np.testing.assert_array_equal(copy(progress), schedule(progress))
+
+
+def test_equality_looks_at_class_and_values():
+    assert schedules.TwoHinge(TARGET) == schedules.TwoHinge(TARGET)
+    assert schedules.TwoHinge(TARGET) != schedules.TwoHinge(2 * TARGET)
+    assert schedules.TwoHinge(TARGET) != schedules.CosineRamp(TARGET)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: schedules.TwoHinge(TARGET, 12, 37), "fraction"),
+        (lambda: schedules.TwoHinge(TARGET, -0.1), "fraction"),
+        (lambda: schedules.TwoHinge(TARGET, "0.1"), "fraction"),
+        (lambda: schedules.TwoHinge(TARGET, 0.8, 0.2), "must not be after"),
+        (lambda: schedules.LinearWarmup(TARGET, 1.01), "fraction"),
+        (lambda: schedules.TwoHinge(-TARGET), "at least 0"),
+        (lambda: schedules.Constant(float("nan")), "finite"),
+        (lambda: schedules.SmoothRamp(TARGET, exponent=1.0), "exponent"),
+        (lambda: schedules.SmoothRamp(TARGET, polynomial_part=1), "exponent"),
+        (lambda: schedules.PiecewiseLinear([]), "non-empty"),
+        (lambda: schedules.PiecewiseLinear([(0.1,)]), "pairs"),
+        (
+            lambda: schedules.PiecewiseLinear([(0.5, 0.0), (0.5, 0.1)]),
+            "strictly increasing",
+        ),
+        (
+            lambda: schedules.PiecewiseLinear([(0.5, 0.0), (0.2, 0.1)]),
+            "strictly increasing",
+        ),
+        (lambda: schedules.RandomUniform(TARGET, 0), "num_draws"),
+        (lambda: schedules.RandomUniform(TARGET, 2.5), "num_draws"),
+        (lambda: schedules.Constant(TARGET)(1.01), r"\[0, 1\]"),
+        (lambda: schedules.Constant(TARGET)(-0.01), r"\[0, 1\]"),
+        (lambda: schedules.Constant(TARGET)(float("nan")), r"\[0, 1\]"),
+        (lambda: schedules.TwoHinge(TARGET)(np.array([0.5, 2])), r"\[0, 1\]"),
+        (lambda: schedules.get("two_hinge"), "EpsilonSchedule"),
+    ],
+)
+def test_mistakes_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
