@@ -14,7 +14,7 @@ def conv_net(dropout=0.3, batchnorm=True, width=8):
     keras.utils.set_random_seed(1)
     inputs = keras.Input(SHAPE)
     x = keras.layers.Rescaling(1 / 127.5, -1.0, dtype="float32")(inputs)
-    x = keras.layers.Conv2D(width, 3, strides=2)(x)
+    x = keras.layers.Conv2D(width, 3, strides=2, padding="same")(x)
     if batchnorm:
         x = keras.layers.BatchNormalization()(x)
     x = keras.layers.ReLU()(x)

@@ -45,14 +45,15 @@ def test_history_has_the_epsilon_of_every_epoch(capsys):
         epochs=5,
         batch_size=12,
         verbose=0,
-        callbacks=[ke.callbacks.EpsilonScheduler(schedule, verbose=1), recorder],
+        callbacks=[
+            ke.callbacks.EpsilonScheduler(schedule, verbose=1),
+            recorder,
+        ],
     ).history
     expected = [schedule(epoch / 5) for epoch in range(5)]
     assert expected[0] == 0 and expected[-1] == TARGET
     np.testing.assert_allclose(history["epsilon"], expected, rtol=1e-6)
-    np.testing.assert_allclose(
-        recorder.seen, np.repeat(expected, 2), rtol=1e-6
-    )
+    np.testing.assert_allclose(recorder.seen, np.repeat(expected, 2), rtol=1e-6)
     assert trainer.target_epsilon == pytest.approx(TARGET)
     assert "Epoch 5: epsilon is 8/255." in capsys.readouterr().out
 

@@ -109,14 +109,18 @@ class AdversarialTrainer(keras.Model):
         name="adversarial_trainer",
         **kwargs,
     ):
-        # Pixels must reach the network in float32, whatever the policy.
-        super().__init__(name=name, autocast=False, **kwargs)
         if not isinstance(model, keras.Model):
             raise ValueError(
                 "`model` must be a `keras.Model`, see "
                 "`keras_epsched.models.classifier`. Received: "
                 f"{type(model).__name__}"
             )
+        if "dtype" not in kwargs and _computes_in_float16(model):
+            # By the policy of the trainer, `compile` decides to scale the
+            # loss; without it the gradients of float16 layers underflow.
+            kwargs["dtype"] = "mixed_float16"
+        # Pixels must reach the network in float32, whatever the policy.
+        super().__init__(name=name, autocast=False, **kwargs)
         attack = PGD() if attack is None else attack
         for each in filter(None, (attack, validation_attack)):
             if not isinstance(each, Attack):
@@ -172,7 +176,7 @@ class AdversarialTrainer(keras.Model):
     @property
     def epsilon(self) -> float:
         """Current perturbation strength, on the [0, 1] scale."""
-        return float(ops.convert_to_numpy(self._epsilon.value))
+        return float(self._epsilon.numpy())
 
     @epsilon.setter
     def epsilon(self, value):
@@ -181,7 +185,7 @@ class AdversarialTrainer(keras.Model):
     @property
     def target_epsilon(self) -> float:
         """Strength of robust validation, on the [0, 1] scale."""
-        return float(ops.convert_to_numpy(self._target_epsilon.value))
+        return float(self._target_epsilon.numpy())
 
     @target_epsilon.setter
     def target_epsilon(self, value):
@@ -453,6 +457,12 @@ class AdversarialTrainer(keras.Model):
         for name in ("model", "attack", "objective", "validation_attack"):
             config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
+
+
+def _computes_in_float16(model):
+    return any(
+        layer.compute_dtype == "float16" for layer in model._flatten_layers()
+    )
 
 
 def _takes_training(model):

@@ -1,0 +1,43 @@
+"""The notebooks agree with their sources, and run."""
+
+import pathlib
+
+import jupytext
+import nbclient
+import nbformat
+import pytest
+
+_COLAB = pathlib.Path(__file__).resolve().parents[2] / "colab"
+_NOTEBOOKS = sorted(path.stem for path in _COLAB.glob("*.py"))
+
+
+def _cells(notebook):
+    return [(cell.cell_type, cell.source.strip()) for cell in notebook.cells]
+
+
+@pytest.mark.parametrize("name", _NOTEBOOKS)
+def test_notebook_is_its_source_without_outputs(name):
+    notebook = nbformat.read(_COLAB / f"{name}.ipynb", as_version=4)
+    source = jupytext.read(_COLAB / f"{name}.py")
+    assert _cells(notebook) == _cells(source)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+
+
+@pytest.mark.parametrize("name", _NOTEBOOKS)
+def test_notebook_runs(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_EPSCHED_SMOKE", "1")
+    notebook = nbformat.read(_COLAB / f"{name}.ipynb", as_version=4)
+    nbclient.NotebookClient(
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
+    ).execute()
+    nbformat.write(notebook, tmp_path / "executed.ipynb")
+    pictures = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) == 3
