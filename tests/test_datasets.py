@@ -295,6 +295,32 @@ def test_image_folder(image_folder):
     )
 
 
+@pytest.mark.parametrize("hidden", [".cache", "train/.ipynb_checkpoints"])
+def test_hidden_folders_are_not_classes(image_folder, tmp_path, hidden):
+    import shutil
+
+    root = tmp_path / "shapes"
+    shutil.copytree(image_folder, root)
+    (root / hidden).mkdir()
+    with pytest.raises(ValueError, match=f"Hidden folders.*{hidden}"):
+        datasets.load(root, image_size=SIZE, batch_size=4)
+
+
+def test_embedded_name_with_version_and_home_folder(tmp_path, monkeypatch):
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(elsewhere)
+    data = datasets.load("digits:1.0.0", image_size=SIZE, data_dir="~/data")
+    assert data.name == "digits/1.0.0"
+    prepared = home / "data" / "digits"
+    assert [path.name for path in prepared.iterdir()] == ["1.0.0"]
+    assert not list(elsewhere.iterdir())
+    with pytest.raises(ValueError, match="one version, 1.0.0"):
+        datasets.load("digits:9.9.9", image_size=SIZE)
+
+
 def test_own_validation_split_is_used(image_folder, tmp_path):
     import shutil
 

@@ -71,8 +71,12 @@ def find(
     source = find("digits", data_dir=None, download=False)
     ```
     """
-    if name in _EMBEDDED:
-        return _from_builder(_prepare_embedded(name, data_dir))
+    if data_dir is not None:
+        # tfds expands "~" where it writes, not in the path that it tells.
+        data_dir = os.path.expanduser(data_dir)
+    base, _, version = str(name).partition(":")
+    if isinstance(name, str) and base in _EMBEDDED:
+        return _from_builder(_prepare_embedded(base, version, data_dir))
     folder = pathlib.Path(name).expanduser()
     if folder.is_dir():
         return _from_folder(folder)
@@ -81,11 +85,18 @@ def find(
     return _from_builder(_prepare_registered(name, data_dir, download))
 
 
-def _prepare_embedded(name: str, data_dir: str | os.PathLike | None):
+def _prepare_embedded(
+    name: str, version: str, data_dir: str | os.PathLike | None
+):
     """The builder of `digits` or `letters`, with its data in place."""
     module = importlib.import_module(
         f"keras_epsched.datasets.{name}.{name}_dataset_builder"
     )
+    if version not in ("", str(module.Builder.VERSION)):
+        raise ValueError(
+            f"{name!r} has one version, {module.Builder.VERSION}. "
+            f"Received: '{name}:{version}'."
+        )
     builder = module.Builder(data_dir=data_dir)
     if builder.data_path.exists():
         return builder
@@ -170,6 +181,14 @@ def _from_folder(folder: pathlib.Path) -> Source:
             f"No dataset found in the folder {folder}. {_LAYOUTS} Found: "
             f"{found[:10]}. A tfds dataset of the same name is loaded from "
             "another working folder."
+        )
+    hidden = sorted(folder.glob(".*/")) + sorted(folder.glob("*/.*/"))
+    if hidden:
+        # Notebooks leave such folders behind; tfds takes them for classes.
+        raise ValueError(
+            f"Hidden folders in {folder} would count as splits or classes: "
+            f"{[str(path.relative_to(folder)) for path in hidden]}. Delete "
+            "them."
         )
     return _from_image_folder(folder.resolve(), builder)
 

@@ -51,7 +51,8 @@ class BatchNormMonitor(keras.callbacks.Callback):
     (`adversarial_loss_inference`) and with those of the batch
     (`adversarial_loss_training`). When they part, it warns, once.
     `AdversarialTrainer.fit` adds one by itself when the network has BatchNorm
-    layers that adapt.
+    layers that adapt. Training mode includes dropout: with strong dropout the
+    losses differ for that reason too.
 
     Args:
         images: Array `(batch, ...)` of pixels, the probe. Training images.
