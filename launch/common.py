@@ -354,7 +354,9 @@ def train(schedule, learning_rate, seed, folder, verbose=2):
 
 def onset_threshold(num_classes):
     """Clean validation accuracy from which a task counts as adapted to."""
-    return max(0.05, 2.0 / num_classes)
+    chance = 1.0 / num_classes
+    # Twice chance cannot be reached with two classes: half-way to 1 then.
+    return max(0.05, min(2.0 * chance, (1.0 + chance) / 2.0))
 
 
 def onset(accuracies, num_classes):
@@ -391,3 +393,5 @@ def check_flags():
         raise ValueError("--epsilon must be above 0: it is the target")
     evaluation_grid()
     make_schedules()
+    make_attack(FLAGS.train_attack, FLAGS.train_steps)
+    make_attack(FLAGS.eval_attack, FLAGS.eval_steps)

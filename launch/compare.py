@@ -46,18 +46,18 @@ flags.DEFINE_integer("seeds", 1, "Number of seeds.", lower_bound=1)
 flags.DEFINE_list(
     "learning_rates", ["3e-2"], "Learning rates; the best of several is taken."
 )
-flags.DEFINE_list(
+flags.DEFINE_multi_enum(
     "protocols",
     ["nested", "independent"],
-    "Sweeps over epsilon: nested, independent or both.",
+    ["nested", "independent"],
+    "Sweep over epsilon; repeat the flag for both.",
 )
 
 _ARMS = ("standard", "fixed", "scheduled")
 
 
-def choose_learning_rate(folder):
+def choose_learning_rate(rates, folder):
     """The rate at which the fixed arm is best on the validation split."""
-    rates = [float(rate) for rate in FLAGS.learning_rates]
     if len(rates) == 1:
         return rates[0], []
     rows = []
@@ -166,11 +166,12 @@ def main(_):
 
     started = time.time()
     common.check_flags()
+    rates = [float(rate) for rate in FLAGS.learning_rates]
     folder = common.run_folder("compare")
     common.print_flags()
     probe = common.load_data(FLAGS.seed)
     print(f"\n{probe}", flush=True)
-    rate, choice = choose_learning_rate(folder)
+    rate, choice = choose_learning_rate(rates, folder)
     common.write_config(
         folder,
         learning_rate=rate,

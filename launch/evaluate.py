@@ -31,7 +31,7 @@ def trained_on(path):
     """Splits that config.json of a run folder says the model has seen."""
     import keras_epsched as ke
 
-    for folder in list(path.parents)[:3]:
+    for folder in list(path.resolve().parents)[:5]:
         config = folder / "config.json"
         if config.exists():
             splits = json.loads(config.read_text()).get("splits", {})

@@ -118,4 +118,5 @@ def make_mode_losses(trainer):
             for training in (False, True)
         )
 
-    return backend.compile(mode_losses)
+    jit_compile = getattr(trainer, "jit_compile", False)
+    return backend.compile(mode_losses, bool(jit_compile))

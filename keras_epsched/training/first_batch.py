@@ -1,14 +1,11 @@
 """A look at the data before the first step of a training."""
 
+import inspect
+
 import keras
 import numpy as np
 
 from keras_epsched import checks
-
-_LOSSES_OF_PROBABILITIES = (
-    "sparse_categorical_crossentropy",
-    "categorical_crossentropy",
-)
 
 
 def as_list(callbacks) -> list:
@@ -73,11 +70,14 @@ def check(trainer, x, y=None, most=64):
 
 def _check_loss(trainer):
     loss = getattr(trainer, "loss", None)
-    probabilities = (
-        loss in _LOSSES_OF_PROBABILITIES
-        if isinstance(loss, str)
-        else getattr(loss, "from_logits", True) is False
-    )
+    if isinstance(loss, str):
+        loss = keras.losses.get(loss)
+    if inspect.isfunction(loss):
+        arguments = inspect.signature(loss).parameters
+        default = getattr(arguments.get("from_logits"), "default", True)
+        probabilities = default is False
+    else:
+        probabilities = getattr(loss, "from_logits", True) is False
     if probabilities:
         raise ValueError(
             "the classifier returns logits, but the compiled loss expects "

@@ -128,6 +128,12 @@ class AdversarialTrainer(keras.Model):
                     "expected an attack of `keras_epsched.attacks`. Received: "
                     f"{each!r}"
                 )
+        if validation_attack and validation_attack.norm != attack.norm:
+            raise ValueError(
+                "`validation_attack` must have the norm of `attack`, for they "
+                f"share epsilon. Received: {validation_attack.norm!r} and "
+                f"{attack.norm!r}"
+            )
         if attack_mode not in _ATTACK_MODES:
             raise ValueError(
                 f"`attack_mode` must be one of {_ATTACK_MODES}. Received: "
@@ -221,8 +227,10 @@ class AdversarialTrainer(keras.Model):
 
         def logits_fn(images):
             variables = [(v, v.value) for v in self.model.variables]
+            # Through the trainer, whose call context passes `training` on to
+            # layers of a model that has no such argument.
             with keras.StatelessScope(variables):
-                return self._logits(images, training)
+                return self(images, training=training)
 
         return logits_fn
 
@@ -301,7 +309,11 @@ class AdversarialTrainer(keras.Model):
             self.frozen_logits(False),
             images,
             self.class_labels(y, images),
-            ops.convert_to_tensor(self._target_epsilon),
+            # Without a scheduler the target is the current epsilon.
+            ops.maximum(
+                ops.convert_to_tensor(self._target_epsilon),
+                ops.convert_to_tensor(self._epsilon),
+            ),
             # The same starts at every validation: values are comparable.
             noise.make_key(0, ops.arange(ops.shape(images)[0])),
             self.value_range,
@@ -329,9 +341,9 @@ class AdversarialTrainer(keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates the metrics with the outputs that they are meant to see."""
-        return super().compute_metrics(
-            x, y, self.objective.predictions(y_pred), sample_weight
-        )
+        if isinstance(y_pred, dict):
+            y_pred = self.objective.predictions(y_pred)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def get_metrics_result(self):
         """Results of the metrics that belong to this phase."""
