@@ -23,7 +23,13 @@ flags.DEFINE_integer("seeds", 2, "Seeds.")
 flags.DEFINE_list("schedules", ["fixed", "scheduled"], "Which arms.")
 flags.DEFINE_list(
     "settings",
-    ["inference:0.99", "training:0.99", "inference:0.9", "training:0.9"],
+    [
+        "inference:0.99",
+        "training:0.99",
+        "inference:0.9",
+        "training:0.9",
+        "inference:frozen",
+    ],
     "mode:momentum, or mode:frozen.",
 )
 
@@ -110,9 +116,10 @@ def main(_):
     rows = []
     for setting in FLAGS.settings:
         for arm in FLAGS.schedules:
-            runs = [train(setting, arm, seed) for seed in range(FLAGS.seeds)]
-            for run in runs:
-                print(json.dumps(run), flush=True)
+            runs = []
+            for seed in range(FLAGS.seeds):
+                runs.append(train(setting, arm, seed))
+                print(json.dumps(runs[-1]), flush=True)
             rows.append(
                 (
                     setting,

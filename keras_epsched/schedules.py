@@ -24,9 +24,10 @@ from keras_epsched.epsilons import check_epsilon
 class EpsilonSchedule(Configurable):
     """Base class: epsilon as a pure function of training progress.
 
-    Subclasses set `target_epsilon`, the largest value (on the [0, 1] scale of
-    pixels), and implement `compute(progress, xp)`, where `xp` is `numpy` or
-    `keras.ops`: one formula serves Python numbers and tensors alike.
+    Subclasses set `target_epsilon`, the strength that the training is for (on
+    the [0, 1] scale of pixels), and implement `compute(progress, xp)`, where
+    `xp` is `numpy` or `keras.ops`: one formula serves Python numbers and
+    tensors alike.
 
     A schedule driven once per epoch sees the progress `epoch / epochs` of
     0-based epochs, so its last value is that of `(epochs - 1) / epochs`. A

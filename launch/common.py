@@ -118,7 +118,7 @@ flags.DEFINE_string("output", None, "Run folder; default: runs/NAME-TIME.")
 
 
 def run_folder(name):
-    """Creates the run folder and writes the resolved flags to it."""
+    """Creates the run folder and claims it by a first config.json."""
     folder = pathlib.Path(
         FLAGS.output or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     )
@@ -127,10 +127,9 @@ def run_folder(name):
             f"the run folder {folder} already holds a run: choose another "
             "--output, or move it away"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / ".writable"
-    probe.touch()
-    probe.unlink()
+    # A named folder may exist, empty; one named by the time must be new.
+    folder.mkdir(parents=True, exist_ok=bool(FLAGS.output))
+    write_config(folder)
     return folder
 
 

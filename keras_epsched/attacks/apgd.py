@@ -53,7 +53,9 @@ class APGD(Attack):
     sparsity of the best perturbation, without momentum.
 
     After a return to the best point the momentum is forgotten: the difference
-    of two unrelated points is no direction. Everything else is as published.
+    of two unrelated points is no direction. For `"l1"` the radius is not
+    staged, and only pixels with room in the box are moved. Everything else is
+    as published.
 
     References: Croce & Hein, ICML 2020 (arXiv 2003.01690); for `"l1"` Croce &
     Hein, ICML 2021 (arXiv 2103.01208).

@@ -1,6 +1,7 @@
 """The callback that drives epsilon."""
 
 import keras
+import numpy as np
 
 from keras_epsched import schedules
 from keras_epsched.epsilons import check_epsilon, format_epsilon
@@ -65,11 +66,13 @@ class EpsilonScheduler(keras.callbacks.Callback):
                 "`AdversarialTrainer(model)`, and fit that. Received: a "
                 f"model of type {type(self.model).__name__}"
             )
-        check_epsilon(
+        # The whole schedule, for a peak may lie before the target.
+        progress = np.linspace(0.0, 1.0, 1001)
+        for epsilon in (
             self.schedule.target_epsilon,
-            self.model.attack.norm,
-            "target_epsilon",
-        )
+            float(np.max(self.schedule(progress))),
+        ):
+            check_epsilon(epsilon, self.model.attack.norm, "target_epsilon")
         if self.update_freq == "batch" and not self.params.get("steps"):
             raise ValueError(
                 '`update_freq="batch"` needs the number of steps of an epoch, '

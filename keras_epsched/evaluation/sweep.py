@@ -333,7 +333,7 @@ def _check_grid(epsilons, norm):
 
 
 def _batches(dataset, batch_size):
-    if isinstance(dataset, (tuple, list)) and len(dataset) == 2:
+    if _is_pair_of_arrays(dataset):
         images, labels = (np.asarray(each) for each in dataset)
         if len(images) != len(labels):
             raise ValueError(
@@ -353,10 +353,17 @@ def _batches(dataset, batch_size):
         yield np.asarray(batch[0]), np.asarray(batch[1])
 
 
+def _is_pair_of_arrays(dataset):
+    # A list of two batches is a dataset, not a pair.
+    return (
+        isinstance(dataset, (tuple, list))
+        and len(dataset) == 2
+        and all(hasattr(each, "shape") for each in dataset)
+    )
+
+
 def _length(dataset):
-    if isinstance(dataset, (tuple, list)) and len(dataset) == 2:
-        return len(dataset[0])
-    return None
+    return len(dataset[0]) if _is_pair_of_arrays(dataset) else None
 
 
 def _overlap_notes(classifier, split, trained_on):
