@@ -40,8 +40,15 @@ def check_value_range(value_range) -> tuple[float, float]:
     return low, high
 
 
-def check_images(images, value_range) -> None:
-    """Raises a `ValueError` unless the images are finite and in range."""
+def check_images(images, value_range, scale: bool = True) -> None:
+    """Raises a `ValueError` unless the images are finite and in range.
+
+    Args:
+        images: Array of shape `(batch, ...)`.
+        value_range: Pair. Lowest and highest pixel value.
+        scale: Boolean. Also refuse what seems to be scaled to [0, 1]; not for
+            a later batch of few images, which may just be dark.
+    """
     images = np.asarray(images)
     low, high = check_value_range(value_range)
     if images.ndim < 2:
@@ -62,7 +69,8 @@ def check_images(images, value_range) -> None:
             "and put normalisation inside the model."
         )
     if (
-        np.issubdtype(images.dtype, np.floating)
+        scale
+        and np.issubdtype(images.dtype, np.floating)
         and high - low > 10
         and most - low <= 1
         and least < most

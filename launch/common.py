@@ -117,17 +117,36 @@ flags.DEFINE_integer("seed", 0, "First seed: head, data order, starts.")
 flags.DEFINE_string("output", None, "Run folder; default: runs/NAME-TIME.")
 
 
+def prepare(name):
+    """Checks flags, data and backbone; then opens the run folder.
+
+    What is wrong with any of them is said before anything is written.
+
+    Returns:
+        The run folder and the data.
+    """
+    check_flags()
+    print_flags()
+    data = load_data(FLAGS.seed)
+    print(f"\n{data}", flush=True)
+    make_classifier(data.num_classes, FLAGS.seed)
+    return run_folder(name), data
+
+
 def run_folder(name):
     """Creates the run folder and claims it by a first config.json."""
     folder = pathlib.Path(
         FLAGS.output or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     )
-    if (folder / "config.json").exists():
+    # A config.json alone is what a run leaves that failed at once.
+    if folder.exists() and {path.name for path in folder.iterdir()} - {
+        "config.json"
+    }:
         raise ValueError(
-            f"the run folder {folder} already holds a run: choose another "
-            "--output, or move it away"
+            f"the run folder {folder} already holds a run or other files: "
+            "choose another --output, or move it away"
         )
-    # A named folder may exist, empty; one named by the time must be new.
+    # A named folder may exist; one named by the time must be new.
     folder.mkdir(parents=True, exist_ok=bool(FLAGS.output))
     write_config(folder)
     return folder

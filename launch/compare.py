@@ -165,12 +165,8 @@ def main(_):
     import keras_epsched as ke
 
     started = time.time()
-    common.check_flags()
     rates = [float(rate) for rate in FLAGS.learning_rates]
-    folder = common.run_folder("compare")
-    common.print_flags()
-    probe = common.load_data(FLAGS.seed)
-    print(f"\n{probe}", flush=True)
+    folder, probe = common.prepare("compare")
     rate, choice = choose_learning_rate(rates, folder)
     common.write_config(
         folder,

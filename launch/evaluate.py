@@ -44,7 +44,6 @@ def main(_):
     import keras_epsched as ke
 
     common.check_flags()
-    folder = common.run_folder("evaluate")
     common.print_flags()
     path = pathlib.Path(FLAGS.model)
     if path.suffix == ".keras":
@@ -52,6 +51,8 @@ def main(_):
     else:
         classifier = ke.models.classifier(FLAGS.model)
     data = common.load_data(FLAGS.seed)
+    folder = common.run_folder("evaluate")
+    common.write_config(folder, splits=common.splits_config(data))
     report = ke.evaluate(
         classifier,
         getattr(data, FLAGS.split),
@@ -62,7 +63,6 @@ def main(_):
         trained_on=trained_on(path),
         verbose=int(sys.stderr.isatty()),
     )
-    common.write_config(folder, splits=common.splits_config(data))
     report.save(folder)
     for name in ("curve.png", "curve.svg"):
         report.plot(folder / name)

@@ -27,13 +27,9 @@ flags.DEFINE_float("learning_rate", 3e-2, "Peak learning rate of AdamW.")
 def main(_):
     import keras_epsched as ke
 
-    common.check_flags()
-    folder = common.run_folder("finetune")
-    common.print_flags()
+    folder, probe = common.prepare("finetune")
     schedule = common.make_schedules()[FLAGS.schedule]
-    common.write_config(
-        folder, splits=common.splits_config(common.load_data(FLAGS.seed))
-    )
+    common.write_config(folder, splits=common.splits_config(probe))
     classifier, data, history = common.train(
         schedule, FLAGS.learning_rate, FLAGS.seed, folder
     )

@@ -317,6 +317,8 @@ def test_embedded_name_with_version_and_home_folder(tmp_path, monkeypatch):
     prepared = home / "data" / "digits"
     assert [path.name for path in prepared.iterdir()] == ["1.0.0"]
     assert not list(elsewhere.iterdir())
+    again = datasets.load(data.name, image_size=SIZE, data_dir="~/data")
+    assert again.name == data.name
     with pytest.raises(ValueError, match="one version, 1.0.0"):
         datasets.load("digits:9.9.9", image_size=SIZE)
 

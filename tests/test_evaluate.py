@@ -276,9 +276,21 @@ def test_the_report_names_the_split():
     assert report.dataset["num_examples"] == report.num_images == 24
 
 
-def test_a_part_of_the_split_is_refused():
-    with pytest.raises(ValueError, match="25 images.*yielded 24"):
-        evaluate(linear_net(linear_weights()), Fake(stop=25))
+def test_a_part_of_the_split_is_reported():
+    with pytest.warns(UserWarning, match="25 images.*yielded 24"):
+        report = evaluate(linear_net(linear_weights()), Fake(stop=25))
+    assert "yielded 24" in str(report)
+
+
+def test_a_dark_batch_is_no_wrong_scale_after_a_bright_one():
+    images, labels = Fake().data
+    dark = np.full_like(images[:2], 0.5)
+    dark[0] = 0.0
+    batches = [(images, labels), (dark, labels[:2])]
+    model = linear_net(linear_weights())
+    assert evaluate(model, batches).num_images == len(images) + 2
+    with pytest.raises(ValueError, match="scaled to"):
+        evaluate(model, batches[::-1])
 
 
 def test_an_overlap_with_the_training_warns():

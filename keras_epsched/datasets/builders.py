@@ -74,8 +74,12 @@ def find(
     if data_dir is not None:
         # tfds expands "~" where it writes, not in the path that it tells.
         data_dir = os.path.expanduser(data_dir)
-    base, _, version = str(name).partition(":")
-    if isinstance(name, str) and base in _EMBEDDED:
+    # "digits/1.0.0", as `ImageData.name` says it, is understood as well.
+    embedded = re.fullmatch(
+        rf"({'|'.join(_EMBEDDED)})(?:[:/](\d+\.\d+\.\d+))?", str(name)
+    )
+    if isinstance(name, str) and embedded:
+        base, version = embedded.groups(default="")
         return _from_builder(_prepare_embedded(base, version, data_dir))
     folder = pathlib.Path(name).expanduser()
     if folder.is_dir():

@@ -1,6 +1,7 @@
 """`load`: a name or a folder to batches for training and evaluation."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _OWN_VALIDATION = "validation"
+_CACHE_BYTES = 2**31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +126,7 @@ def load(
     validation_split: float = 0.2,
     augment: bool | Sequence[str] = False,
     seed: int = 0,
-    cache: bool = True,
+    cache: bool | str = "auto",
 ) -> ImageData:
     """Loads an image classification dataset.
 
@@ -167,9 +169,10 @@ def load(
             (up to 2 degrees); `True` for all three. Training images only.
         seed: Integer. Seeds shuffling and augmentation, together with
             TensorFlow's global seed where one is set.
-        cache: Boolean. Whether to keep the resized images in memory (600 KB
-            for one of 224 x 224). Without it images are decoded and resized
-            again each epoch.
+        cache: Boolean or `"auto"`. Whether to keep the resized images in
+            memory (600 KB for one of 224 x 224); `"auto"` where all three
+            splits together take at most 2 GiB. Without it images are decoded
+            and resized again each epoch.
 
     Returns:
         An `ImageData`.
@@ -193,7 +196,6 @@ def load(
         image_size=(224, 224),
         download=True,
         augment=True,
-        cache=False,
     )
     ```
     """
@@ -219,6 +221,9 @@ def load(
             f"not fill one batch. Received: batch_size={batch_size}. Use a "
             "smaller batch."
         )
+    if cache == "auto":
+        count = sum(part.num_examples for part in (train, validation, test))
+        cache = count * math.prod(image_size) * 3 * 4 <= _CACHE_BYTES
 
     def evaluation(split: SplitInfo):
         images = pipeline.evaluation_batches(

@@ -89,6 +89,7 @@ def test_bad_flags_are_told_before_training(flag, message, tmp_path):
     )
     assert message in text
     assert "Epoch 1/" not in text
+    assert not (tmp_path / "run").exists()
 
 
 def test_pretrain_makes_a_preset_that_loads(tmp_path):
