@@ -174,27 +174,36 @@ ke.evaluation.plot_curves(reports)
 # %% [markdown]
 # ## What the attack sees
 #
-# Clean digits, and the same digits as the attack leaves them for the scheduled
-# network at a third of the target and at the target.
+# The first row is clean. Below, the same digits as the attack leaves them for
+# the standard and for the scheduled network, at a third of the target and at
+# the target. Above each digit: what that network takes it for, red if wrong.
 
 # %%
 images, labels = next(iter(data.test))
-images, labels = images[:8], labels[:8]
-rows = [images]
-for epsilon in (EPSILON / 3, EPSILON):
-    found = ke.attacks.PGD(steps=10).search(
-        lambda pixels: nets["scheduled"](pixels, training=False),
-        images,
-        labels,
-        epsilon,
-        np.arange(len(images)),
-    )
-    rows.append(found.adversarial)
+images, labels = images[:8].numpy(), labels[:8].numpy()
+rows = [("clean", nets["scheduled"], images)]
+for name in ("standard", "scheduled"):
+    for epsilon in (EPSILON / 3, EPSILON):
+        found = ke.attacks.PGD(steps=10).search(
+            lambda pixels, net=nets[name]: net(pixels, training=False),
+            images,
+            labels,
+            epsilon,
+            np.arange(len(images)),
+        )
+        pictures = found.adversarial.numpy()
+        rows.append((f"{name},\nepsilon {epsilon:g}", nets[name], pictures))
 
-figure, grid = plt.subplots(3, 8, figsize=(8, 3.2), layout="constrained")
-for axes, picture in zip(grid.ravel(), np.concatenate(rows), strict=True):
-    axes.imshow(picture / 255)
-    axes.axis("off")
+figure, grid = plt.subplots(5, 8, figsize=(8, 6), layout="constrained")
+for line, (title, net, pictures) in zip(grid, rows, strict=True):
+    guesses = np.argmax(net(pictures, training=False), axis=-1)
+    for axes, picture, guess, label in zip(
+        line, pictures, guesses, labels, strict=True
+    ):
+        axes.imshow(picture / 255)
+        axes.set_title(guess, color="black" if guess == label else "red")
+        axes.set(xticks=[], yticks=[])
+    line[0].set_ylabel(title)
 plt.show()
 
 # %% [markdown]

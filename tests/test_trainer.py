@@ -1,5 +1,7 @@
 """The trainer: its step in closed form, and what it leaves to Keras."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -438,6 +440,17 @@ def test_all_forms_of_labels_train(form):
     trainer = linear_trainer(compile_with={"loss": loss})
     history = trainer.fit(images, y, callbacks=drive(), verbose=0).history
     assert np.isfinite(history["loss"][0])
+
+
+def test_robust_validation_at_epsilon_zero_warns():
+    images, labels = make_data()
+    trainer = linear_trainer(validation_attack=ke.attacks.FGSM())
+    with pytest.warns(UserWarning, match="robust_accuracy.*clean accuracy"):
+        trainer.evaluate(images, labels, verbose=0)
+    trainer.target_epsilon = EPSILON
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer.evaluate(images, labels, verbose=0)
 
 
 def test_logs_say_what_was_measured():

@@ -11,7 +11,8 @@ class RobustCheckpoint(keras.callbacks.ModelCheckpoint):
     While epsilon still rises, robust validation accuracy says little and
     clean accuracy is at its highest: a checkpoint chosen by `val_accuracy`
     comes from the phase of epsilon 0. This one looks only at epochs that
-    trained at the target epsilon.
+    trained at the target epsilon or above it. When a training is resumed, pass
+    the best value so far as `initial_value_threshold`.
 
     Needs an `AdversarialTrainer` with a `validation_attack`, validation data,
     and an `EpsilonScheduler`.

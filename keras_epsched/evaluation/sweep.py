@@ -20,7 +20,7 @@ from keras_epsched import backend, checks
 from keras_epsched.attacks import noise
 from keras_epsched.attacks.apgd import APGD
 from keras_epsched.attacks.base import Attack
-from keras_epsched.epsilons import check_epsilon
+from keras_epsched.evaluation import inputs
 from keras_epsched.evaluation.report import Report
 
 _PROTOCOLS = ("nested", "independent")
@@ -108,7 +108,7 @@ def evaluate(
         )
     sweep = _Sweep(
         classifier,
-        _check_grid(epsilons, attack.norm),
+        inputs.check_grid(epsilons, attack.norm),
         attack,
         protocol == "nested",
         checks.check_value_range(value_range),
@@ -116,10 +116,10 @@ def evaluate(
         jit_compile,
     )
     split = getattr(dataset, "split_info", None)
-    notes = _overlap_notes(classifier, split, trained_on)
+    notes = inputs.overlap_notes(classifier, split, trained_on)
     started = time.perf_counter()
-    images = _batches(dataset, batch_size)
-    total = split.num_examples if split else _length(dataset)
+    images = inputs.batches(dataset, batch_size)
+    total = split.num_examples if split else inputs.length(dataset)
     with tqdm(
         total=total, unit="image", disable=not verbose, desc="robustness"
     ) as bar:
@@ -316,64 +316,3 @@ def _pad(values, size):
     return np.concatenate(
         [values, np.zeros_like(values[:1]).repeat(missing, 0)]
     )
-
-
-def _check_grid(epsilons, norm):
-    grid = [check_epsilon(each, norm) for each in np.atleast_1d(epsilons)]
-    if any(b <= a for a, b in zip(grid, grid[1:], strict=False)):
-        raise ValueError(
-            f"`epsilons` must be strictly ascending. Received: {grid}"
-        )
-    grid = grid if grid and grid[0] == 0 else [0.0, *grid]
-    if len(grid) < 2:
-        raise ValueError(
-            "`epsilons` must name at least one strength above 0, see "
-            f"`epsilon_grid`. Received: epsilons={epsilons}"
-        )
-    return np.array(grid)
-
-
-def _batches(dataset, batch_size):
-    if _is_pair_of_arrays(dataset):
-        images, labels = (np.asarray(each) for each in dataset)
-        if len(images) != len(labels):
-            raise ValueError(
-                "images and labels must be of one length. Received: "
-                f"{len(images)} images and {len(labels)} labels"
-            )
-        size = batch_size or 64
-        for at in range(0, len(images), size):
-            yield images[at : at + size], labels[at : at + size]
-        return
-    for batch in dataset:
-        if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-            raise ValueError(
-                "the dataset must yield (images, labels). Received: a batch "
-                f"of type {type(batch).__name__}"
-            )
-        yield np.asarray(batch[0]), np.asarray(batch[1])
-
-
-def _is_pair_of_arrays(dataset):
-    # A list of two batches is a dataset, not a pair.
-    return (
-        isinstance(dataset, (tuple, list))
-        and len(dataset) == 2
-        and all(hasattr(each, "shape") for each in dataset)
-    )
-
-
-def _length(dataset):
-    return len(dataset[0]) if _is_pair_of_arrays(dataset) else None
-
-
-def _overlap_notes(classifier, split, trained_on):
-    seen = (*trained_on, *getattr(classifier, "training_splits", ()))
-    if split is None:
-        return []
-    return [
-        f"the classifier was trained on {each}, which overlaps with the split "
-        f"that is evaluated, {split}: the result says nothing about new images"
-        for each in dict.fromkeys(seen)
-        if split.overlaps(each)
-    ]

@@ -397,6 +397,14 @@ class AdversarialTrainer(keras.Model):
 
     @contextlib.contextmanager
     def _validation(self):
+        at_zero = max(self.target_epsilon, self.epsilon) == 0
+        if self.validation_attack is not None and at_zero:
+            warnings.warn(
+                "epsilon and its target are 0, so `robust_accuracy` is the "
+                "clean accuracy. Train with an `EpsilonScheduler`, or set "
+                "`trainer.target_epsilon`.",
+                stacklevel=3,
+            )
         before, self._validating = self._validating, True
         try:
             yield
