@@ -28,6 +28,12 @@ from absl import app, flags
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("network", "all", ["small", "mobilenet", "all"], "Network.")
 flags.DEFINE_list("steps", ["1", "3", "7"], "Values of K.")
+flags.DEFINE_enum(
+    "attack_mode",
+    "training",
+    ["inference", "training"],
+    "Mode of the network under attack, in all variants.",
+)
 flags.DEFINE_integer("rounds", 25, "Rounds of timing.", lower_bound=15)
 flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
 flags.DEFINE_integer(
@@ -125,12 +131,15 @@ def one_step(model, batch):
 
 
 def cross_entropy(network, images, labels):
-    """Sum of the cross-entropy of a batch, in inference mode."""
+    """Sum of the cross-entropy of a batch; no variable is updated."""
     import keras
 
+    variables = [(each, each.value) for each in network.variables]
+    with keras.StatelessScope(variables):
+        logits = network(images, training=FLAGS.attack_mode == "training")
     return keras.ops.sum(
         keras.losses.sparse_categorical_crossentropy(
-            labels, network(images, training=False), from_logits=True
+            labels, logits, from_logits=True
         )
     )
 
@@ -244,7 +253,12 @@ def make_variants(network, batch):
     variants["ours 0"] = one_step(compiled(idle), batch)
     for steps in counts:
         attack = ke.attacks.PGD(steps)
-        trainer = ke.AdversarialTrainer(network, attack, epsilon=_EPSILON)
+        trainer = ke.AdversarialTrainer(
+            network,
+            attack,
+            epsilon=_EPSILON,
+            attack_mode=FLAGS.attack_mode,
+        )
         variants[f"ours {steps}"] = one_step(compiled(trainer), batch)
     # The parts once more, on the other side of what is compared with them.
     variants |= {"t_p again": plain, "t_g again": gradient}

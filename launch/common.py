@@ -105,9 +105,10 @@ flags.DEFINE_list(
 )
 flags.DEFINE_enum(
     "attack_mode",
-    "inference",
+    "training",
     ["inference", "training"],
-    "BatchNorm statistics that the training attack sees.",
+    "Mode of the network that the training attack sees: moving statistics of "
+    "BatchNorm, or those of the batch.",
 )
 flags.DEFINE_float(
     "batchnorm_momentum", None, "Momentum of BatchNorm; default: as it is."

@@ -86,8 +86,8 @@ class BatchNormMonitor(keras.callbacks.Callback):
                 f"{training:.2f} with those of the batch. The network that "
                 "is trained and the one that will be used have parted, and "
                 "robustness may not carry over. Lower the momentum "
-                "(`batchnorm_momentum=0.9`), or attack in the other mode "
-                "(`attack_mode`).",
+                "(`batchnorm_momentum=0.9`), train longer, or, if the attack "
+                'ran in inference mode, use `attack_mode="training"`.',
                 stacklevel=2,
             )
 

@@ -42,9 +42,10 @@ class AdversarialTrainer(keras.Model):
     `keras_epsched.callbacks.RobustCheckpoint`.
 
     **BatchNorm.** The attack sees the network in `attack_mode`; its own
-    passes never change moving statistics or seeds. In short fine-tuning,
-    Keras' default momentum of 0.99 leaves the moving statistics stale; see
-    the table in the documentation before you change the defaults.
+    passes never change moving statistics or seeds. The usual advice is
+    inference mode. In a short fine-tuning of a network with BatchNorm it
+    fools stale moving statistics, not the network that is being trained, and
+    the result is not robust; hence the default. The README has a table.
 
     Reference: Madry et al., ICLR 2018 (arXiv 1706.06083).
 
@@ -57,7 +58,8 @@ class AdversarialTrainer(keras.Model):
             scale.
         attack_mode: `"inference"` or `"training"`: whether the attack sees
             the moving statistics of BatchNorm (and no dropout), or those of
-            the batch (and one dropout mask for all its steps).
+            the batch (and one dropout mask for all its steps). The same for
+            networks with neither.
         batchnorm_momentum: Float or `None`. Sets the momentum of all the
             BatchNorm layers of `model`; `None` leaves them as they are.
         freeze_batchnorm: Boolean. Keep statistics, scale and offset of all
@@ -99,7 +101,7 @@ class AdversarialTrainer(keras.Model):
         attack=None,
         objective="adversarial",
         epsilon=0.0,
-        attack_mode="inference",
+        attack_mode="training",
         batchnorm_momentum=None,
         freeze_batchnorm=False,
         clean_accuracy=False,
