@@ -613,7 +613,7 @@ def test_the_monitor_warns_of_stale_statistics():
     model = conv_net()
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.moving_mean.assign(layer.moving_mean - 50.0)
+            layer.moving_mean.assign(layer.moving_mean - 200.0)
     with pytest.warns(UserWarning, match="batchnorm_momentum=0.9"):
         make_trainer(model).fit(*make_data(), callbacks=drive(), verbose=0)
 
