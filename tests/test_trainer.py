@@ -609,13 +609,38 @@ def test_the_monitor_logs_both_modes():
         assert logs.history[f"adversarial_loss_{mode}"][0] > 0
 
 
-def test_the_monitor_warns_of_stale_statistics():
+@pytest.mark.parametrize(
+    "epochs, stale_until, warned", [(1, 9, 1), (4, 9, 3), (4, 2, None)]
+)
+def test_the_monitor_warns_of_stale_statistics(epochs, stale_until, warned):
     model = conv_net()
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.moving_mean.assign(layer.moving_mean - 200.0)
-    with pytest.warns(UserWarning, match="batchnorm_momentum=0.9"):
-        make_trainer(model).fit(*make_data(), callbacks=drive(), verbose=0)
+    (layer,) = (
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    )
+    layer.momentum = 1.0  # the moving mean is what the test makes it
+    fresh = layer.moving_mean.numpy()
+    stale = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: layer.moving_mean.assign(
+            fresh - (200.0 if epoch < stale_until else 0.0)
+        )
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        make_trainer(model).fit(
+            *make_data(),
+            epochs=epochs,
+            callbacks=[*drive(), stale],
+            verbose=0,
+        )
+    said = [str(each.message) for each in caught if "moving" in str(each)]
+    if warned is None:
+        assert not said
+    else:
+        (text,) = said
+        assert text.startswith(f"epoch {warned}:")
+        assert "batchnorm_momentum=0.9" in text
 
 
 @pytest.mark.parametrize("frozen", [False, True])

@@ -18,6 +18,8 @@ from keras_epsched import backend
 # difference is more than noise (in nats).
 _RATIO = 2.0
 _LEAST_GAP = 0.5
+# The first epochs of a new head part the modes anyway.
+_PATIENCE = 3
 
 
 def batchnorm_layers(model: keras.Model) -> list:
@@ -49,7 +51,8 @@ class BatchNormMonitor(keras.callbacks.Callback):
     After each epoch the batch is attacked as in training, at the current
     epsilon, and the loss of the result is measured with moving statistics
     (`adversarial_loss_inference`) and with those of the batch
-    (`adversarial_loss_training`). When they part, it warns, once.
+    (`adversarial_loss_training`). When they have parted for three epochs in a
+    row, or in the last epoch, it warns, once.
     `AdversarialTrainer.fit` adds one by itself when the network has BatchNorm
     layers that adapt. Training mode includes dropout: with strong dropout the
     losses differ for that reason too.
@@ -64,10 +67,12 @@ class BatchNormMonitor(keras.callbacks.Callback):
         self.images = np.asarray(images, "float32")
         self.labels = np.asarray(labels)
         self._measure = None
+        self._parted = 0
         self._warned = False
 
     def on_train_begin(self, logs=None):
         self._measure = make_mode_losses(self.model)
+        self._parted = 0
         self._warned = False
 
     def on_epoch_end(self, epoch, logs=None):
@@ -78,7 +83,10 @@ class BatchNormMonitor(keras.callbacks.Callback):
             logs["adversarial_loss_training"] = training
         low, high = sorted((inference, training))
         parted = high > _RATIO * low and high - low > _LEAST_GAP
-        if parted and self.model.epsilon > 0 and not self._warned:
+        parted = parted and self.model.epsilon > 0
+        self._parted = self._parted + 1 if parted else 0
+        last = parted and epoch + 1 == self.params.get("epochs")
+        if (self._parted >= _PATIENCE or last) and not self._warned:
             self._warned = True
             warnings.warn(
                 f"epoch {epoch + 1}: the loss on the same adversarial images "
