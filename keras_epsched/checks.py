@@ -7,6 +7,26 @@ makes a network look robust. Training and evaluation therefore look first.
 import numpy as np
 from keras import ops
 
+# Share of the range by which resized pixels may lie outside it.
+_SLACK = 1e-5
+
+
+def static_images(images):
+    """Returns images as float32, of a shape that the graph knows.
+
+    Raises:
+        ValueError: If only the running graph knows the size of the images.
+    """
+    images = ops.cast(images, "float32")
+    if None in images.shape[1:]:
+        raise ValueError(
+            "the size of the images must be known before training. Received: "
+            f"images of shape {tuple(images.shape)}. Resize them to one size, "
+            "or state it: `dataset.map(lambda x, y: (tf.ensure_shape(x, "
+            "(None, 224, 224, 3)), y))`"
+        )
+    return images
+
 
 def class_labels(labels, num_classes: int):
     """Returns the class of each image, from any usual form of labels.
@@ -61,12 +81,14 @@ def check_images(images, value_range, scale: bool = True) -> None:
     if not np.all(np.isfinite(images)):
         raise ValueError("images contain NaN or infinity: clean the data first")
     least, most = float(np.min(images)), float(np.max(images))
-    if least < low or most > high:
+    # Resizing may round a white pixel to a little more than white.
+    slack = _SLACK * (high - low)
+    if least < low - slack or most > high + slack:
         raise ValueError(
             f"images must have pixel values in value_range=({low:g}, "
             f"{high:g}), before any normalisation. Received: values from "
-            f"{least:g} to {most:g}. Pass the `value_range` of your images, "
-            "and put normalisation inside the model."
+            f"{least:.8g} to {most:.8g}. Pass the `value_range` of your "
+            "images, and put normalisation inside the model."
         )
     if (
         scale

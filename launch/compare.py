@@ -192,7 +192,8 @@ def main(_):
                 reports[arm][protocol].append(report)
                 print(f"\n{report}", flush=True)
     texts = [
-        f"{protocol} sweep, {ke.epsilons.format_epsilon(FLAGS.epsilon)} "
+        f"{protocol} sweep, "
+        f"{ke.epsilons.format_epsilon(FLAGS.epsilon, FLAGS.norm)} "
         f"{FLAGS.norm}, {probe.name}, {FLAGS.seeds} seed(s)\n\n"
         + table(reports, histories, protocol)
         for protocol in FLAGS.protocols

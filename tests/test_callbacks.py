@@ -125,8 +125,9 @@ def test_epsilon_reaches_the_csv_log(tmp_path):
         epochs=2,
         verbose=0,
         callbacks=[
-            ke.callbacks.EpsilonScheduler(schedule),
+            # Whatever the order.
             keras.callbacks.CSVLogger(str(tmp_path / "log.csv")),
+            ke.callbacks.EpsilonScheduler(schedule),
         ],
     )
     with open(tmp_path / "log.csv", newline="") as file:
@@ -185,7 +186,7 @@ def test_arguments_are_checked():
         ke.callbacks.EpsilonScheduler(0.1)
 
 
-def checkpoint_fit(folder, schedule, epochs=4, attack=True, **kwargs):
+def checkpoint_fit(folder, schedule, epochs=4, attack=True, **options):
     trainer = small_trainer(
         validation_attack=ke.attacks.FGSM() if attack else None
     )
@@ -193,15 +194,13 @@ def checkpoint_fit(folder, schedule, epochs=4, attack=True, **kwargs):
     data = make_data()
     trainer.fit(
         *data,
-        validation_data=data,
         epochs=epochs,
         verbose=0,
         callbacks=[
             ke.callbacks.EpsilonScheduler(schedule),
-            ke.callbacks.RobustCheckpoint(
-                str(path), save_weights_only=True, **kwargs
-            ),
+            ke.callbacks.RobustCheckpoint(str(path), save_weights_only=True),
         ],
+        **{"validation_data": data, **options},
     )
     return sorted(int(file.name.split(".")[0]) for file in folder.iterdir())
 
@@ -217,6 +216,49 @@ def test_a_checkpoint_that_never_comes_warns(tmp_path):
     schedule = ke.schedules.LinearWarmup(TARGET, 1.0)
     with pytest.warns(UserWarning, match="no checkpoint was saved"):
         assert checkpoint_fit(tmp_path, schedule, epochs=2) == []
+
+
+def test_an_epoch_without_validation_is_never_saved(tmp_path):
+    schedule = ke.schedules.Constant(TARGET)
+    saved = checkpoint_fit(tmp_path, schedule, epochs=3, validation_freq=2)
+    assert saved == [2]
+    (tmp_path / "2.weights.h5").unlink()
+    with pytest.warns(UserWarning, match="Pass `validation_data`"):
+        assert not checkpoint_fit(tmp_path, schedule, validation_data=None)
+
+
+def test_a_checkpoint_needs_a_trainer(tmp_path):
+    model = conv_net()
+    model.compile(loss=cross_entropy())
+    checkpoint = ke.callbacks.RobustCheckpoint(tmp_path / "best.keras")
+    with pytest.raises(ValueError, match="AdversarialTrainer"):
+        model.fit(*make_data(), callbacks=[checkpoint], verbose=0)
+
+
+def test_robust_validation_is_at_the_target_also_after_a_peak():
+    seen = []
+
+    class Spy(ke.attacks.FGSM):
+        def search(self, logits_fn, images, labels, epsilon, *args, **kwargs):
+            tf.py_function(lambda each: seen.append(float(each)), [epsilon], [])
+            return super().search(
+                logits_fn, images, labels, epsilon, *args, **kwargs
+            )
+
+    trainer = small_trainer(validation_attack=Spy())
+    schedule = ke.schedules.PiecewiseLinear(
+        [(0.0, 0.2), (0.5, 0.2), (0.75, 0.03)]
+    )
+    data = make_data()
+    trainer.fit(
+        *data,
+        validation_data=data,
+        epochs=4,
+        verbose=0,
+        callbacks=[ke.callbacks.EpsilonScheduler(schedule)],
+    )
+    assert trainer.epsilon == pytest.approx(0.03)
+    assert seen == pytest.approx([0.03] * len(seen)) and len(seen) >= 4
 
 
 def test_a_checkpoint_needs_robust_validation(tmp_path):

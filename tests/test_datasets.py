@@ -323,6 +323,18 @@ def test_embedded_name_with_version_and_home_folder(tmp_path, monkeypatch):
         datasets.load("digits:9.9.9", image_size=SIZE)
 
 
+def test_validation_is_the_test_set_where_there_is_none(image_folder, tmp_path):
+    import shutil
+
+    root = tmp_path / "shapes"
+    shutil.copytree(image_folder / "train", root / "train")
+    shutil.copytree(image_folder / "test", root / "validation")
+    data = datasets.load(root, image_size=SIZE, batch_size=4)
+    assert data.test.split_info.split == "validation"
+    assert data.validation.split_info.base == "train"
+    assert not data.train.split_info.overlaps(data.validation.split_info)
+
+
 def test_own_validation_split_is_used(image_folder, tmp_path):
     import shutil
 

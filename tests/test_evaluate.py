@@ -282,6 +282,17 @@ def test_a_part_of_the_split_is_reported():
     assert "yielded 24" in str(report)
 
 
+def test_an_empty_dataset_is_named():
+    with pytest.raises(ValueError, match="empty dataset"):
+        evaluate(linear_net(linear_weights()), [])
+
+
+def test_labels_of_a_pair_may_be_a_list():
+    images, labels = Fake().data
+    model = linear_net(linear_weights())
+    assert evaluate(model, (images, list(labels))).num_images == len(images)
+
+
 def test_a_dark_batch_is_no_wrong_scale_after_a_bright_one():
     images, labels = Fake().data
     dark = np.full_like(images[:2], 0.5)

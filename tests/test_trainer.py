@@ -20,6 +20,7 @@ from networks import (
 )
 
 import keras_epsched as ke
+from keras_epsched.training import first_batch
 
 EPSILON = 8 / 255
 
@@ -571,6 +572,52 @@ def test_missing_labels_are_named():
     dataset = tf.data.Dataset.from_tensor_slices(images).batch(8)
     with pytest.raises(ValueError, match="needs labels"):
         linear_trainer().fit(dataset, callbacks=drive(), verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [(IMAGES / 255, LABELS, "scaled to"), (IMAGES, LABELS + 1, r"0\.\.2")],
+)
+def test_validation_data_are_looked_at_too(images, labels, message):
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
+    for validation in ((images, labels), dataset):
+        with pytest.raises(ValueError, match=message):
+            linear_trainer().fit(
+                *make_data(),
+                validation_data=validation,
+                callbacks=drive(),
+                verbose=0,
+            )
+
+
+def test_images_of_unknown_size_are_named():
+    def unknown(images, labels):
+        images = tf.py_function(tf.identity, [images], tf.float32)
+        return tf.ensure_shape(images, (None, None, None, 3)), labels
+
+    dataset = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(8)
+    with pytest.raises(ValueError, match="ensure_shape"):
+        make_trainer().fit(dataset.map(unknown), callbacks=drive(), verbose=0)
+
+
+def test_pixels_that_resizing_rounded_are_in_range():
+    images = np.where(IMAGES > 250, np.float32(255.0002), IMAGES)
+    assert images.max() > 255
+    fit(images=images)
+
+
+def test_fit_takes_the_positional_arguments_of_keras():
+    history = linear_trainer().fit(IMAGES, LABELS, 8, 2, 0, drive(), 0.25)
+    assert len(history.history["val_loss"]) == 2
+
+
+def test_the_probe_is_taken_from_everywhere():
+    images, labels = make_data(96)
+    order = np.argsort(labels)
+    _, probed = first_batch.check(
+        linear_trainer(), images[order], labels[order]
+    )
+    assert len(probed) == 64 and set(probed) == {0, 1, 2}
 
 
 def test_datasets_are_looked_at_too():

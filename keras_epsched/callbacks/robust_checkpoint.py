@@ -4,6 +4,8 @@ import warnings
 
 import keras
 
+from keras_epsched.training.trainer import AdversarialTrainer
+
 
 class RobustCheckpoint(keras.callbacks.ModelCheckpoint):
     """Saves the epoch of best robust validation accuracy, after the ramp.
@@ -43,13 +45,19 @@ class RobustCheckpoint(keras.callbacks.ModelCheckpoint):
             save_best_only=True,
             **kwargs,
         )
-        self._reached = False
+        self._reached = self._measured = False
 
     def on_train_begin(self, logs=None):
-        self._reached = False
+        self._reached = self._measured = False
+        if not isinstance(self.model, AdversarialTrainer):
+            raise ValueError(
+                "`RobustCheckpoint` needs an "
+                "`keras_epsched.AdversarialTrainer`. Received: a model of "
+                f"type {type(self.model).__name__}"
+            )
         if (
             self.monitor == "val_robust_accuracy"
-            and getattr(self.model, "validation_attack", None) is None
+            and self.model.validation_attack is None
         ):
             raise ValueError(
                 "`RobustCheckpoint` needs robust validation: pass "
@@ -60,8 +68,12 @@ class RobustCheckpoint(keras.callbacks.ModelCheckpoint):
 
     def on_epoch_end(self, epoch, logs=None):
         target = self.model.target_epsilon
-        if self.model.epsilon >= target * (1 - 1e-6) and target > 0:
-            self._reached = True
+        if not target > 0 or self.model.epsilon < target * (1 - 1e-6):
+            return
+        self._reached = True
+        # Keras would save an epoch without validation, whatever its worth.
+        if self.monitor in (logs or {}):
+            self._measured = True
             super().on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs=None):
@@ -71,5 +83,12 @@ class RobustCheckpoint(keras.callbacks.ModelCheckpoint):
                 "no checkpoint was saved: epsilon never reached its target of "
                 f"{self.model.target_epsilon:g}. End the ramp before the last "
                 "epoch.",
+                stacklevel=2,
+            )
+        elif not self._measured:
+            warnings.warn(
+                f"no checkpoint was saved: there was no {self.monitor!r} in "
+                "the logs of any epoch at the target epsilon. Pass "
+                "`validation_data` to `fit`.",
                 stacklevel=2,
             )

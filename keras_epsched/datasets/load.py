@@ -135,7 +135,8 @@ def load(
     and may be augmented; validation and test batches are never augmented and
     always come in the same order.
 
-    A dataset's own `"validation"` split is used where there is one.
+    A dataset's own `"validation"` split is used where there is one; where
+    there is no `"test"` split, it is the test set, as in ImageNet's case.
     Otherwise, the last `validation_split` share of `"train"` is held out.
     tfds stores records ordered by a hash of their keys, so the share holds
     all classes. An image folder gets the same property from a fixed
@@ -275,19 +276,22 @@ def _splits(
     source: builders.Source, validation_split: float
 ) -> tuple[SplitInfo, SplitInfo, SplitInfo]:
     """Resolves train, validation and test to absolute example numbers."""
-    sizes = source.split_sizes
-    missing = [split for split in ("train", "test") if not sizes.get(split)]
+    sizes = dict(source.split_sizes)
+    test = "test" if sizes.get("test") else _OWN_VALIDATION
+    missing = [] if sizes.get("train") else ["train"]
+    missing += [] if sizes.get(test) else ["test"]
     if missing:
         raise ValueError(
             f"{source.name} must have images in the splits 'train' and "
-            f"'test'. Missing or empty: {missing}. Its splits: {sizes}."
+            "'test' (or 'validation'). Missing or empty: "
+            f"{missing}. Its splits: {sizes}."
         )
 
     def whole(split: str) -> SplitInfo:
         size = sizes[split]
         return SplitInfo(source.name, split, split, 0, size, size)
 
-    if sizes.get(_OWN_VALIDATION):
+    if sizes.get(_OWN_VALIDATION) and test != _OWN_VALIDATION:
         return whole("train"), whole(_OWN_VALIDATION), whole("test")
     size = sizes["train"]
     percent = 100 * (1 - validation_split)
@@ -316,5 +320,5 @@ def _splits(
             size,
             size - boundary,
         ),
-        whole("test"),
+        whole(test),
     )

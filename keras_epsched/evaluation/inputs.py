@@ -48,7 +48,7 @@ def _is_pair_of_arrays(dataset):
     return (
         isinstance(dataset, (tuple, list))
         and len(dataset) == 2
-        and all(hasattr(each, "shape") for each in dataset)
+        and hasattr(dataset[0], "shape")
     )
 
 

@@ -64,8 +64,9 @@ def evaluate(
             `keras_epsched.datasets.load`, in a fixed order; or a pair of
             arrays.
         epsilons: Ascending floats on the [0, 1] scale, see `epsilon_grid`. 0
-            is added if it is missing.
-        attack: `Attack`. Defaults to the paper's, `APGD(steps=10)`.
+            is added if it is missing. Read in the norm of `attack`.
+        attack: `Attack`. Defaults to the paper's, `APGD(steps=10)` for
+            l-infinity.
         protocol: `"nested"` or `"independent"`.
         value_range: Pair. Lowest and highest pixel value.
         batch_size: Int. Images attacked together. Defaults to the size of the
@@ -124,6 +125,8 @@ def evaluate(
         total=total, unit="image", disable=not verbose, desc="robustness"
     ) as bar:
         sweep.run(images, batch_size, bar.update)
+    if not sweep.images:
+        raise ValueError("expected images. Received: an empty dataset")
     if split is not None and len(sweep.images) != split.num_examples:
         # Said in the report, for an error would lose hours of work.
         notes.append(
@@ -169,7 +172,7 @@ def evaluate(
     )
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class _Image:
     """An image on its way through the sweep."""
 
@@ -183,7 +186,8 @@ class _Image:
     zero_gradient: bool = False
 
 
-@dataclass
+# TensorFlow prints the owner of a traced method: no images in its repr.
+@dataclass(repr=False, eq=False)
 class _Sweep:
     classifier: keras.Model
     epsilons: np.ndarray
@@ -230,7 +234,7 @@ class _Sweep:
     def _admit(self, pixels, labels, batch_size, progress):
         """The clean pass: what is classified correctly joins the queue."""
         checks.check_images(pixels, self.value_range, scale=not self.images)
-        pixels = np.asarray(pixels, "float32")
+        pixels = np.asarray(pixels, "float32").clip(*self.value_range)
         logits = np.asarray(self._predict(_pad(pixels, batch_size)))
         logits = logits[: len(pixels)]
         checks.check_logits(logits)

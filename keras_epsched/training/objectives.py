@@ -28,7 +28,9 @@ class Objective(Configurable):
 
         Args:
             compiled_loss: Function `(y, y_pred, sample_weight) -> scalar`:
-                the loss given to `compile`, with the model's own losses.
+                the loss given to `compile`, with the model's own losses
+                (regularisers). These count once a call: where there are two
+                calls, let their shares sum to 1.
             y: Labels, as the data has them.
             y_pred: Output of the network for `views`.
             sample_weight: Weights of the images, or `None`.

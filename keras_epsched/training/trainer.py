@@ -283,7 +283,7 @@ class AdversarialTrainer(keras.Model):
             raise ValueError(
                 "adversarial training needs labels: data must yield (x, y)"
             )
-        images = ops.cast(x, "float32")
+        images = checks.static_images(x)
         labels = self.class_labels(y, images)
         if self._clean_accuracy is not None:
             logits = self.frozen_logits(False)(images)
@@ -296,6 +296,12 @@ class AdversarialTrainer(keras.Model):
         views = self.objective.views(images, adversarial)
         return views, y, sample_weight
 
+    def _validation_epsilon(self):
+        target = ops.convert_to_tensor(self._target_epsilon)
+        # Without a scheduler there is no target but the current epsilon.
+        current = ops.convert_to_tensor(self._epsilon)
+        return ops.where(target > 0, target, current)
+
     def train_step(self, data):
         """One step: perturb, then the step of `keras.Model`."""
         return super().train_step(self.perturb(data))
@@ -306,16 +312,12 @@ class AdversarialTrainer(keras.Model):
         if self.validation_attack is None:
             return logs
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        images = ops.cast(x, "float32")
+        images = checks.static_images(x)
         result = self.validation_attack.search(
             self.frozen_logits(False),
             images,
             self.class_labels(y, images),
-            # Without a scheduler the target is the current epsilon.
-            ops.maximum(
-                ops.convert_to_tensor(self._target_epsilon),
-                ops.convert_to_tensor(self._epsilon),
-            ),
+            self._validation_epsilon(),
             # The same starts at every validation: values are comparable.
             noise.make_key(0, ops.arange(ops.shape(images)[0])),
             self.value_range,
@@ -357,19 +359,38 @@ class AdversarialTrainer(keras.Model):
 
     # === Loops ===
 
-    def fit(self, x=None, y=None, *args, callbacks=None, **kwargs):
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        *args,
+        **kwargs,
+    ):
         """Trains the classifier; as `keras.Model.fit`, after some checks.
 
-        Before the first step the data (arrays whole, datasets by their first
-        batch), the logits and the compiled loss are checked. Data of
+        Before the first step the data and the validation data (arrays whole,
+        datasets by their first batch), the logits and the compiled loss are
+        checked. An `EpsilonScheduler` is called before the other callbacks, so
+        that they find epsilon in the logs. Data of
         `keras_epsched.datasets` is remembered, so that an evaluation on a
         split that was trained on warns.
 
         Args:
             x: As in `keras.Model.fit`.
             y: As in `keras.Model.fit`.
-            *args: As in `keras.Model.fit`.
+            batch_size: As in `keras.Model.fit`.
+            epochs: As in `keras.Model.fit`.
+            verbose: As in `keras.Model.fit`.
             callbacks: List of callbacks; an `EpsilonScheduler` among them.
+            validation_split: As in `keras.Model.fit`.
+            validation_data: As in `keras.Model.fit`.
+            *args: As in `keras.Model.fit`.
             **kwargs: As in `keras.Model.fit`.
 
         Raises:
@@ -378,7 +399,12 @@ class AdversarialTrainer(keras.Model):
         from keras_epsched.callbacks.epsilon_scheduler import EpsilonScheduler
 
         callbacks = first_batch.as_list(callbacks)
+        callbacks.sort(key=lambda each: not isinstance(each, EpsilonScheduler))
         batch = first_batch.check(self, x, y)
+        if isinstance(validation_data, (tuple, list)):
+            first_batch.check(self, *validation_data[:2])
+        elif validation_data is not None:
+            first_batch.check(self, validation_data)
         if self.epsilon == 0 and not any(
             isinstance(each, EpsilonScheduler) for each in callbacks
         ):
@@ -395,7 +421,18 @@ class AdversarialTrainer(keras.Model):
             # First, so that the others find its values in the logs.
             callbacks.insert(0, batchnorm.BatchNormMonitor(*batch))
         first_batch.remember_split(self.model, x)
-        return super().fit(x, y, *args, callbacks=callbacks, **kwargs)
+        return super().fit(
+            x,
+            y,
+            batch_size,
+            epochs,
+            verbose,
+            callbacks,
+            validation_split,
+            validation_data,
+            *args,
+            **kwargs,
+        )
 
     @contextlib.contextmanager
     def _validation(self):

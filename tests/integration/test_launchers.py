@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -62,6 +63,28 @@ def test_a_saved_model_is_evaluated_and_its_training_known(
     again = ke.Report.load(output)
     before = ke.Report.load(model.parent / "nested")
     assert again.clean_accuracy == before.clean_accuracy
+
+
+@pytest.mark.parametrize(
+    "flag, message",
+    [
+        ("--dataset=digits", "26 classes.*10"),
+        ("--image_size=48", "--image_size=32"),
+    ],
+)
+def test_a_model_that_does_not_fit_the_data_is_refused(flag, message, tmp_path):
+    output = tmp_path / "run"
+    flags = {"--dataset": "letters", "--model": "resnet_letters"}
+    name, value = flag.split("=")
+    flags[name] = value
+    text = _run(
+        "evaluate.py",
+        f"--output={output}",
+        *(f"{name}={value}" for name, value in flags.items()),
+        code=1,
+    )
+    assert re.search(message, text)
+    assert not output.exists()
 
 
 def test_finetune_writes_a_report(tmp_path):
