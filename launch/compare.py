@@ -33,6 +33,7 @@ built-in demonstration:
 """
 
 import json
+import pathlib
 import sys
 import time
 
@@ -202,10 +203,11 @@ def main(_):
     (folder / "table.txt").write_text(text, encoding="utf-8")
     common.write_json(folder / "results.json", summary(reports, histories))
     protocol = FLAGS.protocols[0]
+    backbone = pathlib.Path(FLAGS.backbone).name
     ke.evaluation.plot_curves(
         {arm: reports[arm][protocol] for arm in _ARMS},
         path=[folder / "curve.png", folder / "curve.svg"],
-        title=f"{FLAGS.backbone} on {probe.name}",
+        title=f"{backbone} on {probe.name}",
     )
     ke.evaluation.plot_training_story(
         {
@@ -216,7 +218,7 @@ def main(_):
             for arm in _ARMS
         },
         path=[folder / "story.png", folder / "story.svg"],
-        title=f"{FLAGS.backbone} on {probe.name}, seed {FLAGS.seed}",
+        title=f"{backbone} on {probe.name}, seed {FLAGS.seed}",
         chance=1 / probe.num_classes,
         onset_threshold=common.onset_threshold(probe.num_classes),
     )
