@@ -35,7 +35,7 @@ if "google.colab" in sys.modules:
 SMOKE = bool(os.environ.get("KERAS_EPSCHED_SMOKE"))  # a quick run, for tests
 EPOCHS = 2 if SMOKE else 20
 TRAIN_STEPS = 1 if SMOKE else 7
-LEARNING_RATE = 3e-2
+LEARNING_RATE = 3e-3
 EPSILON = 0.3  # on the [0, 1] scale of pixels
 
 # %% [markdown]

@@ -21,7 +21,7 @@ flags.DEFINE_enum(
     ["standard", "fixed", "scheduled"],
     "No attack, the target from the start, or the two-hinge ramp.",
 )
-flags.DEFINE_float("learning_rate", 3e-2, "Peak learning rate of AdamW.")
+flags.DEFINE_float("learning_rate", 3e-3, "Peak learning rate of AdamW.")
 
 
 def main(_):
