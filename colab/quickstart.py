@@ -174,9 +174,10 @@ ke.evaluation.plot_curves(reports)
 # %% [markdown]
 # ## What the attack sees
 #
-# The first row is clean. Below, the same digits as the attack leaves them for
-# the standard and for the scheduled network, at a third of the target and at
-# the target. Above each digit: what that network takes it for, red if wrong.
+# The first row is clean, and read by the scheduled network. Below, the same
+# digits as the attack leaves them for the standard and for the scheduled
+# network, at a third of the target and at the target. Above each digit: what
+# the network takes it for, red if wrong.
 
 # %%
 images, labels = next(iter(data.test))
