@@ -4,116 +4,13 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from linear import NORMS, Linear, assert_within, numpy, run, size
 
 from keras_epsched import backend
-from keras_epsched.attacks import APGD, FGSM, PGD, losses, noise
+from keras_epsched.attacks import APGD, FGSM, PGD, TargetedAPGD, losses, noise
 from keras_epsched.attacks.base import Problem
 
-NORMS = ["linf", "l2", "l1"]
-ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}
-DUALS = {"linf": "l1", "l2": "l2", "l1": "linf"}
 RANGES = [(0, 255), (0, 1), (-1, 1)]
-
-
-def numpy(tensors):
-    return keras.tree.map_structure(ops.convert_to_numpy, tensors)
-
-
-def run(
-    attack,
-    logits_fn,
-    images,
-    labels,
-    epsilon,
-    value_range=(0, 255),
-    method="search",
-    seed=0,
-    jit_compile=False,
-    **start,
-):
-    """Runs one compiled attack and returns arrays."""
-    method = getattr(attack, method)
-
-    def attacked(images, labels, epsilon, key):
-        return method(
-            logits_fn, images, labels, epsilon, key, value_range, **start
-        )
-
-    return numpy(
-        backend.compile(attacked, jit_compile=jit_compile)(
-            ops.convert_to_tensor(images, "float32"),
-            ops.convert_to_tensor(labels, "int32"),
-            ops.convert_to_tensor(epsilon, "float32"),
-            noise.make_key(seed, np.arange(len(images))),
-        )
-    )
-
-
-def size(delta, norm):
-    flat = np.asarray(delta, "float64").reshape(len(delta), -1)
-    return np.linalg.norm(flat, ORDERS[norm], axis=1)
-
-
-def assert_within(moved, images, epsilon, norm, value_range):
-    """In the box exactly, and in the ball to two ulp of its largest pixel."""
-    low, high = value_range
-    assert moved.dtype == np.float32
-    assert moved.min() >= low and moved.max() <= high
-    radius = np.asarray(epsilon, "float32").astype("float64") * (high - low)
-    slack = 2 * np.spacing(np.float32(max(abs(low), abs(high))))
-    delta = moved.astype("float64") - images.astype("float64")
-    assert (size(delta, norm) <= radius + slack).all()
-
-
-class Linear:
-    """Linear classifier of pixels around mid-range, with its exact radii."""
-
-    def __init__(self, shape, num_classes, n=256):
-        rng = np.random.default_rng(1)
-        pixels = np.prod(shape)
-        images = 128 + rng.uniform(-10, 10, (4 * n, *shape))
-        images = images.astype("float32")
-        weights = rng.standard_normal((pixels, num_classes))
-        if num_classes == 2:
-            weights[:, 0] = 0.0
-        self.weights = weights.astype("float32")
-        logits = self.logits64(images)
-        self.labels = logits.argmax(-1)
-        margins = logits.max(-1) - np.sort(logits, -1)[:, -2]
-        # Close to the boundary rounding decides, not the attack.
-        clear = np.argsort(-margins)[:n]
-        self.images, self.labels = images[clear], self.labels[clear]
-
-    def logits64(self, images):
-        centred = images.reshape(len(images), -1).astype("float64") - 128
-        return centred @ self.weights.astype("float64")
-
-    def __call__(self, images):
-        return ops.reshape(images - 128.0, (-1, len(self.weights))) @ (
-            ops.convert_to_tensor(self.weights)
-        )
-
-    def radii(self, norm):
-        """Epsilon from which on an image can be broken."""
-        logits = self.logits64(self.images)
-        weights = self.weights.astype("float64")
-        rows = np.arange(len(logits))
-        margins = logits[rows, self.labels][:, None] - logits
-        differences = weights[:, self.labels][:, :, None] - weights[:, None]
-        dual = np.linalg.norm(differences, ORDERS[DUALS[norm]], axis=0)
-        margins[rows, self.labels] = np.inf
-        dual[rows, self.labels] = 1.0
-        return (margins / dual).min(1) / 255.0
-
-    def epsilons(self, norm):
-        """Radii at known ratios to the exact ones: half of them close to 1."""
-        rng = np.random.default_rng(2)
-        n = len(self.images)
-        spread = np.where(np.arange(n) % 2, 0.05, 0.7)
-        ratio = np.exp(spread * rng.uniform(-1, 1, n))
-        epsilon = (self.radii(norm) / ratio).astype("float32")
-        return epsilon, self.radii(norm) / epsilon.astype("float64")
-
 
 # Enough steps to forget the random start. Euclidean steps of a fixed length
 # turn towards the gradient at a rate of `steps * step_ratio`, so PGD needs
@@ -129,6 +26,11 @@ LINEAR_ATTACKS = {
         "linf": APGD(20, "linf"),
         "l2": APGD(20, "l2"),
         "l1": APGD(50, "l1"),
+    },
+    "targeted_apgd": {
+        "linf": TargetedAPGD(20, "linf"),
+        "l2": TargetedAPGD(20, "l2"),
+        "l1": TargetedAPGD(50, "l1"),
     },
 }
 
@@ -151,6 +53,34 @@ def test_binary_linear_model_is_broken_where_it_can_be(name, norm, shape):
     # What is said to be broken is.
     wrong = model.logits64(result.adversarial).argmax(-1) != model.labels
     np.testing.assert_array_equal(wrong, result.broken)
+
+
+@pytest.mark.parametrize("num_classes", [3, 5])
+@pytest.mark.parametrize("norm", NORMS)
+def test_all_targets_together_break_what_can_be_broken(norm, num_classes):
+    model = Linear((6, 9, 1), num_classes, n=96)
+    epsilon, ratio = model.epsilons(norm)
+    attack = TargetedAPGD(50, norm, targets=9)
+    assert attack.num_variants(num_classes) == num_classes - 1
+    found = [
+        run(
+            attack,
+            model,
+            model.images,
+            model.labels,
+            epsilon,
+            variant=np.full(96, variant),
+        )
+        for variant in range(num_classes - 1)
+    ]
+    broken = np.any([result.broken for result in found], axis=0)
+    assert not broken[ratio > 1 + 1e-5].any()
+    assert broken[ratio < 0.98].all()
+    # Later targets break what earlier ones do not.
+    if num_classes > 3:
+        assert any(each.broken[~found[0].broken].any() for each in found[1:])
+    for result in found:
+        assert_within(result.adversarial, model.images, epsilon, norm, (0, 255))
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -463,6 +393,63 @@ def test_confidence_and_float16_do_not_zero_the_gradient(
     assert (found == 0).mean() <= (unscaled == 0).mean() + 0.01
     agree = np.sign(found) == np.sign(expected)
     assert agree.mean() > 0.97
+
+
+def noisy_network(images, labels):
+    """A network whose every answer is a coin, but for the last image."""
+    draws = keras.random.SeedGenerator(0)
+
+    def logits_fn(moved):
+        noise = keras.random.normal((len(labels),), seed=draws)
+        sure = np.zeros(len(labels), "float32")
+        sure[-1] = 100.0
+        sway = 1e-3 * ops.mean(moved, axis=(1, 2, 3))
+        return ops.stack([noise + sure + 0.0 * sway, sway], -1)
+
+    return logits_fn
+
+
+def test_no_single_draw_of_a_random_network_decides():
+    images = np.full((200, 4, 4, 1), 100.0, "float32")
+    labels = np.zeros(200)
+    arguments = noisy_network(images, labels), images, labels, 0.01
+    # One of ten looks at a coin comes up tails.
+    assert run(APGD(10), *arguments).broken[:-1].mean() > 0.99
+    broken = run(APGD(10, eot=8), *arguments).broken
+    assert 0.2 < broken[:-1].mean() < 0.9 and not broken[-1]
+
+
+def test_gradients_of_a_random_network_are_averaged():
+    # Half of the draws have no gradient, half have it five times.
+    calls = keras.Variable(0, dtype="int32", trainable=False)
+
+    def logits_fn(moved):
+        now = calls.value + 0
+        calls.assign(now + 1)
+        score = ops.mean(moved, axis=(1, 2, 3)) - 100.0
+        seen = ops.cast(now % 2, "float32")
+        return ops.stack([0.5 - 10.0 * seen * score, 0.0 * score], -1)
+
+    images = np.full((1, 4, 4, 1), 100.0, "float32")
+
+    def gradient(images):
+        problem = Problem(
+            APGD(1, eot=2, loss="margin"),
+            logits_fn,
+            images,
+            [0],
+            0.01,
+            (0, 255),
+        )
+        return problem.gradient(problem.images)
+
+    loss, _, slope = numpy(
+        backend.compile(gradient, jit_compile=False)(
+            ops.convert_to_tensor(images)
+        )
+    )
+    np.testing.assert_allclose(slope, np.full_like(images, 5.0 / 16))
+    np.testing.assert_allclose(loss, [-0.5])
 
 
 @pytest.mark.parametrize("attack", [PGD(3, "l2"), APGD(3)])

@@ -98,10 +98,27 @@ def test_dlr_is_invariant_to_scale_and_shift():
     )
 
 
-def test_dlr_needs_three_classes():
+def test_dlr_of_two_classes_is_the_margin():
     labels, logits = draws(2)
-    with pytest.raises(ValueError, match="3 classes"):
-        losses.get("dlr")(labels, logits)
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(losses.get("dlr")(labels, logits)),
+        ops.convert_to_numpy(losses.get("margin")(labels, logits)),
+    )
+
+
+def test_targeted_dlr():
+    labels, targets = np.asarray([0, 1]), np.asarray([2, 3])
+    logits = np.asarray([[5.0, 1.0, 3.0, 2.0, -1.0]] * 2, "f4")
+    value = ops.convert_to_numpy(
+        losses.targeted_difference_of_logits_ratio(labels, targets, logits)
+    )
+    # The gap is 5 - (2 + 1) / 2.
+    np.testing.assert_allclose(value, [-2 / 3.5, 1 / 3.5], rtol=1e-6)
+    for count in (2, 3):
+        value = losses.targeted_difference_of_logits_ratio(
+            labels, np.asarray([1, 0]), logits[:, :count]
+        )
+        np.testing.assert_allclose(ops.convert_to_numpy(value), [-4.0, 4.0])
 
 
 @pytest.mark.parametrize("name", ["ce", "margin", "dlr"])

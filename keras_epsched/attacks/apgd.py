@@ -3,17 +3,19 @@
 import numpy as np
 from keras import ops
 
+from keras_epsched.attacks import losses
 from keras_epsched.attacks.base import (
     Attack,
-    Problem,
     Tracker,
     begin_at,
+    check_count,
     is_zero,
 )
 from keras_epsched.configurable import register
 
 _MOMENTUM = 0.75
 _MIN_PROGRESS = 0.75  # rho of the paper
+_WIDE_SHARE = 0.3  # share of the steps in each of the wider balls of l1
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -50,12 +52,13 @@ class APGD(Attack):
     where the search returns to when the step is halved.
 
     For `"l1"` it moves a sparse set of pixels whose number follows the
-    sparsity of the best perturbation, without momentum.
+    sparsity of the best perturbation, without momentum, and spends the first
+    30 % of its steps in a ball of three times the radius, the next 30 % in one
+    of twice the radius.
 
     After a return to the best point the momentum is forgotten: the difference
-    of two unrelated points is no direction. For `"l1"` the radius is not
-    staged, and only pixels with room in the box are moved. Everything else is
-    as published.
+    of two unrelated points is no direction. For `"l1"` only pixels with room
+    in the box are moved. Everything else is as published.
 
     References: Croce & Hein, ICML 2020 (arXiv 2003.01690); for `"l1"` Croce &
     Hein, ICML 2021 (arXiv 2103.01208).
@@ -65,6 +68,12 @@ class APGD(Attack):
         norm: String. `"linf"`, `"l2"` or `"l1"`.
         loss: String or function. What is maximised, see `attacks.losses`.
         random_start: Boolean. Start at a random point on the sphere.
+        restarts: Int. Number of runs of an evaluation, from different starts.
+        eot: Int. Number of draws of a randomised network at each step, over
+            which gradients and logits are averaged ("expectation over
+            transformation", Athalye et al., ICML 2018, arXiv 1802.00420).
+            What seems to be broken must be so on as many fresh draws: of a
+            hundred noisy looks one would err.
 
     Example:
     ```python
@@ -77,12 +86,37 @@ class APGD(Attack):
     ```
     """
 
-    def __init__(self, steps=10, norm="linf", loss="ce", random_start=True):
+    def __init__(
+        self,
+        steps=10,
+        norm="linf",
+        loss="ce",
+        random_start=True,
+        restarts=1,
+        eot=1,
+    ):
         super().__init__(steps, norm, loss)
         self.random_start = bool(random_start)
+        self.restarts = check_count(restarts, "restarts")
+        self.eot = check_count(eot, "eot")
 
     def get_config(self):
-        return {**super().get_config(), "random_start": self.random_start}
+        return {
+            **super().get_config(),
+            "random_start": self.random_start,
+            "restarts": self.restarts,
+            "eot": self.eot,
+        }
+
+    def num_variants(self, num_classes):
+        return self.restarts
+
+    def passes(self, num_classes):
+        forward, backward = super().passes(num_classes)
+        # Each of the three balls of l1 ends with a look at the last point.
+        forward += 2 if self.norm == "l1" else 0
+        forward += 1 if self.eot > 1 else 0
+        return forward * self.eot, backward * self.eot
 
     def perturb(
         self, logits_fn, images, labels, epsilon, key, value_range=(0, 255)
@@ -101,17 +135,41 @@ class APGD(Attack):
         value_range=(0, 255),
         start=None,
         use_start=None,
+        variant=None,
     ):
-        problem = Problem(self, logits_fn, images, labels, epsilon, value_range)
-        tracker = Tracker(problem)
+        problem = self._problem(
+            logits_fn, images, labels, epsilon, value_range, variant
+        )
         if self.random_start:
             own_start = problem.random_start(key, on_sphere=True)
         else:
             own_start = problem.project(problem.images)
         moved = begin_at(problem, own_start, start, use_start)
-        stepper = (SparseStepper if self.norm == "l1" else MomentumStepper)(
-            problem, self.steps
-        )
+        zero = None
+        steps = self.steps
+        if self.norm == "l1":
+            for factor in (3.0, 2.0):
+                first = int(_WIDE_SHARE * self.steps)
+                if not first:
+                    continue
+                wide = problem.widened(factor)
+                found = self._run(wide, moved, first)
+                moved = problem.project(found.best)
+                zero = found.zero_gradient if zero is None else zero
+                steps -= first
+        found = self._run(problem, moved, steps)
+        if zero is not None:
+            found = found._replace(zero_gradient=zero)
+        if self.eot > 1:
+            again = problem.is_broken(problem.mean_logits(found.adversarial))
+            found = found._replace(broken=found.broken & again)
+        return found
+
+    def _run(self, problem, moved, steps):
+        """Steps of one ball, from a given start."""
+        tracker = Tracker(problem)
+        sparse = self.norm == "l1"
+        stepper = (SparseStepper if sparse else MomentumStepper)(problem, steps)
 
         def body(index, carry):
             moved, state, steps, no_gradient = carry
@@ -128,12 +186,67 @@ class APGD(Attack):
         begin = tracker.begin()
         moved, state, _, zero = ops.fori_loop(
             0,
-            self.steps,
+            steps,
             body,
             (moved, begin, stepper.begin(moved), begin["broken"]),
         )
         state = tracker.update(state, moved, *problem.judge(moved))
         return tracker.result(state, zero)
+
+
+@register
+class TargetedAPGD(APGD):
+    """Auto-PGD towards other classes, one run for each (APGD-T).
+
+    It maximises the targeted difference of logits ratio. The targets are the
+    classes of highest logits of the clean image. Any misclassification counts.
+
+    Reference: Croce & Hein, ICML 2020 (arXiv 2003.01690).
+
+    Args:
+        steps: Int. Number of gradient steps.
+        norm: String. `"linf"`, `"l2"` or `"l1"`.
+        targets: Int. Number of classes to aim at; all others where there are
+            fewer.
+        random_start: Boolean. Start at a random point on the sphere.
+        eot: Int. As in `APGD`.
+
+    Example:
+    ```python
+    attack = keras_epsched.attacks.TargetedAPGD(steps=100, targets=9)
+    ```
+    """
+
+    def __init__(
+        self, steps=100, norm="linf", targets=9, random_start=True, eot=1
+    ):
+        super().__init__(steps, norm, "dlr", random_start, 1, eot)
+        self.targets = check_count(targets, "targets")
+
+    def get_config(self):
+        config = super().get_config()
+        del config["loss"], config["restarts"]
+        return {**config, "targets": self.targets}
+
+    def num_variants(self, num_classes):
+        return min(self.targets, num_classes - 1)
+
+    def passes(self, num_classes):
+        forward, backward = super().passes(num_classes)
+        # The order of the clean logits.
+        return forward + self.eot, backward
+
+    def _problem(
+        self, logits_fn, images, labels, epsilon, value_range, variant=None
+    ):
+        problem = super()._problem(
+            logits_fn, images, labels, epsilon, value_range
+        )
+        targets = problem.rivals(problem.mean_logits(problem.images), variant)
+        problem.loss = lambda labels, logits: (
+            losses.targeted_difference_of_logits_ratio(labels, targets, logits)
+        )
+        return problem
 
 
 class MomentumStepper:

@@ -1,5 +1,6 @@
 """What all gradient attacks share: bounds, bookkeeping and the gradient."""
 
+import copy
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -27,12 +28,16 @@ class SearchResult(NamedTuple):
             radius.
         zero_gradient: Boolean of shape `(batch,)`: the first gradient was
             zero everywhere, so the attack could not work.
+        distance: Float32 of shape `(batch,)`, or `None`: the smallest epsilon
+            at which the attack breaks the image, infinity if it found none.
+            Given by attacks that minimise it, whatever the radius.
     """
 
     adversarial: object
     broken: object
     best: object
     zero_gradient: object
+    distance: object = None
 
 
 class Attack(Configurable):
@@ -56,11 +61,7 @@ class Attack(Configurable):
     """
 
     def __init__(self, steps, norm="linf", loss="ce"):
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(
-                f"`steps` must be a positive integer. Received: steps={steps}"
-            )
-        self.steps = steps
+        self.steps = check_count(steps, "steps")
         self.norm = norms.get(norm).name
         if isinstance(loss, dict):
             loss = losses.get(loss)
@@ -73,8 +74,16 @@ class Attack(Configurable):
             loss = keras.saving.serialize_keras_object(loss)
         return {"steps": self.steps, "norm": self.norm, "loss": loss}
 
-    @property
-    def search_passes(self) -> tuple[int, int]:
+    def _problem(
+        self, logits_fn, images, labels, epsilon, value_range, variant=None
+    ):
+        return Problem(self, logits_fn, images, labels, epsilon, value_range)
+
+    def num_variants(self, num_classes: int) -> int:
+        """Number of different runs: restarts, or classes to aim at."""
+        return 1
+
+    def passes(self, num_classes: int) -> tuple[int, int]:
         """Forward and backward passes of one `search`, per image."""
         return self.steps + 1, self.steps
 
@@ -113,6 +122,7 @@ class Attack(Configurable):
         value_range: tuple[float, float] = (0, 255),
         start=None,
         use_start=None,
+        variant=None,
     ) -> SearchResult:
         """Looks for a misclassified point around each image.
 
@@ -127,11 +137,23 @@ class Attack(Configurable):
             start: Images to start from instead of the attack's own start,
                 projected onto the ball first.
             use_start: Boolean tensor of shape `(batch,)`: which images do.
+            variant: Integer tensor of shape `(batch,)`: which of the
+                `num_variants` runs this is; the first by default. The random
+                numbers of a run follow from `key` alone.
 
         Returns:
             A `SearchResult`.
         """
         raise NotImplementedError
+
+
+def check_count(value, name: str) -> int:
+    """Returns a positive integer, or raises a `ValueError`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(
+            f"`{name}` must be a positive integer. Received: {name}={value!r}"
+        )
+    return value
 
 
 class Problem:
@@ -141,6 +163,7 @@ class Problem:
         low, high = (float(bound) for bound in value_range)
         self.norm = norms.get(attack.norm)
         self.loss = losses.get(attack.loss)
+        self.eot = getattr(attack, "eot", 1)
         self.logits_fn = logits_fn
         self.images = ops.cast(images, "float32")
         self.labels = ops.cast(labels, "int32")
@@ -174,17 +197,78 @@ class Problem:
         finite = ops.all(ops.isfinite(logits), axis=-1)
         return wrong | ~finite
 
+    def logits(self, moved):
+        """Logits in float32."""
+        return ops.cast(self.logits_fn(moved), "float32")
+
     def judge(self, moved):
         """Returns the loss and whether the network errs."""
-        logits = ops.cast(self.logits_fn(moved), "float32")
+        logits = self.mean_logits(moved)
         return self.loss(self.labels, logits), self.is_broken(logits)
+
+    def mean_logits(self, moved):
+        """Logits, averaged over the draws of a randomised network."""
+        return self._mean(lambda: (self.logits(moved),))[0]
+
+    def _mean(self, draw):
+        """Mean of tensors over the draws of a randomised network."""
+        total = draw()
+        for _ in range(1, self.eot):
+            total = [a + b for a, b in zip(total, draw(), strict=True)]
+        return [each / self.eot for each in total]
+
+    def num_classes(self):
+        """Number of logits."""
+        return self.logits(self.images[:1]).shape[-1]
+
+    def widened(self, factor):
+        """The same problem in a larger ball."""
+        wider = copy.copy(self)
+        wider.radius = factor * self.radius
+        return wider
+
+    def rivals(self, logits, variant):
+        """The class to aim at: the next ones in the order of the logits.
+
+        Args:
+            logits: Float32 tensor `(batch, num_classes)` of the clean images.
+            variant: Integer tensor of shape `(batch,)`; 0 is the highest
+                logit but that of the label. `None` stands for 0.
+
+        Returns:
+            An int32 tensor of shape `(batch,)`.
+        """
+        if variant is None:
+            variant = ops.zeros_like(self.labels)
+        own = ops.one_hot(self.labels, logits.shape[-1], dtype="bool")
+        order = ops.argsort(ops.where(own, math.inf, -logits), axis=-1)
+        place = ops.cast(variant, "int32")[:, None]
+        return ops.cast(ops.take_along_axis(order, place, -1)[:, 0], "int32")
+
+    def linearise(self, moved, loss):
+        """Returns a loss, its gradient, true to scale, and the logits."""
+        logits, pull_logits = backend.vjp(self.logits_fn, moved)
+        float_logits = ops.cast(logits, "float32")
+        value, pull_loss = backend.vjp(
+            lambda logits: loss(self.labels, logits), float_logits
+        )
+        cotangent = pull_loss(ops.full_like(value, _COTANGENT))
+        gradient = pull_logits(ops.cast(cotangent, logits.dtype))
+        gradient = ops.where(ops.isfinite(gradient), gradient, 0.0)
+        return value, gradient / _COTANGENT, float_logits
 
     def gradient(self, moved):
         """Returns the loss, whether the network errs, and the gradient.
 
         The gradient has the right direction for each image; its length is
-        arbitrary, see `Attack`.
+        arbitrary, see `Attack`. Of a randomised network it is the mean over
+        `eot` draws, and no single draw decides whether the network errs.
         """
+        if self.eot > 1:
+            loss, gradient, logits = self._mean(
+                lambda: self.linearise(moved, self.loss)
+            )
+            return loss, self.is_broken(logits), gradient
         logits, pull_logits = backend.vjp(self.logits_fn, moved)
         float_logits = ops.cast(logits, "float32")
         loss, pull_loss = backend.vjp(

@@ -57,10 +57,11 @@ def margin(labels, logits):
 
 
 def difference_of_logits_ratio(labels, logits):
-    """The margin over the gap of the first and third logit; needs 3 classes.
+    """The margin over the gap of the first and third logit.
 
     Invariant to shift and scale of the logits. Reference: Croce & Hein, ICML
-    2020 (arXiv 2003.01690), equation 6.
+    2020 (arXiv 2003.01690), equation 6. Of two classes there is no third
+    logit, and it is the margin.
 
     Args:
         labels: Integer tensor of shape `(batch,)`.
@@ -68,17 +69,50 @@ def difference_of_logits_ratio(labels, logits):
 
     Returns:
         A float32 tensor of shape `(batch,)`.
-
-    Raises:
-        ValueError: If there are fewer than three classes.
     """
     if logits.shape[-1] < 3:
-        raise ValueError(
-            'the loss "dlr" needs at least 3 classes. Received: '
-            f'{logits.shape[-1]}. Use "ce" or "margin".'
-        )
+        return margin(labels, logits)
     top, _ = ops.top_k(logits, 3)
     return margin(labels, logits) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def targeted_margin(labels, targets, logits):
+    """Logit of a target class minus the true one.
+
+    Args:
+        labels: Integer tensor of shape `(batch,)`.
+        targets: Integer tensor of shape `(batch,)`.
+        logits: Float32 tensor of shape `(batch, num_classes)`.
+
+    Returns:
+        A float32 tensor of shape `(batch,)`.
+    """
+    count = logits.shape[-1]
+    difference = ops.one_hot(targets, count) - ops.one_hot(labels, count)
+    return ops.sum(
+        ops.where(difference == 0, 0.0, difference * logits), axis=-1
+    )
+
+
+def targeted_difference_of_logits_ratio(labels, targets, logits):
+    """The targeted margin over the gap of the first and later logits.
+
+    Equation 7 of Croce & Hein, ICML 2020 (arXiv 2003.01690), for four or more
+    classes. Of fewer there is no such gap, and it is the targeted margin.
+
+    Args:
+        labels: Integer tensor of shape `(batch,)`.
+        targets: Integer tensor of shape `(batch,)`.
+        logits: Float32 tensor of shape `(batch, num_classes)`.
+
+    Returns:
+        A float32 tensor of shape `(batch,)`.
+    """
+    gain = targeted_margin(labels, targets, logits)
+    if logits.shape[-1] < 4:
+        return gain
+    top, _ = ops.top_k(logits, 4)
+    return gain / (top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + 1e-12)
 
 
 _LOSSES = {

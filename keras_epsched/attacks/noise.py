@@ -79,3 +79,8 @@ def laplace(key, shape):
     """Draws from the standard Laplace distribution; as `uniform` otherwise."""
     centred = 2.0 * uniform(key, shape) - 1.0
     return -ops.sign(centred) * ops.log1p(-ops.abs(centred))
+
+
+def signs(key, shape):
+    """Draws -1 or 1, evenly; as `uniform` otherwise."""
+    return ops.sign(uniform(key, shape) - 0.5)

@@ -12,7 +12,10 @@ from keras import ops
 from keras_epsched.attacks import noise
 from keras_epsched.epsilons import check_norm
 
+# The order of each norm, for NumPy.
+ORDERS = {"linf": math.inf, "l2": 2, "l1": 1}
 _BISECTIONS = 30
+_NEWTON_STEPS = 10
 # Keeps float32 sums over many pixels on the inner side of the sphere.
 _INSIDE = 1.0 - 1e-6
 
@@ -62,6 +65,32 @@ def _bisect(too_low, low, high):
     return low, high
 
 
+def _descent(x, gradient, value, box):
+    """What it takes to bring `value + gradient * step` to 0.
+
+    Returns the direction of each pixel, its weight, its room in the box, and
+    the need, in units of the largest weight.
+    """
+    direction = -ops.sign(value) * ops.sign(gradient)
+    largest = _max(ops.abs(gradient))
+    weight = _divide(ops.abs(gradient), largest)
+    need = _divide(ops.abs(value), largest)
+    return direction, weight, _room(x, direction, box), need
+
+
+def _newton(gain, need):
+    """The multiplier at which a concave, piecewise linear gain meets `need`.
+
+    From below, Newton's method rises to the root and never passes it.
+    """
+    multiplier = ops.zeros_like(need)
+    for _ in range(_NEWTON_STEPS):
+        reached, slope = gain(multiplier)
+        missing = ops.maximum(need - reached, 0.0)
+        multiplier = multiplier + _divide(missing, slope)
+    return multiplier
+
+
 class Linf:
     """Every pixel within epsilon."""
 
@@ -79,6 +108,23 @@ class Linf:
     def step(self, gradient, x, length, box):
         """Step of norm `length` that increases a linear function most."""
         return length * ops.sign(gradient)
+
+    def dual_size(self, gradient):
+        """Dual norm of each image's gradient, shape `(batch,)`."""
+        return ops.sum(ops.abs(gradient), axis=_axes(gradient))
+
+    def to_hyperplane(self, x, gradient, value, box):
+        """Smallest step to where `value + gradient * step` is 0, in the box.
+
+        Where the box lies on one side of it, the step to the nearest corner.
+        """
+        direction, weight, room, need = _descent(x, gradient, value, box)
+
+        def gain(size):
+            free = ops.where(size < room, weight, 0.0)
+            return _sum(weight * ops.minimum(size, room)), _sum(free)
+
+        return direction * ops.minimum(_newton(gain, need), room)
 
     def start(self, x, radius, key, box, on_sphere=False):
         """Random point: uniform in the ball, or scaled to its surface."""
@@ -132,6 +178,21 @@ class L2:
         norm = ops.sqrt(_sum(ops.square(gradient)))
         return length * _divide(gradient, norm)
 
+    def dual_size(self, gradient):
+        """Dual norm of each image's gradient, shape `(batch,)`."""
+        return self.size(gradient)
+
+    def to_hyperplane(self, x, gradient, value, box):
+        """As `Linf.to_hyperplane`, for the Euclidean length of the step."""
+        direction, weight, room, need = _descent(x, gradient, value, box)
+
+        def gain(scale):
+            free = ops.where(scale * weight < room, ops.square(weight), 0.0)
+            moves = ops.minimum(scale * weight, room)
+            return _sum(weight * moves), _sum(free)
+
+        return direction * ops.minimum(_newton(gain, need) * weight, room)
+
     def start(self, x, radius, key, box, on_sphere=False):
         """Random point: a random direction, at a random or full radius."""
         shape = tuple(x.shape[1:])
@@ -184,20 +245,36 @@ class L1:
         room = _room(x, gradient, box)
         weight = ops.where(room > 0, ops.abs(gradient), 0.0)
         weight = _divide(weight, _max(weight))
+        return ops.sign(gradient) * self._fill(weight, room, 1.0, length)
+
+    def _fill(self, weight, room, price, total):
+        """Moves pixels as far as they can in the order of their weight.
+
+        Until the moves, each times its price, come to `total`.
+        """
 
         def used(threshold):
-            return _sum(ops.where(weight >= threshold, room, 0.0))
+            return _sum(ops.where(weight >= threshold, price * room, 0.0))
 
         low, high = _bisect(
-            lambda threshold: used(threshold) >= length,
-            ops.zeros_like(length),
-            2.0 * ops.ones_like(length),
+            lambda threshold: used(threshold) >= total,
+            ops.zeros_like(total),
+            2.0 * ops.ones_like(total),
         )
         full = ops.where(weight >= high, room, 0.0)
         edge = (weight >= low) & (weight < high) & (weight > 0)
         edge = ops.where(edge, room, 0.0)
-        share = _divide(length - _sum(full), _sum(edge))
-        return ops.sign(gradient) * (full + ops.clip(share, 0.0, 1.0) * edge)
+        share = _divide(total - _sum(price * full), _sum(price * edge))
+        return full + ops.clip(share, 0.0, 1.0) * edge
+
+    def dual_size(self, gradient):
+        """Dual norm of each image's gradient, shape `(batch,)`."""
+        return ops.max(ops.abs(gradient), axis=_axes(gradient))
+
+    def to_hyperplane(self, x, gradient, value, box):
+        """As `Linf.to_hyperplane`, for the sum of the changes."""
+        direction, weight, room, need = _descent(x, gradient, value, box)
+        return direction * self._fill(weight, room, weight, need)
 
     def sparse_step(self, gradient, x, length, box, share):
         """Equal moves, of total `length`, of a share of all the pixels.

@@ -98,6 +98,7 @@ class PGD(Attack):
         value_range=(0, 255),
         start=None,
         use_start=None,
+        variant=None,
     ):
         problem = Problem(self, logits_fn, images, labels, epsilon, value_range)
         tracker = Tracker(problem)

@@ -1,0 +1,131 @@
+"""Several attacks on each image: it stands only if it withstands all."""
+
+import keras
+
+from keras_epsched.attacks.apgd import APGD, TargetedAPGD
+from keras_epsched.attacks.base import Attack
+from keras_epsched.attacks.fab import FAB
+from keras_epsched.attacks.square import Square
+from keras_epsched.configurable import Configurable, register
+from keras_epsched.epsilons import check_norm
+
+_VERSIONS = ("standard", "plus", "rand")
+
+
+@register
+class AttackEnsemble(Configurable):
+    """The point-wise worst case of several attacks, for evaluation.
+
+    An image is attacked by one after the other until it is broken, so put
+    cheap attacks first. The order does not change which images stand.
+
+    Args:
+        members: List of `Attack`, all of one norm.
+
+    Example:
+    ```python
+    attack = keras_epsched.attacks.AttackEnsemble(
+        [
+            keras_epsched.attacks.APGD(steps=50),
+            keras_epsched.attacks.Square(queries=1000),
+        ]
+    )
+    report = keras_epsched.evaluate(classifier, data.test, grid, attack)
+    ```
+    """
+
+    def __init__(self, members):
+        members = tuple(
+            keras.saving.deserialize_keras_object(each)
+            if isinstance(each, dict)
+            else each
+            for each in members
+        )
+        if not members or not all(isinstance(each, Attack) for each in members):
+            raise ValueError(
+                "`members` must be a list of attacks of "
+                f"`keras_epsched.attacks`. Received: {members!r}"
+            )
+        norms = sorted({each.norm for each in members})
+        if len(norms) > 1:
+            raise ValueError(
+                "the members of an ensemble must share one norm, for they "
+                f"share epsilon. Received: {norms}"
+            )
+        self.members = members
+        self.norm = norms[0]
+
+    def __repr__(self):
+        return f"{type(self).__name__}({list(self.members)!r})"
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {"members": [serialize(each) for each in self.members]}
+
+
+@register
+class AutoAttack(AttackEnsemble):
+    """The ensemble that robustness is reported with.
+
+    - `"standard"`: APGD on cross-entropy, APGD towards 9 classes, FAB towards
+      9 classes, Square.
+    - `"plus"`: APGD on cross-entropy and on the difference of logits ratio,
+      and untargeted FAB, with five restarts each; Square; the targeted two.
+    - `"rand"`, for randomised networks: APGD on both losses, averaged over 20
+      draws.
+
+    With the budgets of the reference: 100 steps, 5000 queries. Where there are
+    too few classes for a difference of logits ratio, the margin stands in.
+
+    Reference: Croce & Hein, ICML 2020 (arXiv 2003.01690).
+
+    Args:
+        version: String. `"standard"`, `"plus"` or `"rand"`.
+        norm: String. `"linf"`, `"l2"` or `"l1"`.
+
+    Example:
+    ```python
+    attack = keras_epsched.attacks.AutoAttack("standard")
+    report = keras_epsched.evaluate(classifier, data.test, grid, attack)
+    ```
+    """
+
+    def __init__(self, version="standard", norm="linf"):
+        if version not in _VERSIONS:
+            raise ValueError(
+                f"`version` must be one of {_VERSIONS}. Received: "
+                f"version={version!r}"
+            )
+        check_norm(norm)
+        targeted = (TargetedAPGD(100, norm), FAB(100, norm, targets=9))
+        if version == "standard":
+            # The reference gives l1 more restarts and fewer targets.
+            restarts = 5 if norm == "l1" else 1
+            targets = 5 if norm == "l1" else 9
+            members = (
+                APGD(100, norm, restarts=restarts),
+                TargetedAPGD(100, norm, targets=targets),
+                FAB(100, norm, targets=9),
+                Square(5000, norm),
+            )
+        elif version == "plus":
+            members = (
+                APGD(100, norm, restarts=5),
+                APGD(100, norm, "dlr", restarts=5),
+                FAB(100, norm, restarts=5),
+                Square(5000, norm),
+                *targeted,
+            )
+        else:
+            members = (
+                APGD(100, norm, eot=20),
+                APGD(100, norm, "dlr", eot=20),
+            )
+        super().__init__(members)
+        self.version = version
+
+    def __repr__(self):
+        return f"AutoAttack({self.version!r}, norm={self.norm!r})"
+
+    def get_config(self):
+        return {"version": self.version, "norm": self.norm}

@@ -1,0 +1,253 @@
+"""Square Attack: random search, without any gradient."""
+
+import numpy as np
+from keras import ops
+
+from keras_epsched.attacks import noise
+from keras_epsched.attacks.base import Attack, Tracker, begin_at
+from keras_epsched.configurable import register
+
+# Queries, of ten thousand, after which the share of changed pixels halves.
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+def window_sides(queries, height, width, share):
+    """Side of the window of each query.
+
+    Args:
+        queries: Int. Number of queries.
+        height: Int. Height of the images.
+        width: Int. Their width.
+        share: Float. Share of the pixels that the first window covers.
+
+    Returns:
+        An int array of shape `(queries,)`.
+    """
+    halved = np.searchsorted(_HALVINGS, np.arange(queries), side="left")
+    sides = np.sqrt(share / 2.0**halved * height * width)
+    return np.clip(np.round(sides), 1, min(height, width)).astype("int32")
+
+
+def pyramid(height, width):
+    """Bump of a window: rings that fall off with the distance squared."""
+    longest = max(height, width) // 2
+    rows = np.abs(np.arange(height) - height // 2)[:, None]
+    columns = np.abs(np.arange(width) - width // 2)[None]
+    depth = longest - np.maximum(rows, columns)
+    rings = np.cumsum(1.0 / (longest + 1.0 - np.arange(longest + 1)) ** 2)
+    return np.where(depth >= 0, rings[np.clip(depth, 0, longest)], 0.0)
+
+
+def two_bumps(side):
+    """Two pyramids of opposite sign that fill a square."""
+    upper = side // 2
+    bumps = np.zeros((side, side))
+    bumps[:upper] = pyramid(upper, side)
+    bumps[upper:] = -pyramid(side - upper, side)
+    return bumps
+
+
+@register
+class Square(Attack):
+    """Square Attack: random search by small windows, without gradients.
+
+    It asks the network for nothing but its logits. Where it breaks images that
+    gradient attacks do not, the gradients of the network mislead.
+
+    Each query changes one square window, at a random place of each image, and
+    is kept where the margin shrinks. The windows get smaller as the search
+    goes on. Images must have the shape `(height, width, channels)`.
+
+    Reference: Andriushchenko et al., ECCV 2020 (arXiv 1912.00049); for `"l1"`
+    Croce & Hein, ICML 2021 (arXiv 2103.01208).
+
+    Args:
+        queries: Int. Number of queries after the first.
+        norm: String. `"linf"`, `"l2"` or `"l1"`.
+        share: Float in (0, 1]. Share of the image that the first window
+            covers.
+
+    Example:
+    ```python
+    attack = keras_epsched.attacks.Square(queries=5000)
+    ```
+    """
+
+    def __init__(self, queries=5000, norm="linf", share=0.8):
+        super().__init__(queries, norm, "margin")
+        if not 0 < share <= 1:
+            raise ValueError(
+                f"`share` must lie in (0, 1]. Received: share={share}"
+            )
+        self.share = float(share)
+
+    def get_config(self):
+        return {"queries": self.steps, "norm": self.norm, "share": self.share}
+
+    def passes(self, num_classes):
+        return self.steps + 1, 0
+
+    def search(
+        self,
+        logits_fn,
+        images,
+        labels,
+        epsilon,
+        key,
+        value_range=(0, 255),
+        start=None,
+        use_start=None,
+        variant=None,
+    ):
+        problem = self._problem(logits_fn, images, labels, epsilon, value_range)
+        if len(problem.images.shape) != 4:
+            raise ValueError(
+                "`Square` needs images of shape (batch, height, width, "
+                f"channels). Received: shape {problem.images.shape}"
+            )
+        tracker = Tracker(problem)
+        proposals = (Windows if self.norm == "linf" else Bumps)(self, problem)
+        moved = begin_at(problem, proposals.first(key), start, use_start)
+        state = tracker.update(tracker.begin(), moved, *problem.judge(moved))
+
+        def unfinished(query, state):
+            return (query < self.steps) & ~ops.all(state["broken"])
+
+        def body(query, state):
+            draw = noise.make_key(key, query + 1)
+            moved = proposals.next(query, state["best"], draw)
+            loss, broken = problem.judge(moved)
+            return query + 1, tracker.update(state, moved, loss, broken)
+
+        _, state = ops.while_loop(unfinished, body, (0, state))
+        return tracker.result(state, ops.zeros_like(state["broken"]))
+
+
+def _offsets(key, size, side):
+    """Places of all rows (or columns) from the start of a random window."""
+    places = ops.cast(size - side + 1, "float32")
+    first = ops.floor(noise.uniform(key, (1,)) * places)
+    return ops.arange(size)[None] - ops.cast(first, "int32")
+
+
+def _window(key, height, width, side):
+    """A random window of each image: where it is, and places within it."""
+    rows = _offsets(noise.make_key(key, 1), height, side)[:, :, None, None]
+    columns = _offsets(noise.make_key(key, 2), width, side)[:, None, :, None]
+    inside = (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
+    return inside, rows, columns
+
+
+class Windows:
+    """Proposals for l-infinity: a window, moved to corners of the ball."""
+
+    def __init__(self, attack, problem):
+        self.problem = problem
+        _, self.height, self.width, self.channels = problem.images.shape
+        self.sides = window_sides(
+            attack.steps, self.height, self.width, attack.share
+        )
+
+    def first(self, key):
+        """Vertical stripes."""
+        signs = noise.signs(key, (1, self.width, self.channels))
+        problem = self.problem
+        return problem.project(problem.images + problem.radius * signs)
+
+    def next(self, query, best, key):
+        """One window of a random sign for each channel."""
+        problem = self.problem
+        side = ops.take(ops.convert_to_tensor(self.sides), query)
+        inside, _, _ = _window(key, self.height, self.width, side)
+        signs = noise.signs(key, (1, 1, self.channels))
+        moved = ops.where(inside, problem.images + problem.radius * signs, best)
+        return problem.project(moved)
+
+
+class Bumps:
+    """Proposals for l2 and l1: one window gives its share to another.
+
+    Pairs of pyramids of opposite sign change a smooth network more than flat
+    squares do.
+    """
+
+    def __init__(self, attack, problem):
+        self.problem = problem
+        self.power = {"l2": 2.0, "l1": 1.0}[attack.norm]
+        _, self.height, self.width, self.channels = problem.images.shape
+        shortest = min(self.height, self.width)
+        sides = window_sides(
+            attack.steps, self.height, self.width, attack.share
+        )
+        # Odd, for a pyramid has one summit.
+        sides = np.maximum(sides, 3) // 2 * 2 + 1
+        self.sides = np.minimum(sides, (shortest - 1) // 2 * 2 + 1)
+        levels = sorted(set(self.sides.tolist()))
+        self.level = np.searchsorted(levels, self.sides).astype("int32")
+        self.largest = levels[-1]
+        shape = (len(levels), self.largest, self.largest)
+        self.patterns = np.zeros(shape, "float32")
+        for pattern, side in zip(self.patterns, levels, strict=True):
+            pattern[:side, :side] = two_bumps(side)
+
+    def _mass(self, delta):
+        """Power of the norm of each channel of each image."""
+        return ops.sum(ops.abs(delta) ** self.power, (1, 2), keepdims=True)
+
+    def _norm(self, delta):
+        return self._mass(delta) ** (1.0 / self.power)
+
+    def first(self, key):
+        """Pairs of bumps of random signs all over the image."""
+        side = max(min(self.height, self.width) // 5, 1)
+        rows, columns = np.arange(self.height), np.arange(self.width)
+        tile = two_bumps(side) if side > 1 else np.ones((1, 1))
+        bumps = tile[np.ix_(rows % side, columns % side)].astype("float32")
+        cells = (self.height - 1) // side + 1, (self.width - 1) // side + 1
+        signs = noise.signs(key, (*cells, self.channels))
+        signs = ops.take(signs, rows // side, axis=1)
+        signs = ops.take(signs, columns // side, axis=2)
+        return self._spread(signs * bumps[:, :, None])
+
+    def _spread(self, delta):
+        """The point on the sphere in a direction."""
+        problem = self.problem
+        size = ops.sum(self._mass(delta), -1, keepdims=True)
+        size = size ** (1.0 / self.power) + 1e-12
+        return problem.project(problem.images + delta / size * problem.radius)
+
+    def next(self, query, best, key):
+        """A window takes what another one, and the ball, leave over."""
+        problem = self.problem
+        side = ops.take(ops.convert_to_tensor(self.sides), query)
+        size = (self.height, self.width, side)
+        taker, rows, columns = _window(noise.make_key(key, 3), *size)
+        giver, _, _ = _window(noise.make_key(key, 4), *size)
+        delta = best - problem.images
+
+        used = ops.sum(self._mass(delta), -1, keepdims=True)
+        unused = ops.maximum(problem.radius**self.power - used, 0.0)
+        both = self._mass(ops.where(taker | giver, delta, 0.0))
+        available = both + unused / self.channels
+
+        signs = noise.signs(key, (1, 1, self.channels))
+        old = ops.where(taker, delta, 0.0)
+        old = old / (self._norm(old) + 1e-12)
+        new = old + signs * self._bumps(query, taker, rows, columns, key)
+        new = new / (self._norm(new) + 1e-12)
+        new = new * available ** (1.0 / self.power)
+        rest = ops.where(taker | giver, 0.0, delta)
+        return self._spread(rest + new)
+
+    def _bumps(self, query, inside, rows, columns, key):
+        """The pattern in its window, upright or on its side."""
+        level = ops.take(ops.convert_to_tensor(self.level), query)
+        pattern = ops.take(ops.convert_to_tensor(self.patterns), level, axis=0)
+        pattern = ops.reshape(pattern, (-1,))
+        rows = ops.clip(rows, 0, self.largest - 1)
+        columns = ops.clip(columns, 0, self.largest - 1)
+        upright = ops.take(pattern, rows * self.largest + columns)
+        lying = ops.take(pattern, columns * self.largest + rows)
+        turned = noise.signs(noise.make_key(key, 5), (1, 1, 1)) > 0
+        bumps = ops.where(inside, ops.where(turned, lying, upright), 0.0)
+        return bumps / (self._norm(bumps) + 1e-12)
