@@ -135,6 +135,22 @@ def check_labels(labels, num_classes: int) -> None:
         )
 
 
+def single_output(outputs):
+    """Returns the output of a classifier in float32.
+
+    Raises:
+        ValueError: If there are several outputs.
+    """
+    if isinstance(outputs, (dict, list, tuple)):
+        names = list(outputs) if isinstance(outputs, dict) else len(outputs)
+        raise ValueError(
+            "the classifier must have one output, the logits. Received: "
+            f"several ({names}). Wrap the one to attack: "
+            "`keras.Model(model.inputs, logits)`"
+        )
+    return ops.cast(outputs, "float32")
+
+
 def check_logits(logits) -> None:
     """Raises a `ValueError` unless the outputs look like logits."""
     logits = np.asarray(logits, "float64")

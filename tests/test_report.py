@@ -12,6 +12,7 @@ from scipy import stats
 import keras_epsched
 from keras_epsched.epsilons import check_epsilon, format_epsilon
 from keras_epsched.evaluation import plots
+from keras_epsched.evaluation.examples import Examples
 from keras_epsched.evaluation.grid import epsilon_grid
 from keras_epsched.evaluation.report import Report
 from keras_epsched.evaluation.statistics import (
@@ -356,7 +357,12 @@ def test_report_rejects(overrides, message):
 
 
 def test_table():
-    text = str(make_report(zero_gradient_images=3, notes=["odd batch"]))
+    checks = [
+        {"name": "zero gradients", "status": "fired", "message": "on 3 of 4"},
+        {"name": "unbounded attack", "status": "passed", "message": "0 %"},
+        {"name": "random outputs", "status": "not run", "message": "too dear"},
+    ]
+    text = str(make_report(checks=checks, notes=["odd batch"]))
     rows = [line.split() for line in text.splitlines()]
     low, high = (f"{100 * end:.2f}" for end in wilson_interval(3, 5))
     assert ["1/255", "60.00", low, "to", high] in rows
@@ -372,13 +378,49 @@ def test_table():
         "260 forward and 240 backward",
         "factor of 2.5",
         "1.2 s",
-        "WARNING: the gradient vanished on 3 images",
+        "WARNING: zero gradients: on 3 of 4",
+        "self-checks passed: unbounded attack",
+        "self-check not run: random outputs (too dear)",
         "NOTE: odd batch",
     ):
         assert part in text
     independent = str(make_report(protocol="independent", dataset=None))
     assert "each epsilon attacked afresh" in independent
     assert "WARNING" not in independent
+
+
+def test_who_broke_what():
+    broken_by = np.where(CORRECT, -1, 1)
+    broken_by[2] = [-1, -1, 0, 0, 1]
+    broken_by[4] = -1
+    arguments = {"broken_by": broken_by, "attack_members": ["FGSM", "APGD"]}
+    report = make_report(**arguments)
+    np.testing.assert_array_equal(
+        report.broken_counts, [[0, 0, 1, 1, 0], [0, 1, 1, 1, 3]]
+    )
+    rows = [line.split() for line in str(report).splitlines()]
+    assert ["FGSM", "0", "1", "1", "0"] in rows
+    assert ["APGD", "1", "1", "1", "3"] in rows
+    assert report != make_report(attack_members=["FGSM", "APGD"])
+    broken_by[4, 0] = 0
+    with pytest.raises(ValueError, match="broken_by"):
+        make_report(**arguments)
+    with pytest.raises(ValueError, match="broken_by"):
+        make_report(**{**arguments, "attack_members": ["APGD"]})
+
+
+def test_examples_travel_with_the_report(tmp_path):
+    images = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 1))
+    examples = Examples(
+        clean=images.astype("float32"),
+        adversarial=images.astype("float32") + 1,
+        epsilon=GRID[1:3],
+        label=np.array([1, 2]),
+        prediction=np.array([0, 0]),
+    )
+    report = make_report(examples=examples)
+    report.save(tmp_path)
+    assert Report.load(tmp_path) == report != make_report()
 
 
 def test_save_and_load_give_an_equal_report(tmp_path):
@@ -405,7 +447,9 @@ def test_saved_files_can_be_read_without_the_library(tmp_path):
         "prediction",
         "critical_epsilon",
         "correct",
+        "broken_by",
     ]
+    assert table["broken_by"][1].tolist() == [-1, -1, -1, -1, 0]
     assert table["image"].tolist() == [7, 5, 11, 2, 3]
     assert table["critical_epsilon"][0] == np.inf
     assert table["correct"][2].tolist() == [True, True, False, False, False]

@@ -1,9 +1,10 @@
 """Measuring robustness: the sweep over epsilons, its report and pictures."""
 
+from keras_epsched.evaluation.evaluator import evaluate as evaluate
 from keras_epsched.evaluation.grid import epsilon_grid as epsilon_grid
 from keras_epsched.evaluation.plots import plot_curves as plot_curves
 from keras_epsched.evaluation.plots import (
     plot_training_story as plot_training_story,
 )
 from keras_epsched.evaluation.report import Report as Report
-from keras_epsched.evaluation.sweep import evaluate as evaluate
+from keras_epsched.evaluation.shards import merge as merge

@@ -1,5 +1,7 @@
 """What an evaluation is given: the grid, the batches, the split."""
 
+import hashlib
+
 import numpy as np
 
 from keras_epsched.epsilons import check_epsilon
@@ -41,6 +43,64 @@ def batches(dataset, batch_size):
                 f"of type {type(batch).__name__}"
             )
         yield np.asarray(batch[0]), np.asarray(batch[1])
+
+
+def windows(stream, size, shard, image_ids):
+    """Yields windows of `size` images: pixels, labels and numbers.
+
+    Args:
+        stream: Iterable of batches of images and labels.
+        size: Int. Images in a window.
+        shard: Pair `(index, count)` or `None`.
+        image_ids: Integers or `None`: what identifies each image.
+    """
+    rest, position, shape = [], 0, None
+    for pixels, labels in stream:
+        shape = shape or pixels.shape[1:]
+        if pixels.shape[1:] != shape:
+            raise ValueError(
+                "all images must have one size. Received: images of shape "
+                f"{shape} and of shape {pixels.shape[1:]}. Resize them."
+            )
+        numbers = np.arange(position, position + len(pixels))
+        position += len(pixels)
+        mine = slice(None) if shard is None else numbers % shard[1] == shard[0]
+        if image_ids is not None:
+            numbers = image_ids[position - len(pixels) : position]
+            if len(numbers) < len(pixels):
+                raise ValueError(
+                    "`image_ids` must hold a number for each image. Received: "
+                    f"{len(image_ids)} for at least {position} images"
+                )
+        rest.append((pixels[mine], labels[mine], numbers[mine]))
+        while sum(len(each[0]) for each in rest) >= size:
+            joined = [np.concatenate(each) for each in zip(*rest, strict=True)]
+            yield tuple(each[:size] for each in joined)
+            rest = [tuple(each[size:] for each in joined)]
+    joined = [np.concatenate(each) for each in zip(*rest, strict=True)]
+    if joined and len(joined[0]):
+        yield tuple(joined)
+
+
+def check_shard(shard):
+    """Returns a pair `(index, count)` or `None`."""
+    if shard is None:
+        return None
+    index, count = (int(each) for each in shard)
+    if not 0 <= index < count:
+        raise ValueError(
+            "`shard` must be a pair (index, count) with 0 <= index < count. "
+            f"Received: shard={shard}"
+        )
+    return index, count
+
+
+def fingerprint(classifier) -> str:
+    """A checksum of the weights, by which a model is recognised."""
+    digest = hashlib.sha256()
+    for weight in classifier.weights:
+        digest.update(np.ascontiguousarray(weight))
+    return digest.hexdigest()
 
 
 def _is_pair_of_arrays(dataset):

@@ -14,6 +14,7 @@ from keras_epsched.epsilons import (
     format_epsilon,
 )
 from keras_epsched.evaluation import report_files, report_text
+from keras_epsched.evaluation.examples import Examples
 from keras_epsched.evaluation.statistics import (
     bootstrap_interval,
     density_weights,
@@ -42,12 +43,17 @@ class Report:
         predictions: Ints of shape `(num_images,)`, predictions on clean
             images.
         image_ids: Ints of shape `(num_images,)`, all different.
+        broken_by: Optional ints of shape `(num_images, num_epsilons)`: the
+            number of the attack of `attack_members` that broke the image, or
+            -1 if none did, because it stands or was misclassified anyway.
         norm: String. `"linf"`, `"l2"` or `"l1"`.
         protocol: String. `"nested"`, where an image broken at one epsilon
             counts as broken at every larger one, or `"independent"`, where
             each epsilon is attacked afresh.
         attack: Dict, the serialised attack: `"class_name"` and `"config"`.
         attack_name: String by which tables name the attack.
+        attack_members: Strings, the names of the attacks of an ensemble.
+            Defaults to `attack_name` alone.
         dataset: Optional dict that says which images these are: `"dataset"`
             (name and version), `"split"`, `"base"`, `"start"`, `"stop"` and
             `"num_examples"`.
@@ -57,11 +63,18 @@ class Report:
         forward_passes: Int. Forward passes, counted image by image.
         backward_passes: Int. Backward passes, counted image by image.
         naive_forward_passes: Int. Forward passes that attacking every image
-            at every epsilon independently would have taken.
+            that is correct without attack at every epsilon above 0 afresh
+            would have taken; by one attack after the other until it is broken.
         naive_backward_passes: Int. The same for backward passes.
+        check_forward_passes: Int. Forward passes of the self-checks, which
+            `forward_passes` does not contain.
+        check_backward_passes: Int. The same for backward passes.
         seconds: Float. Wall time of the evaluation.
         zero_gradient_images: Int. Images whose gradient vanished, on which
             a gradient attack is blind. Defaults to `0`.
+        checks: Dicts, the outcomes of the self-checks, each with `"name"`,
+            `"status"` (`"passed"`, `"fired"` or `"not run"`) and `"message"`.
+        examples: Optional `Examples`, a few adversarial images.
         model_name: Optional string, the name of the classifier.
         notes: Strings, the warnings raised while evaluating.
         created: Optional string, the time of the evaluation in ISO format.
@@ -94,10 +107,12 @@ class Report:
         labels: np.ndarray,
         predictions: np.ndarray,
         image_ids: np.ndarray,
+        broken_by: np.ndarray | None = None,
         norm: str,
         protocol: str,
         attack: dict,
         attack_name: str,
+        attack_members: Sequence[str] | None = None,
         dataset: dict | None = None,
         value_range: tuple[float, float] = (0, 255),
         seed: int = 0,
@@ -105,8 +120,12 @@ class Report:
         backward_passes: int = 0,
         naive_forward_passes: int = 0,
         naive_backward_passes: int = 0,
+        check_forward_passes: int = 0,
+        check_backward_passes: int = 0,
         seconds: float = 0.0,
         zero_gradient_images: int = 0,
+        checks: Sequence[dict] = (),
+        examples: Examples | None = None,
         model_name: str | None = None,
         notes: Sequence[str] = (),
         created: str | None = None,
@@ -117,10 +136,15 @@ class Report:
         self.labels = np.asarray(labels, "int64")
         self.predictions = np.asarray(predictions, "int64")
         self.image_ids = np.asarray(image_ids, "int64")
+        if broken_by is None:
+            attacked = self.correct[:, :1] & ~self.correct
+            broken_by = np.where(attacked, 0, -1)
+        self.broken_by = np.asarray(broken_by, "int8")
         self.norm = check_norm(norm)
         self.protocol = protocol
         self.attack = report_files.plain(attack, "attack")
         self.attack_name = str(attack_name)
+        self.attack_members = list(attack_members or [self.attack_name])
         self.dataset = report_files.plain(dataset, "dataset")
         self.value_range = tuple(float(edge) for edge in value_range)
         self.seed = int(seed)
@@ -128,8 +152,12 @@ class Report:
         self.backward_passes = int(backward_passes)
         self.naive_forward_passes = int(naive_forward_passes)
         self.naive_backward_passes = int(naive_backward_passes)
+        self.check_forward_passes = int(check_forward_passes)
+        self.check_backward_passes = int(check_backward_passes)
         self.seconds = float(seconds)
         self.zero_gradient_images = int(zero_gradient_images)
+        self.checks = report_files.plain(list(checks), "checks")
+        self.examples = examples
         self.model_name = None if model_name is None else str(model_name)
         self.notes = [str(note) for note in notes]
         now = datetime.datetime.now(datetime.UTC)
@@ -163,6 +191,13 @@ class Report:
                     f"`{name}` must have shape {shape[:1]}. Received shape "
                     f"{getattr(self, name).shape}."
                 )
+        if not np.array_equal(
+            self.broken_by >= 0, self.correct[:, :1] & ~self.correct
+        ) or self.broken_by.max() >= len(self.attack_members):
+            raise ValueError(
+                "`broken_by` must name an attack of `attack_members` exactly "
+                "where an image that is correct without attack is not any more"
+            )
         if np.unique(self.image_ids).size != self.num_images:
             raise ValueError("`image_ids` must all be different.")
         if (self.correct[:, 0] & (self.labels != self.predictions)).any():
@@ -214,6 +249,21 @@ class Report:
         """
         broken_so_far = np.logical_or.accumulate(~self.correct, axis=1)
         return int((self.correct & broken_so_far).sum())
+
+    @property
+    def broken_counts(self) -> np.ndarray:
+        """Images that each attack broke at each epsilon.
+
+        Shape `(num_attacks, num_epsilons)`. An attack sees only what those
+        before it have left standing; when nested, an image that is broken at
+        a smaller epsilon counts for the attack that did it there.
+        """
+        return np.stack(
+            [
+                (self.broken_by == number).sum(axis=0)
+                for number in range(len(self.attack_members))
+            ]
+        )
 
     @property
     def saving_factor(self) -> float:
@@ -312,10 +362,16 @@ class Report:
     def save(self, folder: str | os.PathLike) -> None:
         """Writes `report.json` and `per_image.parquet`, each by a rename.
 
+        And `examples.npz`, if there are examples.
+
         Args:
             folder: Path of a folder, created if need be.
         """
-        report_files.save(self, pathlib.Path(folder))
+        folder = pathlib.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.examples is not None:
+            self.examples.save(folder)
+        report_files.save(self, folder)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "Report":
@@ -331,7 +387,8 @@ class Report:
             FileNotFoundError: If one of the two files is missing.
             ValueError: If they were not written by `save`, or not together.
         """
-        return cls(**report_files.load(pathlib.Path(folder)))
+        folder = pathlib.Path(folder)
+        return cls(**report_files.load(folder), examples=Examples.load(folder))
 
     def plot(self, path=None, ax=None, label: str | None = None, **kwargs):
         """Draws accuracy against epsilon with the 95 % Wilson band.
@@ -361,9 +418,10 @@ class Report:
     def __eq__(self, other):
         if type(self) is not type(other):
             return NotImplemented
-        return all(
+        return self.examples == other.examples and all(
             np.array_equal(value, vars(other)[name])
             for name, value in vars(self).items()
+            if name != "examples"
         )
 
     __hash__ = None

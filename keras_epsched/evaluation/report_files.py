@@ -14,7 +14,7 @@ from keras_epsched.epsilons import format_epsilon
 
 REPORT = "report.json"
 PER_IMAGE = "per_image.parquet"
-_FORMAT = "keras_epsched.report/1"
+_FORMAT = "keras_epsched.report/2"
 
 # The constructor's arguments that are stored as they are.
 _METADATA = (
@@ -26,13 +26,17 @@ _METADATA = (
     "protocol",
     "attack",
     "attack_name",
+    "attack_members",
     "seed",
     "forward_passes",
     "backward_passes",
     "naive_forward_passes",
     "naive_backward_passes",
+    "check_forward_passes",
+    "check_backward_passes",
     "seconds",
     "zero_gradient_images",
+    "checks",
     "notes",
     "versions",
 )
@@ -98,25 +102,27 @@ def save(report, folder: pathlib.Path) -> None:
     import pyarrow.parquet as parquet
 
     folder.mkdir(parents=True, exist_ok=True)
-    num_images, num_epsilons = report.correct.shape
+
+    def lists(matrix):
+        offsets = np.arange(len(matrix) + 1, dtype="int32") * matrix.shape[1]
+        return pa.ListArray.from_arrays(offsets, pa.array(matrix.ravel()))
+
     table = pa.table(
         {
             "image": report.image_ids,
             "label": report.labels,
             "prediction": report.predictions,
             "critical_epsilon": report.critical_epsilon,
-            "correct": pa.ListArray.from_arrays(
-                np.arange(num_images + 1, dtype="int32") * num_epsilons,
-                pa.array(report.correct.ravel()),
-            ),
+            "correct": lists(report.correct),
+            "broken_by": lists(report.broken_by),
         }
     )
     buffer = pa.BufferOutputStream()
     parquet.write_table(table, buffer)
     per_image = buffer.getvalue().to_pybytes()
-    _replace(folder / PER_IMAGE, per_image)
+    replace(folder / PER_IMAGE, per_image)
     text = json.dumps(_summary(report, per_image), indent=2, allow_nan=False)
-    _replace(folder / REPORT, (text + "\n").encode())
+    replace(folder / REPORT, (text + "\n").encode())
 
 
 def load(folder: pathlib.Path) -> dict:
@@ -157,16 +163,20 @@ def load(folder: pathlib.Path) -> dict:
             "it: its checksum differs. Restore the file, or evaluate again."
         )
     table = parquet.read_table(pa.BufferReader(per_image))
-    flat = table["correct"].combine_chunks().flatten()
+
+    def matrix(name):
+        flat = table[name].combine_chunks().flatten()
+        flat = flat.to_numpy(zero_copy_only=False)
+        return flat.reshape(table.num_rows, -1)
+
     return {
         **{name: summary[name] for name in _METADATA},
         "epsilons": summary["epsilons"],
         "image_ids": table["image"].to_numpy(),
         "labels": table["label"].to_numpy(),
         "predictions": table["prediction"].to_numpy(),
-        "correct": flat.to_numpy(zero_copy_only=False).reshape(
-            table.num_rows, -1
-        ),
+        "correct": matrix("correct"),
+        "broken_by": matrix("broken_by"),
     }
 
 
@@ -199,11 +209,13 @@ def _summary(report, per_image: bytes) -> dict:
         "confidence": 0.95,
         "curve": curve,
         "violations": report.violations,
+        "broken_counts": report.broken_counts.tolist(),
         "per_image_sha256": hashlib.sha256(per_image).hexdigest(),
     }
 
 
-def _replace(path: pathlib.Path, content: bytes) -> None:
+def replace(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file such that a reader never sees half of it."""
     # The rename is atomic only within one file system, hence the same folder.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -42,10 +42,47 @@ def table(report) -> str:
         disable_numparse=True,
     )
     summary = {**_results(report), **_cost(report)}
-    return "\n".join(
-        (*_align(_subject(report)), "", curve, "", *_align(summary))
-        + tuple(_warnings(report))
-    )
+    blocks = [_align(_subject(report)), [curve]]
+    if len(report.attack_members) > 1:
+        blocks.append([_breakers(report)])
+    blocks.append(_align(summary))
+    blocks.append(_checks(report) + _warnings(report))
+    return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _breakers(report) -> str:
+    """How many images each attack of an ensemble was first to break."""
+    from tabulate import tabulate
+
+    header = [
+        format_epsilon(epsilon, report.norm) for epsilon in report.epsilons[1:]
+    ]
+    rows = [
+        (name, *counts[1:])
+        for name, counts in zip(
+            report.attack_members, report.broken_counts, strict=True
+        )
+    ]
+    return tabulate(rows, headers=("images broken by", *header))
+
+
+def _checks(report) -> list[str]:
+    """Failed checks in words, and the others by name."""
+    by_status = {"passed": [], "fired": [], "not run": []}
+    for check in report.checks:
+        by_status[check["status"]].append(check)
+    lines = [
+        f"WARNING: {check['name']}: {check['message']}"
+        for check in by_status["fired"]
+    ]
+    if by_status["passed"]:
+        names = ", ".join(check["name"] for check in by_status["passed"])
+        lines.append(f"self-checks passed: {names}")
+    lines += [
+        f"self-check not run: {check['name']} ({check['message']})"
+        for check in by_status["not run"]
+    ]
+    return lines
 
 
 def _align(lines: dict) -> list[str]:
@@ -104,16 +141,13 @@ def _cost(report) -> dict:
             f"{report.naive_backward_passes:,} backward passes: saved by a "
             f"factor of {report.saving_factor:.1f}"
         )
+    if report.check_forward_passes:
+        cost["self-checks"] = (
+            f"{report.check_forward_passes:,} forward and "
+            f"{report.check_backward_passes:,} backward passes more"
+        )
     return cost
 
 
 def _warnings(report) -> list[str]:
-    lines = [f"NOTE: {note}" for note in report.notes]
-    if report.zero_gradient_images:
-        lines.insert(
-            0,
-            f"WARNING: the gradient vanished on {report.zero_gradient_images:,}"
-            " images. A gradient attack is blind there, so their robustness "
-            "may be overestimated.",
-        )
-    return lines
+    return [f"NOTE: {note}" for note in report.notes]

@@ -1,318 +1,432 @@
-"""The sweep over epsilons: every image of a dataset, at every strength.
+"""The engine of a sweep: which image is attacked next, where, and by what.
 
-Images wait in a queue for the epsilons at which they have to be attacked, and
-batches of a fixed size are filled from its front, whatever the radii: epsilon
-is a number per image. So no slot is wasted on broken images, one compiled
-function serves all, and memory is proportional to the batch.
+Images wait for the epsilons at which they have to be attacked, and batches of
+a fixed size are filled from the front of the queue, whatever the radii:
+epsilon is a number per image. So no slot is wasted on broken images, one
+compiled function serves all of them, and memory is proportional to the batch.
 """
 
-import time
-import warnings
 from collections import deque
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
-from keras import ops
-from tqdm import tqdm
 
 from keras_epsched import backend, checks
 from keras_epsched.attacks import noise
-from keras_epsched.attacks.apgd import APGD
 from keras_epsched.attacks.base import Attack
-from keras_epsched.evaluation import inputs
-from keras_epsched.evaluation.report import Report
 
-_PROTOCOLS = ("nested", "independent")
-# From this share on, images without any gradient are reported.
-_ZERO_GRADIENT_SHARE = 0.01
-
-
-def evaluate(
-    classifier: keras.Model,
-    dataset,
-    epsilons,
-    attack: Attack | None = None,
-    *,
-    protocol: str = "nested",
-    value_range: tuple[float, float] = (0, 255),
-    batch_size: int | None = None,
-    seed: int = 0,
-    jit_compile: bool | str = "auto",
-    trained_on=(),
-    verbose: int = 1,
-) -> Report:
-    """Measures the accuracy of a classifier at every epsilon of a grid.
-
-    The mean over the grid is *expected robustness* (arXiv 2509.23325). Two
-    protocols, which the report names:
-
-    - `"nested"` attacks an image at one epsilon after the other, each time
-      from the best point of the one before, and stops when it is broken: a
-      point that breaks it lies in every larger ball too. Cheaper, at least as
-      strong on the whole, and never rising with epsilon.
-    - `"independent"` attacks each epsilon afresh, as in the paper.
-
-    An image that is misclassified without any attack counts as wrong at every
-    epsilon and is not attacked. Random starts depend on the seed, the place of
-    the image in the dataset and epsilon's place in the grid, not on batches.
-
-    Args:
-        classifier: `keras.Model` from pixels to logits. A trainer is refused:
-            pass `trainer.model`.
-        dataset: Batches of `(images, labels)`, as `data.test` of
-            `keras_epsched.datasets.load`, in a fixed order; or a pair of
-            arrays.
-        epsilons: Ascending floats on the [0, 1] scale, see `epsilon_grid`. 0
-            is added if it is missing. Read in the norm of `attack`.
-        attack: `Attack`. Defaults to the paper's, `APGD(steps=10)` for
-            l-infinity.
-        protocol: `"nested"` or `"independent"`.
-        value_range: Pair. Lowest and highest pixel value.
-        batch_size: Int. Images attacked together. Defaults to the size of the
-            dataset's first batch.
-        seed: Int. Seed of the random starts.
-        jit_compile: Boolean or `"auto"`: compile the attack with XLA;
-            `"auto"` where there is a GPU.
-        trained_on: Splits (`SplitInfo`) that the classifier has seen, to warn
-            of an overlap. Those of a trainer's `fit` in this process are
-            known by themselves.
-        verbose: Int. 0 hides the progress bar.
-
-    Returns:
-        A `Report`.
-
-    Raises:
-        ValueError: If an argument, the data or the classifier's output is not
-            fit for an evaluation.
-
-    Example:
-    ```python
-    report = keras_epsched.evaluate(
-        classifier,
-        data.test,
-        epsilons=keras_epsched.epsilon_grid(4 / 255),
-    )
-    print(report)
-    report.expected_robustness()
-    ```
-    """
-    attack = APGD(steps=10) if attack is None else attack
-    if hasattr(classifier, "attack") and hasattr(classifier, "model"):
-        raise ValueError(
-            "evaluate the classifier, not the trainer: pass `trainer.model`"
-        )
-    if protocol not in _PROTOCOLS:
-        raise ValueError(
-            f"`protocol` must be one of {_PROTOCOLS}. Received: "
-            f"protocol={protocol!r}"
-        )
-    sweep = _Sweep(
-        classifier,
-        inputs.check_grid(epsilons, attack.norm),
-        attack,
-        protocol == "nested",
-        checks.check_value_range(value_range),
-        seed,
-        jit_compile,
-    )
-    split = getattr(dataset, "split_info", None)
-    notes = inputs.overlap_notes(classifier, split, trained_on)
-    started = time.perf_counter()
-    images = inputs.batches(dataset, batch_size)
-    total = split.num_examples if split else inputs.length(dataset)
-    with tqdm(
-        total=total, unit="image", disable=not verbose, desc="robustness"
-    ) as bar:
-        sweep.run(images, batch_size, bar.update)
-    if not sweep.images:
-        raise ValueError("expected images. Received: an empty dataset")
-    if split is not None and len(sweep.images) != split.num_examples:
-        # Said in the report, for an error would lose hours of work.
-        notes.append(
-            f"the split {split} has {split.num_examples} images, but the "
-            f"dataset yielded {len(sweep.images)}: evaluate without "
-            "`drop_remainder`, `take` or a filter"
-        )
-    zero = sum(image.zero_gradient for image in sweep.images)
-    attacked = sum(bool(image.correct[0]) for image in sweep.images)
-    if zero > _ZERO_GRADIENT_SHARE * max(attacked, 1):
-        notes.append(
-            f"the attack found no gradient at all on {zero} of {attacked} "
-            "images, so it could not work there and the accuracies are too "
-            "high: look for rounding, saturated activations or float16 in the "
-            "model"
-        )
-    for note in notes:
-        warnings.warn(note, stacklevel=2)
-    forward, backward = attack.search_passes
-    steps = len(sweep.epsilons) - 1
-    count = len(sweep.images)
-    return Report(
-        epsilons=sweep.epsilons,
-        correct=np.array([image.correct for image in sweep.images]),
-        labels=np.array([image.label for image in sweep.images]),
-        predictions=np.array([image.prediction for image in sweep.images]),
-        image_ids=np.arange(count),
-        norm=attack.norm,
-        protocol=protocol,
-        attack=keras.saving.serialize_keras_object(attack),
-        attack_name=repr(attack),
-        dataset=asdict(split) if is_dataclass(split) else None,
-        value_range=sweep.value_range,
-        seed=seed,
-        forward_passes=count + sweep.attacks * forward,
-        backward_passes=sweep.attacks * backward,
-        naive_forward_passes=count + count * steps * forward,
-        naive_backward_passes=count * steps * backward,
-        seconds=time.perf_counter() - started,
-        zero_gradient_images=zero,
-        model_name=classifier.name,
-        notes=notes,
-    )
-
-
-@dataclass(repr=False, eq=False)
-class _Image:
-    """An image on its way through the sweep."""
-
-    number: int
-    label: int
-    prediction: int
-    correct: np.ndarray
-    pixels: np.ndarray | None
-    best: np.ndarray | None = None
-    waiting: int = 0
-    zero_gradient: bool = False
+# A distance is rounded: an epsilon must lie a hair beyond it to reach it.
+_BEYOND = 1.0 + 1e-6
 
 
 # TensorFlow prints the owner of a traced method: no images in its repr.
 @dataclass(repr=False, eq=False)
-class _Sweep:
-    classifier: keras.Model
-    epsilons: np.ndarray
-    attack: Attack
-    nested: bool
-    value_range: tuple[float, float]
-    seed: int
-    jit_compile: bool | str
-    images: list = field(default_factory=list)
-    attacks: int = 0
+class Image:
+    """An image on its way through the sweep.
 
-    def __post_init__(self):
-        self._queue = deque()
-        self._predict = backend.compile(self._logits, self.jit_compile)
-        self._search = backend.compile(self._attack_batch, self.jit_compile)
+    Places are positions in the grid of epsilons. In a nested sweep the image
+    withstands `floor` and is broken at `ceiling`.
+    """
+
+    number: int
+    label: int
+    prediction: int
+    pixels: np.ndarray | None
+    # For each place, the number of the attack that broke the image, or -1.
+    broken_by: np.ndarray
+    keep: bool = False
+    floor: int = 0
+    ceiling: int = 0
+    zero_gradient: bool = False
+    warm: tuple | None = None
+    distances: dict = field(default_factory=dict)
+    # The smallest epsilon that broke it, and how; of some images only.
+    example: tuple | None = None
+
+    @property
+    def hit(self) -> bool:
+        """Whether it is classified correctly without any attack."""
+        return self.prediction == self.label
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether it withstands each place."""
+        return self.hit & (self.broken_by < 0)
+
+
+@dataclass(repr=False, eq=False)
+class Member:
+    """One attack, compiled, with the images that wait for it."""
+
+    attack: Attack
+    search: object
+    queue: deque = field(default_factory=deque)
+    runs: int = 0
+
+
+class Sweep:
+    """Sends images through attacks at all the epsilons of a grid.
+
+    Args:
+        classifier: `keras.Model` from pixels to logits.
+        epsilons: Ascending array that begins with 0.
+        attacks: Sequence of `Attack`. An image is given to one after the
+            other, and to each variant of each, until it is broken.
+        nested: Boolean. Whether a point that breaks an image counts at every
+            larger epsilon.
+        bisect: Boolean. Whether a nested sweep halves the places that are
+            left, instead of going up one by one.
+        batch_size: Int. Images attacked together.
+        value_range: Pair. Lowest and highest pixel value.
+        seed: Int. Seed of the random numbers.
+        jit_compile: Boolean or `"auto"`, see `backend.compile`.
+    """
+
+    def __init__(
+        self,
+        classifier: keras.Model,
+        epsilons,
+        attacks,
+        nested,
+        bisect,
+        batch_size,
+        value_range,
+        seed,
+        jit_compile,
+    ):
+        self.classifier = classifier
+        self.epsilons = epsilons
+        self.nested = nested
+        self.bisect = bisect
+        self.batch_size = batch_size
+        self.value_range = value_range
+        self.seed = seed
+        self.jit_compile = jit_compile
+        self.members = [self.compiled(attack) for attack in attacks]
+        # Draws of a randomised network that are averaged.
+        self.eot = max(getattr(attack, "eot", 1) for attack in attacks)
+        self.num_classes = None
+        # Pairs of the number of an attack and its variant, in their order.
+        self.stages = []
+        self._predict = backend.compile(self._logits, jit_compile)
 
     def _logits(self, images):
-        return ops.cast(self.classifier(images, training=False), "float32")
+        return checks.single_output(self.classifier(images, training=False))
 
-    def _attack_batch(
-        self, images, labels, epsilons, numbers, places, start, use_start
-    ):
-        return self.attack.search(
-            self._logits,
-            images,
-            labels,
-            epsilons,
-            noise.make_key(self.seed, numbers, places),
-            self.value_range,
-            start=start,
-            use_start=use_start,
-        )
-
-    def run(self, batches, batch_size, progress):
-        """Sends every image through the sweep."""
-        for pixels, labels in batches:
-            batch_size = batch_size or len(pixels)
-            self._admit(pixels, labels, batch_size, progress)
-            while len(self._queue) >= batch_size:
-                self._attack(batch_size, progress)
-        while self._queue:
-            self._attack(batch_size, progress)
-
-    def _admit(self, pixels, labels, batch_size, progress):
-        """The clean pass: what is classified correctly joins the queue."""
-        checks.check_images(pixels, self.value_range, scale=not self.images)
-        pixels = np.asarray(pixels, "float32").clip(*self.value_range)
-        logits = np.asarray(self._predict(_pad(pixels, batch_size)))
-        logits = logits[: len(pixels)]
-        checks.check_logits(logits)
-        checks.check_labels(labels, logits.shape[1])
-        labels = np.asarray(checks.class_labels(labels, logits.shape[1]))
-        for image, label, row in zip(pixels, labels, logits, strict=True):
-            prediction = int(np.argmax(row))
-            hit = prediction == label
-            state = _Image(
-                number=len(self.images),
-                label=int(label),
-                prediction=prediction,
-                correct=np.full(len(self.epsilons), hit),
-                pixels=image if hit else None,
+    def _make_search(self, attack):
+        def search(pixels, labels, epsilons, draws, start, use_start, variant):
+            return attack.search(
+                self._logits,
+                pixels,
+                labels,
+                epsilons,
+                noise.make_key(self.seed, *draws),
+                self.value_range,
+                start=start,
+                use_start=use_start,
+                variant=variant,
             )
-            self.images.append(state)
-            places = range(1, len(self.epsilons)) if hit else ()
-            if self.nested:
-                places = places[:1]
-            state.waiting = len(places)
-            self._queue.extend((state, place) for place in places)
-            if not places:
-                progress(1)
 
-    def _attack(self, batch_size, progress):
-        """Attacks the front of the queue."""
-        count = min(batch_size, len(self._queue))
-        items = [self._queue.popleft() for _ in range(count)]
-        warm = [image.best is not None for image, _ in items]
-        pixels = np.stack([image.pixels for image, _ in items])
-        start = np.stack(
-            [
-                image.pixels if (best := image.best) is None else best
-                for image, _ in items
+        return search
+
+    def run(self, pixels, labels, numbers, keep, progress):
+        """Sends a window of images through the sweep.
+
+        Args:
+            pixels: Float32 array `(count, ...)` within the value range.
+            labels: Array of labels, in any usual form.
+            numbers: Integer array of shape `(count,)`, which identifies the
+                images: random numbers depend on it.
+            keep: Int. Number of images whose adversarial is kept.
+            progress: Function that is called with every finished `Image`.
+
+        Returns:
+            The list of `Image`, in the order given.
+        """
+        logits = self.predict(pixels)
+        checks.check_logits(logits)
+        self.set_classes(logits.shape[1])
+        checks.check_labels(labels, self.num_classes)
+        labels = np.asarray(checks.class_labels(labels, self.num_classes))
+        count = len(self.epsilons)
+        images = [
+            Image(
+                number=int(number),
+                label=int(label),
+                prediction=int(np.argmax(row)),
+                pixels=image,
+                ceiling=count,
+                broken_by=np.full(count, -1, "int8"),
+            )
+            for number, label, row, image in zip(
+                numbers, labels, logits, pixels, strict=True
+            )
+        ]
+        for at in np.argsort(lots(self.seed, numbers))[:keep]:
+            images[at].keep = True
+        for image in images:
+            if image.hit:
+                place = self._middle(image) if self.bisect else 1
+                self._send(image, place, 0)
+            else:
+                self._finish(image, progress)
+            for member in self.members:
+                while len(member.queue) >= self.batch_size:
+                    self._attack(member, progress)
+        while any(member.queue for member in self.members):
+            fullest = max(self.members, key=lambda each: len(each.queue))
+            self._attack(fullest, progress)
+        return images
+
+    def predict(self, pixels):
+        """Logits of images, averaged over the draws of a random network."""
+        batches = [
+            sum(np.asarray(self._predict(padded)) for _ in range(self.eot))
+            / self.eot
+            for at in range(0, len(pixels), self.batch_size)
+            for padded in [
+                pad(pixels[at : at + self.batch_size], self.batch_size)
             ]
+        ]
+        return np.concatenate(batches)[: len(pixels)]
+
+    def attack_once(self, member, pixels, labels, numbers, epsilons, draw=0):
+        """Attacks images afresh, apart from the sweep; for its checks."""
+        results = []
+        for at in range(0, len(pixels), self.batch_size):
+            part = slice(at, at + self.batch_size)
+            size = len(pixels[part])
+            result = self._search(
+                member,
+                pixels[part],
+                labels[part],
+                epsilons[part],
+                (numbers[part], np.full(size, draw), np.full(size, -1)),
+                pixels[part],
+                np.zeros(size, bool),
+                np.zeros(size),
+            )
+            results.append(np.asarray(result.broken)[:size])
+        return np.concatenate(results)
+
+    def compiled(self, attack):
+        """An attack, ready to run."""
+        search = backend.compile(self._make_search(attack), self.jit_compile)
+        return Member(attack, search)
+
+    def set_classes(self, num_classes):
+        """Makes the list of all runs, which needs the number of classes."""
+        self.num_classes = num_classes
+        self.stages = [
+            (number, variant)
+            for number, member in enumerate(self.members)
+            for variant in range(member.attack.num_variants(num_classes))
+        ]
+
+    def _middle(self, image):
+        return (image.floor + image.ceiling) // 2
+
+    # === The attacks ===
+
+    def _attack(self, member, progress):
+        """Attacks the front of a queue."""
+        count = min(self.batch_size, len(member.queue))
+        tasks = [member.queue.popleft() for _ in range(count)]
+        starts = [self._start(*task) for task in tasks]
+        result = self._search(
+            member,
+            np.stack([image.pixels for image, _, _ in tasks]),
+            np.array([image.label for image, _, _ in tasks]),
+            np.array([self.epsilons[place] for _, place, _ in tasks]),
+            (
+                np.array([image.number for image, _, _ in tasks]),
+                np.array([place for _, place, _ in tasks]),
+                np.array([stage for _, _, stage in tasks]),
+            ),
+            np.stack(
+                [
+                    image.pixels if start is None else start
+                    for (image, _, _), start in zip(tasks, starts, strict=True)
+                ]
+            ),
+            np.array([start is not None for start in starts]),
+            np.array([self.stages[stage][1] for _, _, stage in tasks]),
         )
-        columns = (
-            pixels,
-            np.array([image.label for image, _ in items], "int32"),
+        member.runs += count
+        result = [None if each is None else np.asarray(each) for each in result]
+        for slot, task in enumerate(tasks):
+            row = [None if each is None else each[slot] for each in result]
+            self._settle(*task, *row, progress)
+
+    def _search(
+        self,
+        member,
+        pixels,
+        labels,
+        epsilons,
+        draws,
+        start,
+        use_start,
+        variants,
+    ):
+        """Runs an attack on a batch that is filled up to its fixed size."""
+
+        def fill(values, dtype):
             # Slots that are left over get the radius 0.
-            np.array([self.epsilons[at] for _, at in items], "float32"),
-            np.array([image.number for image, _ in items], "int64"),
-            np.array([at for _, at in items], "int64"),
-            start,
-            np.array(warm),
-        )
-        result = self._search(*(_pad(each, batch_size) for each in columns))
-        broken, best, zero = (
-            np.asarray(each)[:count]
-            for each in (result.broken, result.best, result.zero_gradient)
-        )
-        self.attacks += count
-        for slot, (image, place) in enumerate(items):
-            image.zero_gradient |= bool(zero[slot])
-            self._settle(image, place, broken[slot], best[slot], progress)
+            return pad(np.asarray(values, dtype), self.batch_size)
 
-    def _settle(self, image, place, broken, best, progress):
-        """Notes what an attack found, and queues what follows from it."""
-        image.waiting -= 1
-        if self.nested:
+        return member.search(
+            fill(pixels, "float32"),
+            fill(labels, "int32"),
+            fill(epsilons, "float32"),
+            tuple(fill(draw, "int64") for draw in draws),
+            fill(start, "float32"),
+            fill(use_start, "bool"),
+            fill(variants, "int32"),
+        )
+
+    def _start(self, image, place, stage):
+        """The best point of another epsilon, moved to the sphere of this."""
+        if not self.nested or stage or image.warm is None:
+            return None
+        at, best = image.warm
+        growth = np.float32(self.epsilons[place] / self.epsilons[at])
+        return image.pixels + growth * (best - image.pixels)
+
+    # === The way of an image ===
+
+    def _settle(
+        self,
+        image,
+        place,
+        stage,
+        adversarial,
+        broken,
+        best,
+        zero_gradient,
+        distance,
+        progress,
+    ):
+        """Notes what an attack found, and sends the image on."""
+        image.zero_gradient |= bool(zero_gradient)
+        if stage == 0:
+            image.warm = place, best
+        if distance is not None:
+            image.distances[stage] = distance * _BEYOND
+            broken = self._reaches(image, place, stage)
+            reached = int(
+                np.searchsorted(self.epsilons, image.distances[stage])
+            )
+            if self.nested and reached < len(self.epsilons):
+                self._note(image, reached, stage, adversarial)
+        if broken:
+            self._note(image, place, stage, adversarial)
+        following = self._next(image, place, stage, broken)
+        if following is None:
+            self._finish(image, progress)
+        else:
+            self._send(image, *following, progress)
+
+    def _reaches(self, image, place, stage):
+        return bool(image.distances[stage] <= self.epsilons[place])
+
+    def _send(self, image, place, stage, progress=None):
+        """Queues an image where the answer is not yet known."""
+        while stage in image.distances:
+            broken = self._reaches(image, place, stage)
             if broken:
-                image.correct[place:] = False
-            elif place + 1 < len(self.epsilons):
-                # The same direction, out to the larger sphere.
-                growth = self.epsilons[place + 1] / self.epsilons[place]
-                image.best = image.pixels + np.float32(growth) * (
-                    best - image.pixels
-                )
-                image.waiting += 1
-                self._queue.append((image, place + 1))
-        elif broken:
-            image.correct[place] = False
-        if not image.waiting:
-            image.pixels = image.best = None
-            progress(1)
+                self._note(image, place, stage)
+            following = self._next(image, place, stage, broken)
+            if following is None:
+                self._finish(image, progress)
+                return
+            place, stage = following
+        number, _ = self.stages[stage]
+        self.members[number].queue.append((image, place, stage))
+
+    def _note(self, image, place, stage, adversarial=None):
+        """The attack of a stage breaks the image at a place."""
+        number, _ = self.stages[stage]
+        if not self.nested:
+            image.broken_by[place] = number
+        elif place < image.ceiling:
+            image.ceiling = place
+            image.broken_by[place:] = number
+        else:
+            return
+        if image.keep and adversarial is not None:
+            smaller = image.example is None or place < image.example[0]
+            if smaller:
+                image.example = place, np.array(adversarial)
+
+    def _next(self, image, place, stage, broken):
+        """The place and stage that follow, or `None` at the end."""
+        further = (place, stage + 1) if stage + 1 < len(self.stages) else None
+        if not self.nested:
+            if further and not broken:
+                return further
+            return (place + 1, 0) if place + 1 < len(self.epsilons) else None
+        if not self.bisect:
+            if image.ceiling <= place:
+                return None
+            if further:
+                return further
+            return (place + 1, 0) if place + 1 < image.ceiling else None
+        # The first stage finds a ceiling; the others try to lower it.
+        if stage == 0:
+            image.floor = image.floor if broken else place
+            if image.floor + 1 < image.ceiling:
+                return self._middle(image), 0
+        elif not broken:
+            return further
+        if len(self.stages) > 1 and image.ceiling > 1:
+            return image.ceiling - 1, 1
+        return None
+
+    def _finish(self, image, progress):
+        image.pixels = image.pixels if image.example else None
+        image.warm = None
+        progress(image)
+
+    # === The cost ===
+
+    def passes(self) -> tuple[int, int]:
+        """Forward and backward passes of one image that attacks have made."""
+        forward = backward = 0
+        for member in self.members:
+            if not member.runs:
+                continue
+            ahead, back = member.attack.passes(self.num_classes)
+            forward += member.runs * ahead
+            backward += member.runs * back
+        return forward, backward
+
+    def naive_passes(self, images) -> tuple[int, int]:
+        """Passes if all correct images were attacked afresh at each place.
+
+        One attack after the other, until it is broken.
+        """
+        total = np.zeros(2, "int64")
+        upto = np.zeros((len(self.members) + 1, 2), "int64")
+        for number, member in enumerate(self.members):
+            variants = member.attack.num_variants(self.num_classes)
+            cost = np.array(member.attack.passes(self.num_classes))
+            upto[number + 1] = upto[number] + variants * cost
+        for image in images:
+            if image.hit:
+                breakers = image.broken_by[1:]
+                last = np.where(breakers < 0, len(self.members) - 1, breakers)
+                total += upto[last + 1].sum(axis=0)
+        return len(images) * self.eot + int(total[0]), int(total[1])
 
 
-def _pad(values, size):
+def lots(seed, numbers):
+    """A random number of each image, the same in every evaluation."""
+    return np.asarray(noise.make_key(seed, numbers, 2**31))
+
+
+def pad(values, size):
     """Fills a batch up to its fixed size, so that nothing is retraced."""
     missing = size - len(values)
     if missing <= 0:

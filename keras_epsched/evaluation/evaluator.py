@@ -1,0 +1,384 @@
+"""From a classifier and a dataset to a report."""
+
+import itertools
+import pathlib
+import time
+import warnings
+from dataclasses import asdict, dataclass, field, is_dataclass
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from keras_epsched import checks
+from keras_epsched.attacks.apgd import APGD
+from keras_epsched.attacks.base import Attack
+from keras_epsched.attacks.ensemble import AttackEnsemble
+from keras_epsched.evaluation import inputs, parts, self_checks
+from keras_epsched.evaluation.examples import Examples
+from keras_epsched.evaluation.report import Report
+from keras_epsched.evaluation.sweep import Sweep, lots
+
+_PROTOCOLS = ("nested", "independent")
+# Batches in a window: enough to fill batches to the end of a ladder.
+_WINDOW = 16
+_NUM_EXAMPLES = 8
+
+
+def evaluate(
+    classifier: keras.Model,
+    dataset,
+    epsilons,
+    attack: Attack | AttackEnsemble | None = None,
+    *,
+    protocol: str = "nested",
+    bisect: bool = False,
+    value_range: tuple[float, float] = (0, 255),
+    batch_size: int | None = None,
+    seed: int = 0,
+    image_ids=None,
+    shard: tuple[int, int] | None = None,
+    folder=None,
+    resume: bool = False,
+    self_check: bool = True,
+    jit_compile: bool | str = "auto",
+    trained_on=(),
+    verbose: int = 1,
+) -> Report:
+    """Measures the accuracy of a classifier at every epsilon of a grid.
+
+    The mean over the grid is *expected robustness* (arXiv 2509.23325). Two
+    protocols, which the report names:
+
+    - `"nested"` attacks an image at one epsilon after the other, each time
+      from the best point of the one before, and stops when it is broken: a
+      point that breaks it lies in every larger ball too. Cheaper, at least as
+      strong on the whole, and never rising with epsilon. `bisect=True` halves
+      the places that are left instead, which is cheaper where most images
+      stand until late; an attack that fails at some epsilon by bad luck is
+      then not repeated at the smaller ones.
+    - `"independent"` attacks each epsilon afresh, as in the paper.
+
+    An image that is misclassified without any attack counts as wrong at every
+    epsilon and is not attacked. Random numbers depend on the seed, the place of
+    the image in the dataset (or its id) and epsilon's place in the grid, not
+    on batches, shards or order.
+
+    With a `folder`, each finished window of 16 batches is written there, so
+    that an evaluation that was killed continues with `resume=True`, and the
+    report is saved at the end.
+
+    Unless switched off, the evaluation then checks itself (`Report.checks`):
+    whether gradients vanish, more steps, an unbounded attack or one without
+    gradients tell another story, and whether the adversarial images are what
+    they claim to be. That costs at most a tenth of the passes.
+
+    Args:
+        classifier: `keras.Model` from pixels to logits. A trainer is refused:
+            pass `trainer.model`.
+        dataset: Batches of `(images, labels)`, as `data.test` of
+            `keras_epsched.datasets.load`, in a fixed order; or a pair of
+            arrays.
+        epsilons: Ascending floats on the [0, 1] scale, see `epsilon_grid`. 0
+            is added if it is missing. Read in the norm of `attack`.
+        attack: `Attack`, or `AttackEnsemble` as `AutoAttack("standard")`.
+            Defaults to the paper's, `APGD(steps=10)` for l-infinity.
+        protocol: `"nested"` or `"independent"`.
+        bisect: Boolean. Bisect in a nested sweep. Of an ensemble the first
+            attack bisects, the others then try one epsilon less.
+        value_range: Pair. Lowest and highest pixel value.
+        batch_size: Int. Images attacked together. Defaults to the size of the
+            dataset's first batch.
+        seed: Int. Seed of the random numbers.
+        image_ids: Integers, one for each image of the dataset: what random
+            numbers depend on, instead of the place in the dataset.
+        shard: Pair `(index, count)`: evaluate every `count`-th image only,
+            from `index` on. `keras_epsched.evaluation.merge` joins the
+            reports of all shards.
+        folder: Path for the results of windows and the final report.
+        resume: Boolean. Continue what `folder` holds.
+        self_check: Boolean. Run the self-checks.
+        jit_compile: Boolean or `"auto"`: compile the attack with XLA;
+            `"auto"` where there is a GPU.
+        trained_on: Splits (`SplitInfo`) that the classifier has seen, to warn
+            of an overlap. Those of a trainer's `fit` in this process are
+            known by themselves.
+        verbose: Int. 0 hides the progress bar.
+
+    Returns:
+        A `Report`.
+
+    Raises:
+        ValueError: If an argument, the data or the classifier's output is not
+            fit for an evaluation, or `folder` holds another one.
+
+    Example:
+    ```python
+    report = keras_epsched.evaluate(
+        classifier,
+        data.test,
+        epsilons=keras_epsched.epsilon_grid(4 / 255),
+        attack=keras_epsched.attacks.AutoAttack("standard"),
+        folder="runs/autoattack",
+    )
+    print(report)
+    report.expected_robustness()
+    ```
+    """
+    attack = APGD(steps=10) if attack is None else attack
+    if hasattr(classifier, "attack") and hasattr(classifier, "model"):
+        raise ValueError(
+            "evaluate the classifier, not the trainer: pass `trainer.model`"
+        )
+    if protocol not in _PROTOCOLS:
+        raise ValueError(
+            f"`protocol` must be one of {_PROTOCOLS}. Received: "
+            f"protocol={protocol!r}"
+        )
+    if bisect and protocol != "nested":
+        raise ValueError(
+            '`bisect` needs protocol="nested": an independent sweep attacks '
+            "at every epsilon"
+        )
+    if resume and folder is None:
+        raise ValueError("`resume` needs the `folder` of the evaluation")
+    split = getattr(dataset, "split_info", None)
+    settings = {
+        "epsilons": inputs.check_grid(epsilons, attack.norm),
+        "attack": keras.saving.serialize_keras_object(attack),
+        "protocol": protocol,
+        "bisect": bool(bisect),
+        "value_range": checks.check_value_range(value_range),
+        "seed": seed,
+        "shard": inputs.check_shard(shard),
+        "self_check": bool(self_check),
+        "dataset": asdict(split) if is_dataclass(split) else None,
+    }
+    stream = inputs.batches(dataset, batch_size)
+    first = next(stream, None)
+    if first is None:
+        raise ValueError("expected images. Received: an empty dataset")
+    batch_size = batch_size or len(first[0])
+    window = _WINDOW * batch_size
+    if folder is not None:
+        folder = pathlib.Path(folder)
+        identity = {**settings, "model": inputs.fingerprint(classifier)}
+        window = parts.begin(folder, identity, window, resume)
+        if parts.is_finished(folder):
+            return Report.load(folder)
+    sweep = Sweep(
+        classifier,
+        settings["epsilons"],
+        getattr(attack, "members", (attack,)),
+        protocol == "nested",
+        bisect,
+        batch_size,
+        settings["value_range"],
+        seed,
+        jit_compile,
+    )
+    run = _Run(sweep, attack, settings, folder)
+    notes = inputs.overlap_notes(classifier, split, trained_on)
+    total = split.num_examples if split else inputs.length(dataset)
+    if total is not None and shard is not None:
+        total = len(range(shard[0], total, shard[1]))
+    ids = None if image_ids is None else np.asarray(image_ids, "int64")
+    with tqdm(
+        total=total, unit="image", disable=not verbose, desc="robustness"
+    ) as bar:
+        stream = itertools.chain([first], stream)
+        for each in inputs.windows(stream, window, shard, ids):
+            run.window(*each, bar)
+    if not run.found:
+        raise ValueError(f"expected images. Received: none in shard={shard}")
+    count = sum(len(part["image"]) for part in run.found)
+    if split is not None and count != total:
+        # Said in the report, for an error would lose hours of work.
+        notes.append(
+            f"the split {split} has {total} images"
+            f"{'' if shard is None else ' in this shard'}, but the dataset "
+            f"yielded {count}: evaluate without `drop_remainder`, `take` or a "
+            "filter"
+        )
+    report = run.report(notes)
+    fired = [
+        f"{check['name']}: {check['message']}"
+        for check in report.checks
+        if check["status"] == "fired"
+    ]
+    for note in (*notes, *fired):
+        warnings.warn(note, stacklevel=2)
+    if folder is not None:
+        report.save(folder)
+        parts.finish(folder)
+    return report
+
+
+@dataclass(repr=False)
+class _Run:
+    """An evaluation under way."""
+
+    sweep: Sweep
+    attack: Attack | AttackEnsemble
+    settings: dict
+    folder: pathlib.Path | None
+    found: list = field(default_factory=list)
+    probe: self_checks.Probe = field(default_factory=self_checks.Probe)
+    examples: Examples | None = None
+    seen: int = 0
+    standing: int = 0
+
+    def window(self, pixels, labels, numbers, bar):
+        """Evaluates a window of images, or reads what was found before."""
+        sweep, value_range = self.sweep, self.settings["value_range"]
+        checks.check_images(pixels, value_range, scale=not self.found)
+        pixels = np.asarray(pixels, "float32").clip(*value_range)
+        number, part = len(self.found), None
+        if self.folder is not None:
+            part = parts.read(self.folder, number)
+        if part is None:
+            part = self._sweep(pixels, labels, numbers, bar)
+            if self.folder is not None:
+                if number == 0 and self.examples is not None:
+                    self.examples.save(self.folder)
+                parts.write(self.folder, number, part, pixels)
+        else:
+            if sweep.num_classes is None:
+                sweep.set_classes(sweep.predict(pixels[:1]).shape[1])
+            labels = checks.class_labels(labels, sweep.num_classes)
+            parts.check_same_images(part, labels, numbers, pixels, self.folder)
+            if number == 0:
+                self.examples = Examples.load(self.folder)
+            for correct in part["correct"]:
+                self._advance(bar, correct[-1])
+        self.found.append(part)
+        if self.settings["self_check"]:
+            hit = part["correct"][:, 0]
+            drawn = lots(self.settings["seed"], numbers)
+            columns = drawn, pixels, part["label"], numbers, part["broken_by"]
+            self.probe.add(*(each[hit] for each in columns))
+
+    def _advance(self, bar, standing):
+        self.seen += 1
+        self.standing += bool(standing)
+        share = f"{self.standing / self.seen:.3f}"
+        bar.set_postfix(surviving=share, refresh=False)
+        bar.update(1)
+
+    def _sweep(self, pixels, labels, numbers, bar):
+        """Attacks a window, and returns its part of the table."""
+        sweep, started = self.sweep, time.perf_counter()
+        before = np.array(sweep.passes())
+        images = sweep.run(
+            pixels,
+            labels,
+            numbers,
+            sweep.batch_size,
+            lambda image: self._advance(bar, image.correct[-1]),
+        )
+        looked_at = outside = not_fooled = 0
+        broken = [image for image in images if image.example]
+        if broken and (self.settings["self_check"] or self.examples is None):
+            looked_at = len(broken)
+            outside, not_fooled = self._look_again(broken)
+        forward, backward = np.array(sweep.passes()) - before
+        naive_forward, naive_backward = sweep.naive_passes(images)
+        return {
+            "image": np.asarray(numbers, "int64"),
+            "label": np.array([each.label for each in images]),
+            "prediction": np.array([each.prediction for each in images]),
+            "correct": np.array([each.correct for each in images]),
+            "broken_by": np.array([each.broken_by for each in images]),
+            "zero_gradient": np.array([each.zero_gradient for each in images]),
+            "totals": {
+                "forward": len(images) * sweep.eot + forward,
+                "backward": backward,
+                "naive_forward": naive_forward,
+                "naive_backward": naive_backward,
+                "looked_at": looked_at,
+                "outside": outside,
+                "not_fooled": not_fooled,
+                "seconds": time.perf_counter() - started,
+            },
+        }
+
+    def _look_again(self, images):
+        """Holds stored adversarials against ball, box and network."""
+        stored = np.stack([image.example[1] for image in images])
+        logits = self.sweep.predict(stored)
+        labels = np.array([image.label for image in images])
+        found = logits.argmax(axis=-1)
+        wrong = (found != labels) | ~np.isfinite(logits).all(axis=-1)
+        places = [image.example[0] for image in images]
+        epsilons = self.sweep.epsilons[places]
+        clean = np.stack([image.pixels for image in images])
+        within = self_checks.is_within(
+            stored,
+            clean,
+            epsilons,
+            self.attack.norm,
+            self.settings["value_range"],
+        )
+        if self.examples is None:
+            few = slice(_NUM_EXAMPLES)
+            self.examples = Examples(
+                clean=clean[few],
+                adversarial=stored[few],
+                epsilon=epsilons[few],
+                label=labels[few],
+                prediction=found[few],
+            )
+        return int((~within).sum()), int((~wrong).sum())
+
+    def report(self, notes):
+        """The report of all windows, after the checks."""
+        settings, sweep = self.settings, self.sweep
+        part = parts.join(self.found)
+        totals = part["totals"]
+        zero = int(part["zero_gradient"].sum())
+        attacked = int(part["correct"][:, 0].sum())
+        outcomes = [self_checks.zero_gradients(zero, attacked)]
+        started = time.perf_counter()
+        check_passes = 0, 0
+        if settings["self_check"]:
+            looked_at = totals["looked_at"]
+            inspector = self_checks.Inspector(
+                sweep,
+                self.probe,
+                totals["forward"] + totals["backward"],
+                looked_at,
+            )
+            outcomes += inspector.run()
+            failed = totals["outside"]
+            if not inspector.random:
+                failed += totals["not_fooled"]
+            outcomes.append(self_checks.stored_adversarials(looked_at, failed))
+            check_passes = looked_at + inspector.forward, inspector.backward
+        return Report(
+            epsilons=settings["epsilons"],
+            correct=part["correct"],
+            broken_by=part["broken_by"],
+            labels=part["label"],
+            predictions=part["prediction"],
+            image_ids=part["image"],
+            norm=self.attack.norm,
+            protocol=settings["protocol"],
+            attack=settings["attack"],
+            attack_name=repr(self.attack),
+            attack_members=[repr(each.attack) for each in sweep.members],
+            dataset=settings["dataset"],
+            value_range=settings["value_range"],
+            seed=settings["seed"],
+            forward_passes=totals["forward"],
+            backward_passes=totals["backward"],
+            naive_forward_passes=totals["naive_forward"],
+            naive_backward_passes=totals["naive_backward"],
+            check_forward_passes=check_passes[0],
+            check_backward_passes=check_passes[1],
+            seconds=totals["seconds"] + time.perf_counter() - started,
+            zero_gradient_images=zero,
+            checks=[asdict(each) for each in outcomes],
+            examples=self.examples,
+            model_name=sweep.classifier.name,
+            notes=notes,
+        )

@@ -1,0 +1,54 @@
+"""A few adversarial images of an evaluation, to look at."""
+
+import io
+import pathlib
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+
+from keras_epsched.evaluation import report_files
+
+_FILE = "examples.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Images that were broken, each at the smallest epsilon that did it.
+
+    Attributes:
+        clean: Float32 array `(count, ...)` of pixels.
+        adversarial: Float32 array of the same shape.
+        epsilon: Float array of shape `(count,)`, on the [0, 1] scale.
+        label: Int array of shape `(count,)`, the true classes.
+        prediction: Int array of shape `(count,)`, of the adversarial images.
+    """
+
+    clean: np.ndarray
+    adversarial: np.ndarray
+    epsilon: np.ndarray
+    label: np.ndarray
+    prediction: np.ndarray
+
+    def __eq__(self, other):
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(
+            np.array_equal(getattr(self, each.name), getattr(other, each.name))
+            for each in fields(self)
+        )
+
+    __hash__ = None
+
+    def save(self, folder: pathlib.Path) -> None:
+        """Writes `examples.npz`."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **asdict(self))
+        report_files.replace(folder / _FILE, buffer.getvalue())
+
+    @classmethod
+    def load(cls, folder: pathlib.Path) -> "Examples | None":
+        """Reads what `save` wrote, or returns `None` if it is not there."""
+        if not (folder / _FILE).exists():
+            return None
+        with np.load(folder / _FILE) as arrays:
+            return cls(**arrays)

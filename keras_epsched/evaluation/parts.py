@@ -1,0 +1,166 @@
+"""The files of an evaluation under way: one for each finished window.
+
+An evaluation that is killed continues from them. Each is written beside its
+destination and renamed, so that a part that exists is complete.
+"""
+
+import json
+import pathlib
+import shutil
+import warnings
+import zlib
+
+import numpy as np
+
+from keras_epsched.evaluation import report_files
+
+SETTINGS = "evaluation.json"
+PARTS = "per_image"
+
+
+def _checksums(pixels) -> np.ndarray:
+    """A number for each image, to recognise it by."""
+    return np.array(
+        [zlib.crc32(np.ascontiguousarray(image)) for image in pixels], "int64"
+    )
+
+
+def begin(
+    folder: pathlib.Path, settings: dict, window: int, resume: bool
+) -> int:
+    """Opens a folder for an evaluation.
+
+    Args:
+        folder: Path, created if need be.
+        settings: Dict of everything that decides the result.
+        window: Int. Images in a window.
+        resume: Boolean. Continue what the folder holds.
+
+    Returns:
+        Images in a window: those of the evaluation that is continued.
+
+    Raises:
+        ValueError: If the folder holds an evaluation that is not to be, or
+            cannot be, continued.
+    """
+    path = folder / SETTINGS
+    settings = report_files.plain(settings, "settings")
+    if (folder / report_files.REPORT).exists() and not resume:
+        raise ValueError(
+            f"{folder} already holds a report: pass another folder, or "
+            "`resume=True` to read it"
+        )
+    if path.exists():
+        if not resume:
+            raise ValueError(
+                f"{folder} holds an evaluation that was not finished: pass "
+                "`resume=True` to continue it, or another folder"
+            )
+        found = json.loads(path.read_text())
+        differing = [
+            f"{name}: {found.get(name)!r} then, {value!r} now"
+            for name, value in settings.items()
+            if found.get(name) != value
+        ]
+        if differing:
+            raise ValueError(
+                f"the evaluation in {folder} cannot be continued, for the "
+                f"settings differ: {'; '.join(differing)}. Pass another folder."
+            )
+        return found["window"]
+    (folder / PARTS).mkdir(parents=True, exist_ok=True)
+    content = json.dumps({**settings, "window": window}, indent=2)
+    report_files.replace(path, content.encode())
+    return window
+
+
+def _path(folder, number):
+    return folder / PARTS / f"part-{number:05d}.parquet"
+
+
+def write(folder: pathlib.Path, number: int, part: dict, pixels) -> None:
+    """Writes one window: columns, and a dict of its totals.
+
+    Args:
+        folder: Path of the evaluation.
+        number: Int. Number of the window.
+        part: Dict of arrays with one row an image, and `"totals"`.
+        pixels: The images, which leave a checksum.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    columns = {
+        name: values if values.ndim == 1 else pa.array(list(values))
+        for name, values in part.items()
+        if name != "totals"
+    }
+    table = pa.table({**columns, "checksum": _checksums(pixels)})
+    totals = json.dumps(report_files.plain(part["totals"], "totals"))
+    table = table.replace_schema_metadata({"totals": totals})
+    buffer = pa.BufferOutputStream()
+    parquet.write_table(table, buffer)
+    report_files.replace(_path(folder, number), buffer.getvalue().to_pybytes())
+
+
+def read(folder: pathlib.Path, number: int) -> dict | None:
+    """Reads one window, or returns `None` if it is not there."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    path = _path(folder, number)
+    if not path.exists():
+        return None
+    try:
+        table = parquet.read_table(path)
+        totals = json.loads(table.schema.metadata[b"totals"])
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
+        warnings.warn(
+            f"{path} cannot be read: its images are evaluated again",
+            stacklevel=2,
+        )
+        return None
+    part = {
+        name: np.array(table[name].to_pylist()) for name in table.column_names
+    }
+    return {**part, "totals": totals}
+
+
+def check_same_images(part: dict, labels, numbers, pixels, path) -> None:
+    """Refuses to continue with other images, or in another order."""
+    same = (
+        np.array_equal(part["image"], numbers)
+        and np.array_equal(part["label"], labels)
+        and np.array_equal(part.pop("checksum"), _checksums(pixels))
+    )
+    if not same:
+        raise ValueError(
+            f"{path} was evaluated on other images than those that the dataset "
+            "yields now at their place: continue with the same dataset, in the "
+            "same order (not shuffled, and without random augmentation)"
+        )
+
+
+def join(found: list[dict]) -> dict:
+    """All windows as one."""
+    names = [name for name in found[0] if name != "totals"]
+    return {
+        **{
+            name: np.concatenate([each[name] for each in found])
+            for name in names
+        },
+        "totals": {
+            name: sum(each["totals"][name] for each in found)
+            for name in found[0]["totals"]
+        },
+    }
+
+
+def is_finished(folder: pathlib.Path) -> bool:
+    """Whether the parts were merged into a report."""
+    return not (folder / PARTS).exists()
+
+
+def finish(folder: pathlib.Path) -> None:
+    """Removes the parts, which a saved report has made needless."""
+    shutil.rmtree(folder / PARTS)
