@@ -21,10 +21,13 @@ PROBE_SIZE = 256
 # Share of the passes of the evaluation that the checks may cost.
 _BUDGET = 0.1
 _FEWEST_IMAGES = 8
+# What the checks that attack once may take of it; another takes the rest.
+_SHARE = 0.2
 # Steps of the attacks on the probe, unless those of the user are fewer.
 _PROBE_STEPS = 10
-_STRONG_STEPS = 50
-_SQUARE_QUERIES = 200
+_STRONG_STEPS = 30
+_MOST_QUERIES = 200
+_FEWEST_QUERIES = 40
 _FLOAT16_END = 65504.0
 
 
@@ -93,6 +96,8 @@ class Inspector:
         if self.size:
             arrays = probe.arrays()
             self.pixels, self.labels, self.numbers, self.broken_by = arrays
+        else:
+            self.broken_by = np.empty((0, len(sweep.epsilons)), "int8")
         attacks = [member.attack for member in sweep.members]
         self.has_square = any(isinstance(each, Square) for each in attacks)
         self.total = sum(
@@ -116,27 +121,31 @@ class Inspector:
         """Number of probe images for a check, at a cost each."""
         return min(self.size, int(share * self.budget / cost))
 
-    def _too_few(self, name, count):
-        if count >= min(_FEWEST_IMAGES, max(self.size, 1)):
+    def _too_few(self, name, count, available=None):
+        available = self.size if available is None else available
+        if not available:
+            return Check(name, "not run", "no image is left standing")
+        if count >= min(_FEWEST_IMAGES, available):
             return None
-        reason = (
-            f"{count} images are within a tenth of the cost of the evaluation"
-            if self.size
-            else "no image is classified correctly"
+        return Check(
+            name,
+            "not run",
+            f"only {count} images are within a tenth of the cost of the "
+            "evaluation",
         )
-        return Check(name, "not run", reason)
 
-    def _broken(self, member, count, epsilons, draw):
-        """Attacks the first images of the probe afresh."""
+    def _broken(self, member, chosen, epsilon, draw):
+        """Attacks some images of the probe afresh."""
+        count = len(self.labels[chosen])
         ahead, back = member.attack.passes(self.sweep.num_classes)
         self.forward += count * ahead
         self.backward += count * back
         return self.sweep.attack_once(
             member,
-            self.pixels[:count],
-            self.labels[:count],
-            self.numbers[:count],
-            np.broadcast_to(epsilons, (count,)),
+            self.pixels[chosen],
+            self.labels[chosen],
+            self.numbers[chosen],
+            np.full(count, epsilon),
             draw,
         )
 
@@ -157,15 +166,19 @@ class Inspector:
         return self.sweep.compiled(attack)
 
     def _middle(self):
-        """The place where half of the probe withstands the evaluation."""
-        standing = (self.broken_by[:, 1:] < 0).mean(axis=0)
-        return 1 + int(np.argmin(np.abs(standing - 0.5)))
+        """The place where half of the probe withstands the evaluation.
+
+        The largest of several: what stands there is most likely not to.
+        """
+        standing = (self.broken_by[:, 1:] < 0).sum(axis=0)
+        distance = np.abs(standing - 0.5 * self.size)
+        return len(distance) - int(np.argmin(distance[::-1]))
 
     # === The checks ===
 
     def _randomness(self):
         name = "random outputs"
-        count = self._afford(2 * self.sweep.eot, 0.1)
+        count = self._afford(2 * self.sweep.eot, 0.05)
         few = self._too_few(name, count)
         if few:
             return few
@@ -198,7 +211,7 @@ class Inspector:
         half = any(layer.compute_dtype == "float16" for layer in layers)
         if not half:
             return Check(name, "passed", "no layer computes in float16")
-        count = self._afford(1, 0.1)
+        count = self._afford(1, 0.05)
         few = self._too_few(name, count)
         if few:
             return few
@@ -223,21 +236,21 @@ class Inspector:
         name = "unbounded attack"
         member = self._apgd(_PROBE_STEPS)
         cost = sum(member.attack.passes(self.sweep.num_classes))
-        count = min(self._afford(cost, 0.2), 64)
+        count = min(self._afford(cost, 0.15), 64)
         few = self._too_few(name, count)
         if few:
             return few
         size = math.prod(self.pixels.shape[1:])
         largest = {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}
-        broken = self._broken(member, count, largest[member.attack.norm], 1)
+        epsilon = largest[member.attack.norm]
+        broken = self._broken(member, slice(count), epsilon, 1)
         chance = 1.0 / self.sweep.num_classes
-        allowed = chance + 3 * math.sqrt(chance * (1 - chance) / count)
         accuracy = 1.0 - broken.mean()
         text = (
             f"accuracy {100 * accuracy:.0f} % on {count} images when every "
             "pixel may take any value"
         )
-        if accuracy > allowed:
+        if _is_above(int((~broken).sum()), count, chance):
             return Check(
                 name,
                 "fired",
@@ -255,16 +268,18 @@ class Inspector:
         places = np.unique(np.linspace(1, last, 4).round().astype(int))
         if len(places) < 2:
             return Check(name, "not run", "the grid has a single epsilon")
-        count = self._afford(cost * len(places), 0.4)
+        count = self._afford(cost * len(places), 0.35)
         while count < 2 * _FEWEST_IMAGES and len(places) > 2:
             places = places[[0, -1]] if len(places) < 4 else places[[0, 1, -1]]
-            count = self._afford(cost * len(places), 0.4)
+            count = self._afford(cost * len(places), 0.35)
         few = self._too_few(name, count)
         if few:
             return few
         broken = np.stack(
             [
-                self._broken(member, count, self.sweep.epsilons[place], place)
+                self._broken(
+                    member, slice(count), self.sweep.epsilons[place], place
+                )
                 for place in places
             ]
         )
@@ -284,20 +299,17 @@ class Inspector:
             )
         return Check(name, "passed", text)
 
-    def _survivors(self, place):
-        return self.broken_by[:, place] < 0
-
     def _more_steps(self):
         name = "more steps do not help"
-        member = self._apgd(_STRONG_STEPS, loss="margin")
+        loss = getattr(self.sweep.members[0].attack, "loss", "ce")
+        member = self._apgd(_STRONG_STEPS, loss=loss)
         cost = sum(member.attack.passes(self.sweep.num_classes))
         if self.total > 2 * cost:
             return Check(name, "passed", "the attack is the stronger one")
         return self._against_survivors(
             name,
             member,
-            0.2,
-            0.05,
+            0.1,
             "the attack is too weak: give it more steps or restarts",
         )
 
@@ -305,16 +317,15 @@ class Inspector:
         name = "no gradients do no better"
         if self.has_square:
             return self._square_of_the_sweep(name)
-        norm = self.sweep.members[0].attack.norm
-        attack = Square(_SQUARE_QUERIES, norm)
         if self.size and self.pixels.ndim != 4:
             return Check(name, "not run", "`Square` needs images")
-        member = self.sweep.compiled(attack)
+        queries = int(_SHARE * self.budget / (2 * _FEWEST_IMAGES)) - 1
+        queries = min(max(queries, _FEWEST_QUERIES), _MOST_QUERIES)
+        norm = self.sweep.members[0].attack.norm
         return self._against_survivors(
             name,
-            member,
-            0.2,
-            0.02,
+            self.sweep.compiled(Square(queries, norm)),
+            0.05,
             "the gradients mislead, and the accuracies are too high. Use "
             "`AutoAttack` or add `Square` to the attack",
         )
@@ -330,7 +341,7 @@ class Inspector:
             return Check(name, "not run", "there is no gradient attack")
         count = int(np.isin(self.broken_by, numbers).any(axis=1).sum())
         text = f"`Square` was first to break {count} of {self.size} images"
-        if count > max(1, 0.02 * self.size):
+        if count and _is_above(count, self.size, 0.01):
             return Check(
                 name,
                 "fired",
@@ -339,24 +350,32 @@ class Inspector:
             )
         return Check(name, "passed", text)
 
-    def _against_survivors(self, name, member, share, threshold, advice):
+    def _against_survivors(self, name, member, threshold, advice):
         """Fires where another attack breaks what the evaluation did not."""
         cost = sum(member.attack.passes(self.sweep.num_classes))
-        count = self._afford(cost, share)
-        few = self._too_few(name, count)
+        place = self._middle()
+        standing = np.flatnonzero(self.broken_by[:, place] < 0)
+        count = min(self._afford(cost, _SHARE), len(standing))
+        few = self._too_few(name, count, len(standing))
         if few:
             return few
-        place = self._middle()
         epsilon = self.sweep.epsilons[place]
-        broken = self._broken(member, count, epsilon, 2)
-        more = int((broken & self._survivors(place)[:count]).sum())
+        more = int(self._broken(member, standing[:count], epsilon, 2).sum())
         text = (
-            f"{member.attack!r} breaks {more} of {count} images more, at "
+            f"{member.attack!r} breaks {more} of {count} images that stand at "
             f"epsilon {epsilon:.4g}"
         )
-        if more > max(2, threshold * count):
+        if _is_above(more, count, threshold):
             return Check(name, "fired", f"{text}: {advice}")
         return Check(name, "passed", text)
+
+
+def _is_above(successes, count, share) -> bool:
+    """Whether a share is larger than some share, beyond chance."""
+    from scipy.stats import binomtest
+
+    test = binomtest(successes, count, share, alternative="greater")
+    return test.pvalue < 0.05
 
 
 def _worst_rise(broken) -> int:

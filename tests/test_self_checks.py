@@ -1,0 +1,276 @@
+"""Each self-check fires on a planted failure, and not on a healthy model."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from networks import CLASSES, conv_net, drive, make_data, make_trainer
+
+import keras_epsched as ke
+from keras_epsched.attacks import APGD, PGD, AttackEnsemble, Square
+from keras_epsched.evaluation import self_checks
+
+GRID = np.linspace(0, 40 / 255, 9)
+DATA = make_data(500, seed=4)
+# A budget that leaves room for every check.
+ATTACK = APGD(10)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(0)
+    trainer = make_trainer(
+        conv_net(batchnorm=False),
+        compile_with={"optimizer": keras.optimizers.Adam(3e-3)},
+    )
+    data = make_data(192)
+    trainer.fit(*data, epochs=6, callbacks=drive(8 / 255), verbose=0)
+    return trainer.model
+
+
+def evaluate(model, attack=ATTACK, data=DATA, epsilons=GRID, **kwargs):
+    arguments = {"verbose": 0, "batch_size": 64, **kwargs}
+    return ke.evaluate(model, data, epsilons, attack, **arguments)
+
+
+def outcome(report, name):
+    return {check["name"]: check for check in report.checks}[name]
+
+
+def fired(model, name, attack=ATTACK, **kwargs):
+    """Evaluates, expecting a check to fire, and returns the report."""
+    with pytest.warns(UserWarning, match=name):
+        report = evaluate(model, attack, **kwargs)
+    assert outcome(report, name)["status"] == "fired"
+    assert f"WARNING: {name}: " in str(report)
+    return report
+
+
+def wrapped(model, before=None, after=None):
+    """The model with something planted before or after it."""
+    inputs = keras.Input(model.input_shape[1:])
+    x = inputs
+    if before is not None:
+        x = keras.layers.Lambda(before, output_shape=x.shape[1:])(x)
+    x = model(x)
+    if after is not None:
+        x = keras.layers.Lambda(after, output_shape=x.shape[1:])(x)
+    return keras.Model(inputs, x)
+
+
+NAMES = [
+    "zero gradients",
+    "random outputs",
+    "float16 saturation",
+    "unbounded attack",
+    "accuracy falls with epsilon",
+    "more steps do not help",
+    "no gradients do no better",
+    "stored adversarials",
+]
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [ATTACK, AttackEnsemble([APGD(10), Square(20)])],
+    ids=["apgd", "ensemble"],
+)
+def test_a_healthy_evaluation_is_quiet(trained, attack):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        report = evaluate(trained, attack)
+    assert [check["name"] for check in report.checks] == NAMES
+    assert {check["status"] for check in report.checks} == {"passed"}
+    checks = report.check_forward_passes + report.check_backward_passes
+    passes = report.forward_passes + report.backward_passes
+    assert 0.02 * passes < checks <= 0.1 * passes
+    assert "self-checks passed: zero gradients" in str(report)
+
+
+def test_checks_do_not_change_the_result(trained):
+    with_checks, without = (
+        evaluate(trained, self_check=flag) for flag in (True, False)
+    )
+    np.testing.assert_array_equal(with_checks.correct, without.correct)
+    assert with_checks.backward_passes == without.backward_passes
+    assert without.check_forward_passes == 0
+    assert [check["name"] for check in without.checks] == NAMES[:1]
+
+
+def test_checks_do_not_depend_on_batches_or_order(trained):
+    def messages(report):
+        return [check["message"] for check in report.checks]
+
+    mixed = np.random.default_rng(0).permutation(500)
+    shuffled = tuple(each[mixed] for each in DATA)
+    first = evaluate(trained)
+    other = evaluate(trained, data=shuffled, image_ids=mixed, batch_size=64)
+    assert messages(first)[1:7] == messages(other)[1:7]
+
+
+def test_few_passes_are_not_exceeded(trained):
+    few = tuple(each[:20] for each in DATA)
+    report = evaluate(trained, PGD(2), data=few, epsilons=[0.01])
+    checks = report.check_forward_passes + report.check_backward_passes
+    # One look at each stored image is the least.
+    assert checks <= 0.1 * (
+        report.forward_passes + report.backward_passes
+    ) + len(few[0])
+    assert outcome(report, "unbounded attack")["status"] == "not run"
+
+
+def test_randomness(trained):
+    noisy = wrapped(
+        trained, after=lambda x: x + 0.5 * tf.random.normal(tf.shape(x))
+    )
+    fired(noisy, "random outputs")
+
+
+def test_averaged_randomness_is_no_failure(trained):
+    noisy = wrapped(
+        trained, after=lambda x: x + 0.05 * tf.random.normal(tf.shape(x))
+    )
+    report = evaluate(noisy, APGD(4, eot=4), epsilons=GRID[::4])
+    assert outcome(report, "random outputs")["status"] == "passed"
+
+
+def test_zero_gradients(trained):
+    dead = wrapped(trained, before=lambda x: tf.stop_gradient(x) + 0.0 * x)
+    report = fired(dead, "zero gradients")
+    assert report.zero_gradient_images == report.correct[:, 0].sum()
+
+
+def test_saturation(trained):
+    inputs = keras.Input(trained.input_shape[1:])
+    layer = keras.layers.Lambda(
+        lambda x: tf.clip_by_value(1e5 * x, -65504.0, 65504.0),
+        output_shape=(CLASSES,),
+        dtype="float16",
+    )
+    fired(
+        keras.Model(inputs, layer(trained(inputs))),
+        "float16 saturation",
+    )
+
+
+@tf.custom_gradient
+def reversed_gradient(x):
+    return tf.identity(x), lambda upstream: -upstream
+
+
+def test_misleading_gradients(trained):
+    model = wrapped(trained, before=reversed_gradient)
+    report = fired(model, "unbounded attack")
+    assert outcome(report, "no gradients do no better")["status"] == "fired"
+    # The ensemble finds out by itself.
+    fired(
+        model,
+        "no gradients do no better",
+        AttackEnsemble([APGD(10), Square(200)]),
+    )
+
+
+class Fading(PGD):
+    """Does nothing at a large radius."""
+
+    def search(self, logits_fn, images, labels, epsilon, *args, **kwargs):
+        epsilon = keras.ops.where(epsilon > 0.1, 0.0, epsilon)
+        return super().search(
+            logits_fn, images, labels, epsilon, *args, **kwargs
+        )
+
+
+def test_an_attack_that_makes_no_use_of_its_radius(trained):
+    report = fired(trained, "accuracy falls with epsilon", Fading(10))
+    # The nested curve does not show it.
+    assert (np.diff(report.accuracy) <= 0).all()
+
+
+def test_a_weak_attack(trained):
+    # Many steps, to afford the check, of next to no length.
+    fired(trained, "more steps do not help", PGD(10, step_ratio=0.01))
+
+
+class Outside(PGD):
+    """Adversarials that leave the ball."""
+
+    def search(self, *args, **kwargs):
+        result = super().search(*args, **kwargs)
+        moved = keras.ops.clip(result.adversarial + 60.0, 0, 255)
+        return result._replace(adversarial=moved)
+
+
+class Mixed(PGD):
+    """Adversarials of the wrong images."""
+
+    def search(self, *args, **kwargs):
+        result = super().search(*args, **kwargs)
+        rolled = keras.ops.roll(result.adversarial, 1, axis=0)
+        return result._replace(adversarial=rolled)
+
+
+class Boasting(PGD):
+    """Claims to break everything."""
+
+    def search(self, *args, **kwargs):
+        result = super().search(*args, **kwargs)
+        return result._replace(broken=result.broken | True)
+
+
+@pytest.mark.parametrize("attack_class", [Outside, Mixed, Boasting])
+def test_stored_adversarials_that_are_none(trained, attack_class):
+    fired(trained, "stored adversarials", attack_class(10))
+
+
+def test_softmax_is_refused(trained):
+    with pytest.raises(ValueError, match="softmax"):
+        evaluate(wrapped(trained, after=tf.nn.softmax))
+
+
+def test_nothing_to_check_is_said():
+    model = conv_net(batchnorm=False)
+    images, _ = DATA
+    wrong = (np.argmax(model.predict(images, verbose=0), -1) + 1) % CLASSES
+    report = evaluate(model, data=(images, wrong))
+    assert report.accuracy.max() == 0
+    statuses = {check["status"] for check in report.checks}
+    assert statuses == {"passed", "not run"}
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_is_within(norm):
+    images = np.full((4, 2, 2, 1), 100.0, "float32")
+    moved = images.copy()
+    moved[:, 0, 0] += 25.5
+    moved[1, 0, 0] += 0.01
+    moved[2, 1, 1] -= 26.5
+    inside = self_checks.is_within(
+        moved, images, np.full(4, 0.1), norm, (0, 255)
+    )
+    assert inside.tolist() == [True, False, False, True]
+    inside = self_checks.is_within(
+        moved, images, np.full(4, 0.1), norm, (0, 125)
+    )
+    assert not inside.any()
+
+
+def test_the_probe_keeps_the_smallest_lots():
+    rng = np.random.default_rng(0)
+    lots = rng.integers(0, 2**31, 1000)
+    probe = self_checks.Probe()
+    for at in range(0, 1000, 90):
+        part = slice(at, at + 90)
+        probe.add(
+            lots[part],
+            np.arange(1000)[part, None],
+            np.zeros(1000)[part],
+            np.arange(1000)[part],
+            np.zeros((1000, 2))[part],
+        )
+    pixels, _, numbers, _ = probe.arrays()
+    expected = np.argsort(lots)[: self_checks.PROBE_SIZE]
+    np.testing.assert_array_equal(numbers, expected)
+    np.testing.assert_array_equal(pixels[:, 0], expected)
