@@ -1,5 +1,7 @@
 """Measuring robustness: the sweep over epsilons, its report and pictures."""
 
+from keras_epsched.evaluation.comparison import compare as compare
+from keras_epsched.evaluation.comparison import pool as pool
 from keras_epsched.evaluation.evaluator import evaluate as evaluate
 from keras_epsched.evaluation.grid import epsilon_grid as epsilon_grid
 from keras_epsched.evaluation.plots import plot_curves as plot_curves

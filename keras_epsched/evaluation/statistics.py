@@ -8,7 +8,7 @@ import numpy as np
 from keras_epsched.epsilons import SAME_EPSILON
 
 # Elements that one batch of bootstrap resamples may hold (80 MB in float64).
-_BATCH_ELEMENTS = 10_000_000
+BATCH_ELEMENTS = 10_000_000
 
 
 def wilson_interval(
@@ -38,7 +38,7 @@ def wilson_interval(
     """
     from scipy.stats import binomtest
 
-    _check_confidence(confidence)
+    check_confidence(confidence)
     if total < 1 or not 0 <= successes <= total:
         raise ValueError(
             "`total` must be at least 1 and `successes` between 0 and "
@@ -86,7 +86,7 @@ def bootstrap_interval(
     """
     from scipy.stats import bootstrap
 
-    _check_confidence(confidence)
+    check_confidence(confidence)
     values = np.asarray(values, dtype="float64")
     if values.ndim != 1 or not values.size or not np.isfinite(values).all():
         raise ValueError(
@@ -101,7 +101,7 @@ def bootstrap_interval(
         confidence_level=confidence,
         n_resamples=num_resamples,
         method="percentile",
-        batch=max(1, _BATCH_ELEMENTS // values.size),
+        batch=max(1, BATCH_ELEMENTS // values.size),
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(interval.low), float(interval.high)
@@ -193,7 +193,8 @@ def density_weights(
     return weights / weights.sum() @ _interpolation(nodes, grid)
 
 
-def _check_confidence(confidence: float) -> None:
+def check_confidence(confidence: float) -> None:
+    """Raises a `ValueError` unless it lies between 0 and 1."""
     if not 0 < confidence < 1:
         raise ValueError(
             "`confidence` must lie between 0 and 1, for example 0.95. "
