@@ -138,7 +138,7 @@ def test_sign_flips_do_not_depend_on_memory_or_images_alike(monkeypatch):
     p_value = comparison._sign_flip_p_value(differences, 0)
     padded = np.append(differences, np.zeros(1000))
     assert comparison._sign_flip_p_value(padded, 0) == p_value
-    monkeypatch.setattr(comparison, "_BATCH_ELEMENTS", 40 * 8 * 700)
+    monkeypatch.setattr(comparison, "BATCH_ELEMENTS", 40 * 8 * 700)
     assert comparison._sign_flip_p_value(differences, 0) == p_value
 
 
@@ -276,7 +276,7 @@ def test_pool_in_little_memory(monkeypatch):
         make_report(x) for x in draw_levels(np.random.default_rng(3), 90)
     ]
     whole = pool(reports)
-    monkeypatch.setattr(comparison, "_BATCH_ELEMENTS", 2500)
+    monkeypatch.setattr(comparison, "BATCH_ELEMENTS", 2500)
     np.testing.assert_allclose(
         pool(reports).accuracy_interval, whole.accuracy_interval, atol=0.02
     )

@@ -11,8 +11,8 @@ from keras_epsched.epsilons import SAME_EPSILON, format_epsilon
 from keras_epsched.evaluation.report import Report
 from keras_epsched.evaluation.statistics import (
     BATCH_ELEMENTS,
-    check_confidence,
     bootstrap_interval,
+    check_confidence,
     density_weights,
 )
 
