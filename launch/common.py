@@ -1,6 +1,7 @@
 """What the launchers share: flags, one training, one run folder."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -85,8 +86,20 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_enum("train_attack", "pgd", ["pgd", "apgd"], "Training attack.")
 flags.DEFINE_integer("train_steps", 7, "Steps of the training attack.")
-flags.DEFINE_enum("eval_attack", "apgd", ["pgd", "apgd"], "Final attack.")
-flags.DEFINE_integer("eval_steps", 10, "Steps of the final attack.")
+flags.DEFINE_enum(
+    "eval_attack",
+    "apgd",
+    ["fgsm", "pgd", "apgd", "apgdt", "fab", "square"]
+    + ["autoattack", "autoattack-plus", "autoattack-rand"],
+    "Final attack. 'apgdt' and 'fab' aim at nine classes; AutoAttack has its "
+    "own budgets.",
+)
+flags.DEFINE_integer(
+    "eval_steps",
+    10,
+    "Steps of the final attack; queries of Square.",
+    lower_bound=1,
+)
 
 # === Training ===
 flags.DEFINE_integer("epochs", 20, "Epochs.", lower_bound=1)
@@ -280,10 +293,21 @@ def make_classifier(num_classes, seed):
 
 def make_attack(name, steps):
     """An attack of the flags."""
-    import keras_epsched as ke
+    from keras_epsched import attacks
 
-    attack = {"pgd": ke.attacks.PGD, "apgd": ke.attacks.APGD}[name]
-    return attack(steps=steps, norm=FLAGS.norm)
+    name, _, version = name.partition("-")
+    if name == "autoattack":
+        return attacks.AutoAttack(version or "standard", FLAGS.norm)
+    if name == "fgsm":
+        return attacks.FGSM(FLAGS.norm)
+    classes = {
+        "pgd": attacks.PGD,
+        "apgd": attacks.APGD,
+        "apgdt": attacks.TargetedAPGD,
+        "fab": functools.partial(attacks.FAB, targets=9),
+        "square": attacks.Square,
+    }
+    return classes[name](steps, FLAGS.norm)
 
 
 def make_schedules():

@@ -1,10 +1,20 @@
-r"""Measures the robustness of a saved classifier on any dataset.
+r"""Measures the robustness of saved classifiers on any dataset.
 
 Examples:
   python launch/evaluate.py --model=runs/NAME/seed0/scheduled/model.keras
+  # Two models side by side, at the strength that papers report:
+  python launch/evaluate.py --attack=autoattack \
+      --model=runs/NAME/seed0/fixed/model.keras \
+      --model=runs/NAME/seed0/scheduled/model.keras
   # A preset with its own head, on the classes that it was trained on:
   python launch/evaluate.py --model=resnet_letters --dataset=letters \
       --epsilon=0.1 --protocol=independent
+  # A curve beyond the target, for an evaluation that may be interrupted:
+  python launch/evaluate.py --model=... --epsilon=4/255 \
+      --epsilons=1/255,2/255,4/255,8/255,16/255 --output=runs/far --resume
+
+Leaves report.html to look at, beside report.json, per_image.parquet and the
+curve; of several models, each in a folder of its own.
 """
 
 import json
@@ -15,15 +25,29 @@ import common
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string(
+flags.DEFINE_multi_string(
     "model",
     None,
     "A .keras file (a classifier from pixels in [0, 255] to logits, or a "
-    "trainer), or a keras-hub preset with its own head.",
+    "trainer), or a keras-hub preset with its own head. Repeat it to compare "
+    "several.",
     required=True,
+)
+flags.DEFINE_alias("attack", "eval_attack")
+flags.DEFINE_list(
+    "epsilons",
+    [],
+    "The grid, as 1/255,2/255; default: even steps up to --epsilon, the "
+    "target. It may go beyond the target, where expected robustness ends.",
 )
 flags.DEFINE_enum(
     "protocol", "nested", ["nested", "independent"], "Sweep over epsilon."
+)
+flags.DEFINE_bool(
+    "bisect", False, "Bisect in a nested sweep: cheaper for robust models."
+)
+flags.DEFINE_bool(
+    "resume", False, "Continue the evaluation that --output holds."
 )
 flags.DEFINE_enum("split", "test", ["validation", "test"], "Split.")
 
@@ -41,26 +65,39 @@ def trained_on(path):
     return []
 
 
-def load_classifier():
+def names(models):
+    """A short name for each model, all different."""
+    paths = [pathlib.Path(model) for model in models]
+    short = [
+        path.parent.name if path.name == "model.keras" else path.stem
+        for path in paths
+    ]
+    return [
+        name if name and short.count(name) == 1 else f"{name}-{number}"
+        for number, name in enumerate(short, 1)
+    ]
+
+
+def load_classifier(model):
     """The classifier of the flags."""
     import keras_epsched as ke
 
-    if FLAGS.model.endswith(".keras"):
-        return ke.models.load(FLAGS.model)
+    if model.endswith(".keras"):
+        return ke.models.load(model)
     return ke.models.classifier(
-        FLAGS.model,
+        model,
         image_size=(FLAGS.image_size, FLAGS.image_size),
         scale=FLAGS.scale,
         offset=FLAGS.offset,
     )
 
 
-def check_fit(classifier, data):
+def check_fit(model, classifier, data):
     """Refuses a classifier and data that do not belong together."""
     num_classes = classifier.output_shape[-1]
     if num_classes != data.num_classes:
         raise ValueError(
-            f"--model={FLAGS.model} knows {num_classes} classes, but "
+            f"--model={model} knows {num_classes} classes, but "
             f"{data.name} has {data.num_classes}: evaluate it on the classes "
             "that it was trained on"
         )
@@ -70,36 +107,80 @@ def check_fit(classifier, data):
         for side, size in zip(sides, data.image_size, strict=True)
     ):
         raise ValueError(
-            f"--model={FLAGS.model} takes images of {sides}: pass "
+            f"--model={model} takes images of {sides}: pass "
             f"--image_size={sides[0]}. Received: "
             f"--image_size={FLAGS.image_size}"
         )
 
 
+def grid():
+    """The grid of the flags, which the target must be a point of."""
+    from keras_epsched.evaluation.inputs import check_grid, check_target
+
+    if not FLAGS.epsilons:
+        return common.evaluation_grid()
+    fraction = common.Fraction()
+    points = check_grid(
+        [fraction.parse(each) for each in FLAGS.epsilons], FLAGS.norm
+    )
+    # The default of a target must not refuse a grid.
+    if not FLAGS["epsilon"].present:
+        FLAGS.epsilon = float(points[-1])
+    check_target(FLAGS.epsilon, points)
+    return points
+
+
+def open_folder():
+    """The run folder: a new one, or that of the evaluation to continue."""
+    if not FLAGS.resume:
+        return common.run_folder("evaluate")
+    if FLAGS.output is None:
+        raise ValueError("--resume needs the --output of the evaluation")
+    folder = pathlib.Path(FLAGS.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def main(_):
     import keras_epsched as ke
 
+    points = grid()
     common.check_flags()
     common.print_flags()
-    classifier = load_classifier()
     data = common.load_data(FLAGS.seed)
-    check_fit(classifier, data)
-    folder = common.run_folder("evaluate")
+    classifiers = {}
+    for name, model in zip(names(FLAGS.model), FLAGS.model, strict=True):
+        classifiers[name] = load_classifier(model)
+        check_fit(model, classifiers[name], data)
+    folder = open_folder()
     common.write_config(folder, splits=common.splits_config(data))
-    report = ke.evaluate(
-        classifier,
-        getattr(data, FLAGS.split),
-        common.evaluation_grid(),
-        common.make_attack(FLAGS.eval_attack, FLAGS.eval_steps),
-        protocol=FLAGS.protocol,
-        seed=FLAGS.seed,
-        trained_on=trained_on(pathlib.Path(FLAGS.model)),
-        verbose=int(sys.stderr.isatty()),
-    )
-    report.save(folder)
-    for name in ("curve.png", "curve.svg"):
-        report.plot(folder / name)
-    print(f"\n{report}")
+    reports = {}
+    for (name, classifier), model in zip(
+        classifiers.items(), FLAGS.model, strict=True
+    ):
+        reports[name] = ke.evaluate(
+            classifier,
+            getattr(data, FLAGS.split),
+            points,
+            common.make_attack(FLAGS.eval_attack, FLAGS.eval_steps),
+            protocol=FLAGS.protocol,
+            bisect=FLAGS.bisect,
+            target_epsilon=FLAGS.epsilon,
+            seed=FLAGS.seed,
+            folder=folder / name if len(classifiers) > 1 else folder,
+            resume=FLAGS.resume,
+            trained_on=trained_on(pathlib.Path(model)),
+            model_name=name,
+            verbose=int(sys.stderr.isatty()),
+        )
+        print(f"\n{reports[name]}", flush=True)
+    paths = [folder / "curve.png", folder / "curve.svg"]
+    ke.evaluation.plot_curves(reports, paths)
+    title = f"Robustness on {data.name}"
+    ke.evaluation.write_html(reports, folder / "report.html", title)
+    first, *others = reports.values()
+    for other in others:
+        print(f"\n{ke.evaluation.compare(first, other)}")
     print(json.dumps({"run_folder": str(folder)}))
 
 

@@ -389,6 +389,21 @@ def test_table():
     assert "WARNING" not in independent
 
 
+def test_the_curve_goes_beyond_the_target(tmp_path):
+    report = make_report(target_epsilon=2 / 255)
+    assert report.expected_robustness() == pytest.approx(0.6)
+    assert report.expected_robustness(target_epsilon=GRID[-1]) < 0.6
+    # A single epsilon may be asked for beyond it.
+    assert report.expected_robustness(4 / 255) == pytest.approx(0.2)
+    assert report.expected_robustness(stats.uniform(0, 1)) == pytest.approx(0.6)
+    assert "accuracy at 2/255    40.00 %" in str(report)
+    assert "3/255" in str(report)
+    report.save(tmp_path)
+    assert Report.load(tmp_path).target_epsilon == report.target_epsilon
+    with pytest.raises(ValueError, match="target_epsilon.*point of the grid"):
+        make_report(target_epsilon=2.5 / 255)
+
+
 def test_who_broke_what():
     broken_by = np.where(CORRECT, -1, 1)
     broken_by[2] = [-1, -1, 0, 0, 1]
@@ -537,6 +552,15 @@ def test_plot_curves(tmp_path):
     # Means 60 and 50 on [0, 2/255]: standard error 5.
     assert labels == ["seeds: 55.0 ± 5.0 % (2 seeds)", "single: 60.0 %"]
     assert legend.get_title().get_text().endswith("[0, 2/255]")
+
+
+def test_any_name_can_be_plotted(tmp_path):
+    names = ["_hidden", "a$^b$c"]
+    path = tmp_path / "names.png"
+    figure = plots.plot_curves({name: make_report() for name in names}, path)
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "_hidden" in texts[0] and r"a\$^b\$c" in texts[1]
+    make_report(model_name="$^").plot(path)
 
 
 def test_plot_curves_rejects(tmp_path):

@@ -491,6 +491,7 @@ def test_wrong_ensembles(build, message):
     [
         ({"bisect": True, "protocol": "independent"}, "bisect"),
         ({"shard": (2, 2)}, "shard"),
+        ({"target_epsilon": 0.0123}, "target_epsilon"),
         ({"image_ids": np.arange(59)}, "image_ids"),
         ({"image_ids": np.zeros(60)}, "different"),
         (

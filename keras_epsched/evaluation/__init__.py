@@ -4,6 +4,7 @@ from keras_epsched.evaluation.comparison import compare as compare
 from keras_epsched.evaluation.comparison import pool as pool
 from keras_epsched.evaluation.evaluator import evaluate as evaluate
 from keras_epsched.evaluation.grid import epsilon_grid as epsilon_grid
+from keras_epsched.evaluation.html import write_html as write_html
 from keras_epsched.evaluation.plots import plot_curves as plot_curves
 from keras_epsched.evaluation.plots import (
     plot_training_story as plot_training_story,

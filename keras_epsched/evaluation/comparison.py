@@ -13,7 +13,6 @@ from keras_epsched.evaluation.statistics import (
     BATCH_ELEMENTS,
     bootstrap_interval,
     check_confidence,
-    density_weights,
 )
 
 # As many as `bootstrap_interval` draws.
@@ -172,7 +171,7 @@ def compare(
         density: The distribution of epsilon, see
             `Report.expected_robustness`. Defaults to uniform.
         target_epsilon: Optional float, the upper end of the interval.
-            Defaults to the end of the grid.
+            Defaults to that of the first report.
         confidence: Float between 0 and 1. Defaults to `0.95`.
         seed: Int, the seed of the resamples. Defaults to `0`.
 
@@ -309,8 +308,8 @@ def _prepare(reports, density, target_epsilon):
         if first.seed != other.seed:
             seeds = f"{first.seed} and {other.seed}"
             notes[f"the seeds of the attacks differ: {seeds}"] = True
-    weights = density_weights(first.epsilons, density, target_epsilon)
-    end = first.epsilons[-1] if target_epsilon is None else target_epsilon
+    weights = first.weights(density, target_epsilon)
+    end = first.target_epsilon if target_epsilon is None else target_epsilon
     law = "uniform" if density is None else "by the given density"
     distribution = f"epsilon {law} on [0, {format_epsilon(end, first.norm)}]"
     if isinstance(density, numbers.Real):

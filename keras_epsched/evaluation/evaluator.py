@@ -33,6 +33,7 @@ def evaluate(
     *,
     protocol: str = "nested",
     bisect: bool = False,
+    target_epsilon: float | None = None,
     value_range: tuple[float, float] = (0, 255),
     batch_size: int | None = None,
     seed: int = 0,
@@ -43,6 +44,7 @@ def evaluate(
     self_check: bool = True,
     jit_compile: bool | str = "auto",
     trained_on=(),
+    model_name: str | None = None,
     verbose: int = 1,
 ) -> Report:
     """Measures the accuracy of a classifier at every epsilon of a grid.
@@ -86,6 +88,8 @@ def evaluate(
         protocol: `"nested"` or `"independent"`.
         bisect: Boolean. Bisect in a nested sweep. Of an ensemble the first
             attack bisects, the others then try one epsilon less.
+        target_epsilon: Float, a point of `epsilons`: where expected robustness
+            ends, and the curve may go on. Defaults to the last.
         value_range: Pair. Lowest and highest pixel value.
         batch_size: Int. Images attacked together. Defaults to the size of the
             dataset's first batch.
@@ -103,6 +107,8 @@ def evaluate(
         trained_on: Splits (`SplitInfo`) that the classifier has seen, to warn
             of an overlap. Those of a trainer's `fit` in this process are
             known by themselves.
+        model_name: String by which reports name the classifier. Defaults to
+            `classifier.name`.
         verbose: Int. 0 hides the progress bar.
 
     Returns:
@@ -143,11 +149,13 @@ def evaluate(
     if resume and folder is None:
         raise ValueError("`resume` needs the `folder` of the evaluation")
     split = getattr(dataset, "split_info", None)
+    grid = inputs.check_grid(epsilons, attack.norm)
     settings = {
-        "epsilons": inputs.check_grid(epsilons, attack.norm),
+        "epsilons": grid,
         "attack": keras.saving.serialize_keras_object(attack),
         "protocol": protocol,
         "bisect": bool(bisect),
+        "target_epsilon": inputs.check_target(target_epsilon, grid),
         "value_range": checks.check_value_range(value_range),
         "seed": seed,
         "shard": inputs.check_shard(shard),
@@ -177,7 +185,7 @@ def evaluate(
         seed,
         jit_compile,
     )
-    run = _Run(sweep, attack, settings, folder)
+    run = _Run(sweep, attack, settings, folder, model_name or classifier.name)
     notes = inputs.overlap_notes(classifier, split, trained_on)
     total = split.num_examples if split else inputs.length(dataset)
     if total is not None and shard is not None:
@@ -222,6 +230,7 @@ class _Run:
     attack: Attack | AttackEnsemble
     settings: dict
     folder: pathlib.Path | None
+    model_name: str
     found: list = field(default_factory=list)
     probe: self_checks.Probe = field(default_factory=self_checks.Probe)
     examples: Examples | None = None
@@ -363,6 +372,7 @@ class _Run:
             image_ids=part["image"],
             norm=self.attack.norm,
             protocol=settings["protocol"],
+            target_epsilon=settings["target_epsilon"],
             attack=settings["attack"],
             attack_name=repr(self.attack),
             attack_members=[repr(each.attack) for each in sweep.members],
@@ -379,6 +389,6 @@ class _Run:
             zero_gradient_images=zero,
             checks=[asdict(each) for each in outcomes],
             examples=self.examples,
-            model_name=sweep.classifier.name,
+            model_name=self.model_name,
             notes=notes,
         )

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from keras_epsched.epsilons import check_epsilon
+from keras_epsched.epsilons import SAME_EPSILON, check_epsilon
 
 
 def check_grid(epsilons, norm):
@@ -21,6 +21,19 @@ def check_grid(epsilons, norm):
             f"`epsilon_grid`. Received: epsilons={epsilons}"
         )
     return np.array(grid)
+
+
+def check_target(target_epsilon, grid):
+    """Returns the point of the grid that is the target, the last by default."""
+    if target_epsilon is None:
+        return float(grid[-1])
+    close = np.isclose(grid, target_epsilon, rtol=SAME_EPSILON, atol=0)
+    if not close[1:].any():
+        raise ValueError(
+            "`target_epsilon` must be a point above 0 of `epsilons`. Received: "
+            f"target_epsilon={target_epsilon}, epsilons={grid}"
+        )
+    return float(grid[close.argmax()])
 
 
 def batches(dataset, batch_size):

@@ -35,7 +35,8 @@ def plot_curves(
         title: Optional string.
         target_epsilon: Optional float, on the [0, 1] scale. Epsilon to mark
             by a vertical line, and upper end of the expected robustness.
-            Defaults to where the shortest grid ends, unmarked.
+            Defaults to the smallest target of the reports, marked where a
+            grid goes beyond it.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -58,15 +59,21 @@ def plot_curves(
         for name, group in reports.items()
     }
     norm = _check_groups(groups)
-    ends = [group[0].epsilons[-1] for group in groups.values()]
-    target = min(ends) if target_epsilon is None else target_epsilon
+    if target_epsilon is None:
+        marked = any(
+            group[0].target_epsilon < group[0].epsilons[-1]
+            for group in groups.values()
+        )
+        target = min(group[0].target_epsilon for group in groups.values())
+    else:
+        marked, target = True, target_epsilon
     figure = figures.new_figure(6.4, 4.4)
     axes = figure.add_subplot()
     for index, (name, group) in enumerate(groups.items()):
-        label = f"{name}: {_expected_text(group, target)}"
+        label = f"{_plain(name)}: {_expected_text(group, target)}"
         _draw_curve(axes, group, index, label=label)
     _label_curve_axes(axes, norm)
-    if target_epsilon is not None:
+    if marked:
         axes.axvline(target, color="0.5", linewidth=1, zorder=0)
         axes.annotate(
             f"target {format_epsilon(target, norm)}",
@@ -112,8 +119,8 @@ def plot_report(
         ax = figure.add_subplot()
         # A notebook shows the value of a cell: axes alone would be text.
         ax._repr_png_ = figure._repr_png_
-    name = label or report.model_name or "model"
-    expected = _expected_text([report], report.epsilons[-1])
+    name = _plain(label or report.model_name or "model")
+    expected = _expected_text([report], report.target_epsilon)
     kwargs["label"] = f"{name}: expected robustness {expected}"
     _draw_curve(ax, [report], len(ax.get_lines()), **kwargs)
     _label_curve_axes(ax, report.norm)
@@ -229,6 +236,12 @@ def _check_groups(groups: Mapping[str, list]) -> str:
                 f"Received grids: {sorted(grids)}"
             )
     return norms.pop()
+
+
+def _plain(name: str) -> str:
+    """A name as Matplotlib shows it, neither hidden nor as a formula."""
+    name = name.replace("$", r"\$")
+    return f" {name}" if name.startswith("_") else name
 
 
 def _expected_text(group, target: float) -> str:

@@ -54,6 +54,9 @@ class Report:
         attack_name: String by which tables name the attack.
         attack_members: Strings, the names of the attacks of an ensemble.
             Defaults to `attack_name` alone.
+        target_epsilon: Optional float, a point of the grid: the end of expected
+            robustness, beyond which the curve may go on. Defaults to the end
+            of the grid.
         dataset: Optional dict that says which images these are: `"dataset"`
             (name and version), `"split"`, `"base"`, `"start"`, `"stop"` and
             `"num_examples"`.
@@ -113,6 +116,7 @@ class Report:
         attack: dict,
         attack_name: str,
         attack_members: Sequence[str] | None = None,
+        target_epsilon: float | None = None,
         dataset: dict | None = None,
         value_range: tuple[float, float] = (0, 255),
         seed: int = 0,
@@ -145,6 +149,8 @@ class Report:
         self.attack = report_files.plain(attack, "attack")
         self.attack_name = str(attack_name)
         self.attack_members = list(attack_members or [self.attack_name])
+        end = self.epsilons[-1] if target_epsilon is None else target_epsilon
+        self.target_epsilon = float(end)
         self.dataset = report_files.plain(dataset, "dataset")
         self.value_range = tuple(float(edge) for edge in value_range)
         self.seed = int(seed)
@@ -173,6 +179,9 @@ class Report:
             )
         density_weights(self.epsilons)  # Checks that the grid ascends from 0.
         check_epsilon(self.epsilons[-1], self.norm, "epsilons[-1]")
+        self.target_epsilon = float(
+            self.epsilons[self._index(self.target_epsilon, "target_epsilon")]
+        )
         shape = (self.labels.size, self.epsilons.size)
         if not self.labels.size or self.correct.shape != shape:
             raise ValueError(
@@ -272,15 +281,15 @@ class Report:
         naive = self.naive_forward_passes + self.naive_backward_passes
         return naive / passes if passes and naive else float("nan")
 
-    def _index(self, epsilon: float) -> int:
+    def _index(self, epsilon: float, name: str = "epsilon") -> int:
         close = np.isclose(self.epsilons, epsilon, rtol=SAME_EPSILON, atol=0)
         if not close.any():
             grid = ", ".join(
                 format_epsilon(e, self.norm) for e in self.epsilons
             )
             raise ValueError(
-                "`epsilon` must be a point of the grid that was evaluated: "
-                f"{grid}. Received: epsilon={epsilon}"
+                f"`{name}` must be a point of the grid that was evaluated: "
+                f"{grid}. Received: {name}={epsilon}"
             )
         return int(close.argmax())
 
@@ -316,6 +325,24 @@ class Report:
         successes = self.correct[:, self._index(epsilon)].sum()
         return wilson_interval(successes, self.num_images, confidence)
 
+    def weights(
+        self, density=None, target_epsilon: float | None = None
+    ) -> np.ndarray:
+        """Weights of the grid's points in `expected_robustness`.
+
+        Args:
+            density: As in `expected_robustness`.
+            target_epsilon: As in `expected_robustness`.
+
+        Returns:
+            A float64 array of shape `(num_epsilons,)` with sum 1.
+        """
+        # A point mass, or weights, may lie beyond the target.
+        spread = density is None or callable(getattr(density, "pdf", density))
+        if target_epsilon is None and spread:
+            target_epsilon = self.target_epsilon
+        return density_weights(self.epsilons, density, target_epsilon)
+
     def expected_robustness(
         self, density=None, target_epsilon: float | None = None
     ) -> float:
@@ -327,12 +354,12 @@ class Report:
                 `scipy.stats` distribution, or weights of the grid's points.
                 See `density_weights`.
             target_epsilon: Optional float, the upper end of the interval.
-                Defaults to the end of the grid.
+                Defaults to that of the report.
 
         Returns:
             A float, a fraction.
         """
-        weights = density_weights(self.epsilons, density, target_epsilon)
+        weights = self.weights(density, target_epsilon)
         return float(self.accuracy @ weights)
 
     def expected_robustness_interval(
@@ -356,7 +383,7 @@ class Report:
         Returns:
             A pair of floats `(low, high)`.
         """
-        weights = density_weights(self.epsilons, density, target_epsilon)
+        weights = self.weights(density, target_epsilon)
         return bootstrap_interval(self.correct @ weights, confidence, seed)
 
     def save(self, folder: str | os.PathLike) -> None:

@@ -27,6 +27,7 @@ _METADATA = (
     "attack",
     "attack_name",
     "attack_members",
+    "target_epsilon",
     "seed",
     "forward_passes",
     "backward_passes",

@@ -32,7 +32,7 @@ def table(report) -> str:
             (
                 format_epsilon(epsilon, report.norm),
                 f"{100 * accuracy:.2f}",
-                _percent_interval(interval),
+                percent_interval(interval),
             )
         )
     curve = tabulate(
@@ -41,19 +41,25 @@ def table(report) -> str:
         colalign=("right", "right", "right"),
         disable_numparse=True,
     )
-    summary = {**_results(report), **_cost(report)}
-    blocks = [_align(_subject(report)), [curve]]
+    summary = {**_results(report), **cost(report)}
+    blocks = [_align(subject(report)), [curve]]
     if len(report.attack_members) > 1:
-        blocks.append([_breakers(report)])
+        header, counts = breakers(report)
+        blocks.append([tabulate(counts, header)])
     blocks.append(_align(summary))
     blocks.append(_checks(report) + _warnings(report))
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def _breakers(report) -> str:
-    """How many images each attack of an ensemble was first to break."""
-    from tabulate import tabulate
+def breakers(report) -> tuple[tuple, list[tuple]]:
+    """Returns how many images each attack was first to break.
 
+    Args:
+        report: A `Report`.
+
+    Returns:
+        The header of the table and its rows, one for each attack.
+    """
     header = [
         format_epsilon(epsilon, report.norm) for epsilon in report.epsilons[1:]
     ]
@@ -63,7 +69,7 @@ def _breakers(report) -> str:
             report.attack_members, report.broken_counts, strict=True
         )
     ]
-    return tabulate(rows, headers=("images broken by", *header))
+    return ("images broken by", *header), rows
 
 
 def _checks(report) -> list[str]:
@@ -90,11 +96,13 @@ def _align(lines: dict) -> list[str]:
     return [f"{name:<{width}}  {text}" for name, text in lines.items()]
 
 
-def _percent_interval(interval: tuple[float, float]) -> str:
+def percent_interval(interval: tuple[float, float]) -> str:
+    """Returns an interval of fractions in percent, without the sign."""
     return "{:.2f} to {:.2f}".format(*(100 * end for end in interval))
 
 
-def _subject(report) -> dict:
+def subject(report) -> dict[str, str]:
+    """Returns what was evaluated: the name of each line, and its text."""
     dataset, images = "unnamed", f"{report.num_images:,}"
     if report.dataset is not None:
         dataset = str(report.dataset.get("dataset", dataset))
@@ -113,40 +121,47 @@ def _subject(report) -> dict:
 
 
 def _results(report) -> dict:
-    target = format_epsilon(report.epsilons[-1], report.norm)
-    interval = _percent_interval(report.expected_robustness_interval())
-    results = {
+    target = format_epsilon(report.target_epsilon, report.norm)
+    at_target = report.accuracy_at(report.target_epsilon)
+    interval = percent_interval(report.expected_robustness_interval())
+    return {
         "clean accuracy": f"{100 * report.clean_accuracy:.2f} %",
-        f"accuracy at {target}": f"{100 * report.accuracy[-1]:.2f} %",
+        f"accuracy at {target}": f"{100 * at_target:.2f} %",
         "expected robustness": f"{100 * report.expected_robustness():.2f} % "
         f"(95 % interval {interval}), epsilon uniform on [0, {target}]",
+        **monotony(report),
     }
-    if report.violations:
-        results["not monotone"] = (
-            f"{report.violations:,} times an image was correct although a "
-            "smaller epsilon had broken it"
-        )
-    return results
 
 
-def _cost(report) -> dict:
-    cost = {
+def monotony(report) -> dict[str, str]:
+    """Returns a line on accuracies that rise with epsilon, if any do."""
+    if not report.violations:
+        return {}
+    return {
+        "not monotone": f"{report.violations:,} times an image was correct "
+        "although a smaller epsilon had broken it"
+    }
+
+
+def cost(report) -> dict[str, str]:
+    """Returns what the evaluation cost: names of lines, and their texts."""
+    lines = {
         "cost": f"{report.forward_passes:,} forward and "
         f"{report.backward_passes:,} backward passes of one image, "
         f"{report.seconds:.1f} s"
     }
     if np.isfinite(report.saving_factor):
-        cost["naive cost"] = (
+        lines["naive cost"] = (
             f"{report.naive_forward_passes:,} forward and "
             f"{report.naive_backward_passes:,} backward passes: saved by a "
             f"factor of {report.saving_factor:.1f}"
         )
     if report.check_forward_passes:
-        cost["self-checks"] = (
+        lines["self-checks"] = (
             f"{report.check_forward_passes:,} forward and "
             f"{report.check_backward_passes:,} backward passes more"
         )
-    return cost
+    return lines
 
 
 def _warnings(report) -> list[str]:

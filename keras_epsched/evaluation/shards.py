@@ -13,6 +13,7 @@ _SETTINGS = (
     "attack",
     "dataset",
     "value_range",
+    "target_epsilon",
     "seed",
     "model_name",
     "versions",
