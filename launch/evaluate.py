@@ -134,8 +134,6 @@ def open_folder():
     """The run folder: a new one, or that of the evaluation to continue."""
     if not FLAGS.resume:
         return common.run_folder("evaluate")
-    if FLAGS.output is None:
-        raise ValueError("--resume needs the --output of the evaluation")
     folder = pathlib.Path(FLAGS.output)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -145,6 +143,10 @@ def main(_):
     import keras_epsched as ke
 
     points = grid()
+    if FLAGS.bisect and FLAGS.protocol != "nested":
+        raise ValueError("--bisect needs --protocol=nested")
+    if FLAGS.resume and FLAGS.output is None:
+        raise ValueError("--resume needs the --output of the evaluation")
     common.check_flags()
     common.print_flags()
     data = common.load_data(FLAGS.seed)

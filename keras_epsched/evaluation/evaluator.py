@@ -297,7 +297,7 @@ class _Run:
             "label": np.array([each.label for each in images]),
             "prediction": np.array([each.prediction for each in images]),
             "correct": np.array([each.correct for each in images]),
-            "broken_by": np.array([each.broken_by for each in images]),
+            "broken_by": np.array([sweep.broken_by(each) for each in images]),
             "zero_gradient": np.array([each.zero_gradient for each in images]),
             "totals": {
                 "forward": len(images) * sweep.eot + forward,

@@ -33,8 +33,8 @@ class Image:
     label: int
     prediction: int
     pixels: np.ndarray | None
-    # For each place, the number of the attack that broke the image, or -1.
-    broken_by: np.ndarray
+    # For each place, the stage that broke the image, or -1.
+    broken_at: np.ndarray
     keep: bool = False
     floor: int = 0
     ceiling: int = 0
@@ -52,7 +52,7 @@ class Image:
     @property
     def correct(self) -> np.ndarray:
         """Whether it withstands each place."""
-        return self.hit & (self.broken_by < 0)
+        return self.hit & (self.broken_at < 0)
 
 
 @dataclass(repr=False, eq=False)
@@ -157,7 +157,7 @@ class Sweep:
                 prediction=int(np.argmax(row)),
                 pixels=image,
                 ceiling=count,
-                broken_by=np.full(count, -1, "int8"),
+                broken_at=np.full(count, -1, "int16"),
             )
             for number, label, row, image in zip(
                 numbers, labels, logits, pixels, strict=True
@@ -347,12 +347,11 @@ class Sweep:
 
     def _note(self, image, place, stage, adversarial=None):
         """The attack of a stage breaks the image at a place."""
-        number, _ = self.stages[stage]
         if not self.nested:
-            image.broken_by[place] = number
+            image.broken_at[place] = stage
         elif place < image.ceiling:
             image.ceiling = place
-            image.broken_by[place:] = number
+            image.broken_at[place:] = stage
         else:
             return
         if image.keep and adversarial is not None:
@@ -408,17 +407,21 @@ class Sweep:
         One attack after the other, until it is broken.
         """
         total = np.zeros(2, "int64")
-        upto = np.zeros((len(self.members) + 1, 2), "int64")
-        for number, member in enumerate(self.members):
-            variants = member.attack.num_variants(self.num_classes)
-            cost = np.array(member.attack.passes(self.num_classes))
-            upto[number + 1] = upto[number] + variants * cost
+        costs = [
+            self.members[number].attack.passes(self.num_classes)
+            for number, _ in self.stages
+        ]
+        upto = np.cumsum(costs, axis=0)
         for image in images:
             if image.hit:
-                breakers = image.broken_by[1:]
-                last = np.where(breakers < 0, len(self.members) - 1, breakers)
-                total += upto[last + 1].sum(axis=0)
+                # Where it stands the last stage, number -1, was the last.
+                total += upto[image.broken_at[1:]].sum(axis=0)
         return len(images) * self.eot + int(total[0]), int(total[1])
+
+    def broken_by(self, image):
+        """The number of the attack that broke it at each place, or -1."""
+        numbers = np.array([*(number for number, _ in self.stages), -1])
+        return numbers[image.broken_at]
 
 
 def lots(seed, numbers):

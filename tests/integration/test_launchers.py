@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -53,16 +54,45 @@ def test_compare_leaves_a_whole_run_folder(comparison):
     assert story["epsilon"] == pytest.approx([0.3, 0.3])
 
 
-def test_a_saved_model_is_evaluated_and_its_training_known(
-    comparison, tmp_path
-):
+def test_saved_models_are_evaluated_side_by_side(comparison, tmp_path):
     folder, _ = comparison
-    model = folder / "seed3" / "standard" / "model.keras"
+    arms = ("standard", "scheduled")
+    models = [folder / "seed3" / arm / "model.keras" for arm in arms]
     output = tmp_path / "evaluation"
-    _run("evaluate.py", f"--model={model}", f"--output={output}", *_SHORT)
-    again = ke.Report.load(output)
-    before = ke.Report.load(model.parent / "nested")
+    flags = [f"--model={model}" for model in models]
+    flags += [f"--output={output}", "--epsilons=0.1,0.2,0.3,0.4", *_SHORT]
+    text = _run("evaluate.py", "--epsilon=0.2", *flags)
+    assert "second - first" in text
+    before = ke.Report.load(models[0].parent / "nested")
+    for arm in arms:
+        report = ke.Report.load(output / arm)
+        assert report.model_name == arm and report.num_images == 500
+        assert report.target_epsilon == pytest.approx(0.2)
+        assert report.epsilons[-1] == pytest.approx(0.4)
+        assert report.checks
+    again = ke.Report.load(output / "standard")
     assert again.clean_accuracy == before.clean_accuracy
+    page = (output / "report.html").read_text()
+    assert "standard" in page and "scheduled" in page
+    # One of them is lost: the other is not evaluated again.
+    created = ke.Report.load(output / "standard").created
+    shutil.rmtree(output / "scheduled")
+    _run("evaluate.py", "--epsilon=0.2", "--resume", *flags)
+    assert ke.Report.load(output / "standard").created == created
+    assert (output / "scheduled" / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--resume",), "--output"),
+        (("--epsilons=0.1,0.2", "--epsilon=0.15"), "target_epsilon"),
+        (("--protocol=independent", "--bisect"), "bisect"),
+    ],
+)
+def test_bad_flags_of_an_evaluation_are_told(flags, message, tmp_path):
+    text = _run("evaluate.py", "--model=resnet_letters", *flags, code=1)
+    assert message in text
 
 
 def test_a_model_that_does_not_fit_the_data_is_refused(comparison, tmp_path):

@@ -1,0 +1,218 @@
+"""Planted faults in attacks and sweep, and the tests that catch them.
+
+Each mutant changes one place of a copy of the project and runs the default
+tests of that part until one fails. A mutant that survives shows what the tests
+do not see. Exit status 1: one survived.
+
+Examples:
+  python benchmarks/mutants.py
+  python benchmarks/mutants.py --only=momentum
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("only", "", "Part of the names of the mutants to run.")
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_ATTACKS = ("test_norms", "test_apgd", "test_attacks", "test_fab")
+_SWEEP = ("test_evaluate", "test_sweep", "test_self_checks")
+_BASE, _APGD, _NORMS, _SWEEP_FILE = (
+    "attacks/base.py",
+    "attacks/apgd.py",
+    "attacks/norms.py",
+    "evaluation/sweep.py",
+)
+# Name, tests, file, what is there, what comes instead.
+_MUTANTS = [
+    (
+        "wrong sign",
+        _ATTACKS,
+        _NORMS,
+        "return length * ops.sign(gradient)\n",
+        "return -length * ops.sign(gradient)\n",
+    ),
+    (
+        "no projection (linf)",
+        _ATTACKS,
+        _NORMS,
+        "moved = ops.clip(moved, x - radius, x + radius)\n",
+        "pass\n",
+    ),
+    (
+        "no projection (l2)",
+        _ATTACKS,
+        _NORMS,
+        "scale = ops.minimum(1.0, _divide(radius, ops.sqrt(_sum(square))))",
+        "return ops.clip(moved, box[0], box[1])",
+    ),
+    (
+        "no box",
+        _ATTACKS,
+        _NORMS,
+        "return ops.clip(moved, box[0], box[1])\n\n    def step",
+        "return moved\n\n    def step",
+    ),
+    (
+        "clip before project (l1)",
+        _ATTACKS,
+        _NORMS,
+        "        delta = moved - x\n        room = _room(x, delta, box)\n"
+        "        radius = radius * _INSIDE\n\n        def shrunk",
+        "        delta = ops.clip(moved, box[0], box[1]) - x\n"
+        "        room = _room(x, delta, box)\n"
+        "        radius = radius * _INSIDE\n\n        def shrunk",
+    ),
+    (
+        "step never halved",
+        _ATTACKS,
+        _APGD,
+        "halve = check & (",
+        "halve = check & (index < 0) & (",
+    ),
+    (
+        "momentum 1",
+        _ATTACKS,
+        _APGD,
+        "_MOMENTUM = 0.75",
+        "_MOMENTUM = 1.0",
+    ),
+    (
+        "best not kept",
+        _ATTACKS,
+        _BASE,
+        '"best": select(better, moved, state["best"])',
+        '"best": moved',
+    ),
+    (
+        "broken not sticky",
+        _ATTACKS,
+        _BASE,
+        '"broken": state["broken"] | broken',
+        '"broken": broken',
+    ),
+    (
+        "a later run overwrites what an earlier one broke",
+        _SWEEP,
+        _SWEEP_FILE,
+        "            self._note(image, place, stage, adversarial)\n"
+        "        following",
+        "            self._note(image, place, stage, adversarial)\n"
+        "        elif not self.nested:\n"
+        "            image.broken_at[:] = -1\n"
+        "        following",
+    ),
+    (
+        "epsilon off by the range's width",
+        _ATTACKS,
+        _BASE,
+        'ops.cast(epsilon, "float32") * (high - low)',
+        'ops.cast(epsilon, "float32")',
+    ),
+    (
+        "epsilon of another image",
+        _SWEEP,
+        _SWEEP_FILE,
+        "np.array([self.epsilons[place] for _, place, _ in tasks])",
+        "np.array([self.epsilons[place] for _, place, _ in tasks[::-1]])",
+    ),
+    (
+        "compaction writes to another image",
+        _SWEEP,
+        _SWEEP_FILE,
+        "row = [None if each is None else each[slot] for each in result]",
+        "row = [None if each is None else each[count - 1 - slot] "
+        "for each in result]",
+    ),
+    (
+        "warm start not projected",
+        _ATTACKS,
+        _BASE,
+        "problem.select(use_start, problem.project(start), own_start)",
+        "problem.select(use_start, start, own_start)",
+    ),
+    (
+        "warm start not moved to the new sphere",
+        _SWEEP,
+        _SWEEP_FILE,
+        "return image.pixels + growth * (best - image.pixels)",
+        "return image.pixels",
+    ),
+    (
+        "attack silent after the first batch",
+        _SWEEP,
+        _SWEEP_FILE,
+        "        for slot, task in enumerate(tasks):\n",
+        "        if member.runs > self.batch_size:\n"
+        "            result[1] = np.zeros_like(result[1])\n"
+        "        for slot, task in enumerate(tasks):\n",
+    ),
+    (
+        "bisection forgets the ceiling",
+        _SWEEP,
+        _SWEEP_FILE,
+        "if image.floor + 1 < image.ceiling:\n                return self",
+        "if image.floor + 2 < image.ceiling:\n                return self",
+    ),
+    (
+        "distance counts without rounding up",
+        _SWEEP,
+        _SWEEP_FILE,
+        "np.searchsorted(self.epsilons, image.distances[stage])",
+        "np.searchsorted(self.epsilons, image.distances[stage]) - 1",
+    ),
+]
+
+
+def run(mutant):
+    """The test that kills a mutant, or `None`."""
+    _, tests, file, before, after = mutant
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder) / "project"
+        ignored = shutil.ignore_patterns(
+            ".git", "runs", "__pycache__", "*.egg*"
+        )
+        shutil.copytree(_ROOT, copy, ignore=ignored)
+        path = copy / "keras_epsched" / file
+        text = path.read_text()
+        if text.count(before) != 1:
+            raise ValueError(
+                f"{file} holds {text.count(before)} times, not once: {before}"
+            )
+        path.write_text(text.replace(before, after))
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "-n", "2"]
+            + ["--dist", "load", "-W", "ignore"]
+            + [f"tests/{name}.py" for name in tests],
+            cwd=copy,
+            env={**os.environ, "PYTHONPATH": str(copy)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    found = re.search(r"FAILED tests/(\S+)", done.stdout)
+    if done.returncode and not found:
+        raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
+    return found.group(1) if found else None
+
+
+def main(_):
+    survivors = 0
+    for mutant in _MUTANTS:
+        if FLAGS.only in mutant[0]:
+            killer = run(mutant)
+            survivors += killer is None
+            print(f"{mutant[0]}: {killer or 'SURVIVED'}", flush=True)
+    sys.exit(bool(survivors))
+
+
+if __name__ == "__main__":
+    app.run(main)
