@@ -7,7 +7,16 @@ from keras import ops
 from linear import NORMS, Linear, assert_within, numpy, run, size
 
 from keras_epsched import backend
-from keras_epsched.attacks import APGD, FGSM, PGD, TargetedAPGD, losses, noise
+from keras_epsched.attacks import (
+    APGD,
+    FAB,
+    FGSM,
+    PGD,
+    Square,
+    TargetedAPGD,
+    losses,
+    noise,
+)
 from keras_epsched.attacks.base import Problem
 
 RANGES = [(0, 255), (0, 1), (-1, 1)]
@@ -452,18 +461,36 @@ def test_gradients_of_a_random_network_are_averaged():
     np.testing.assert_allclose(loss, [-0.5])
 
 
-@pytest.mark.parametrize("attack", [PGD(3, "l2"), APGD(3)])
-def test_xla_compiles_the_attacks(attack):
+@pytest.mark.parametrize(
+    "attack",
+    [
+        PGD(3, "l2"),
+        APGD(3),
+        TargetedAPGD(3, "l1"),
+        FAB(2),
+        Square(9),
+        Square(60, "l1"),
+    ],
+)
+def test_xla_changes_nothing(attack):
     model = Linear((3, 3, 1), 2, n=16)
     epsilon, ratio = model.epsilons(attack.norm)
-    result = run(
-        attack, model, model.images, model.labels, epsilon, jit_compile=True
+    plain, xla = (
+        run(attack, model, model.images, model.labels, epsilon, jit_compile=jit)
+        for jit in (False, True)
     )
+    np.testing.assert_array_equal(plain.broken, xla.broken)
+    np.testing.assert_allclose(plain.adversarial, xla.adversarial, atol=1e-3)
+    broken = xla.broken
     assert_within(
-        result.adversarial, model.images, epsilon, attack.norm, (0, 255)
+        xla.adversarial[broken],
+        model.images[broken],
+        epsilon[broken],
+        attack.norm,
+        (0, 255),
     )
-    assert not result.broken[ratio > 1 + 1e-5].any()
-    assert result.broken.any()
+    assert not broken[ratio > 1 + 1e-5].any()
+    assert broken.any()
 
 
 def test_results_do_not_depend_on_the_batch(trained):

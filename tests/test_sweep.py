@@ -357,6 +357,21 @@ def test_a_corrupt_part_is_evaluated_again(trained, half_done):
     np.testing.assert_array_equal(report.correct, plain.correct)
 
 
+def test_a_report_without_its_settings_is_not_overwritten(trained, tmp_path):
+    report = evaluate(trained, attack=FGSM())
+    report.save(tmp_path)
+    with pytest.raises(ValueError, match="another folder"):
+        evaluate(trained, attack=FGSM(), folder=tmp_path, resume=True)
+    assert ke.Report.load(tmp_path) == report
+
+
+def test_labels_of_one_class_are_evaluated(trained):
+    chosen = DATA[1] == 1
+    report = evaluate(trained, [tuple(x[chosen] for x in DATA)], attack=FGSM())
+    whole = evaluate(trained, attack=FGSM())
+    np.testing.assert_array_equal(report.correct, whole.correct[chosen])
+
+
 def test_resume_needs_a_folder(trained):
     with pytest.raises(ValueError, match="folder"):
         evaluate(trained, resume=True)
@@ -502,7 +517,8 @@ def test_wrong_ensembles(build, message):
         ({"shard": (2, 2)}, "shard"),
         ({"target_epsilon": 0.0123}, "target_epsilon"),
         ({"image_ids": np.arange(59)}, "image_ids"),
-        ({"image_ids": np.zeros(60)}, "different"),
+        ({"image_ids": np.zeros(60)}, "image_ids.*differ"),
+        ({"image_ids": np.arange(60) / 2}, "image_ids.*whole"),
         (
             {
                 "data": [

@@ -23,6 +23,8 @@ class SearchResult(NamedTuple):
 
     Attributes:
         adversarial: Float32 images: the one that broke it, else the best.
+            Of attacks that minimise the distance the nearest one that breaks
+            it, which may lie outside the ball.
         broken: Boolean of shape `(batch,)`: it is misclassified.
         best: Float32 images of highest loss, to start from at a larger
             radius.

@@ -56,7 +56,8 @@ class Square(Attack):
 
     Each query changes one square window, at a random place of each image, and
     is kept where the margin shrinks. The windows get smaller as the search
-    goes on. Images must have the shape `(height, width, channels)`.
+    goes on. It ends when the whole batch is broken, but its cost is counted in
+    full. Images must have the shape `(height, width, channels)`.
 
     Reference: Andriushchenko et al., ECCV 2020 (arXiv 1912.00049); for `"l1"`
     Croce & Hein, ICML 2021 (arXiv 2103.01208).

@@ -148,6 +148,7 @@ def evaluate(
         )
     if resume and folder is None:
         raise ValueError("`resume` needs the `folder` of the evaluation")
+    ids = inputs.check_ids(image_ids)
     split = getattr(dataset, "split_info", None)
     grid = inputs.check_grid(epsilons, attack.norm)
     settings = {
@@ -190,7 +191,6 @@ def evaluate(
     total = split.num_examples if split else inputs.length(dataset)
     if total is not None and shard is not None:
         total = len(range(shard[0], total, shard[1]))
-    ids = None if image_ids is None else np.asarray(image_ids, "int64")
     with tqdm(
         total=total, unit="image", disable=not verbose, desc="robustness"
     ) as bar:

@@ -108,6 +108,21 @@ def check_shard(shard):
     return index, count
 
 
+def check_ids(image_ids):
+    """Returns the ids of all images as an array, or `None`."""
+    if image_ids is None:
+        return None
+    ids = np.asarray(image_ids)
+    whole = ids.ndim == 1 and np.array_equal(ids, ids.astype("int64"))
+    if not whole or np.unique(ids).size != ids.size:
+        raise ValueError(
+            "`image_ids` must be whole numbers that all differ, one for each "
+            f"image. Received: an array of shape {ids.shape} and dtype "
+            f"{ids.dtype} with {np.unique(ids).size} different values"
+        )
+    return ids.astype("int64")
+
+
 def fingerprint(classifier) -> str:
     """A checksum of the weights, by which a model is recognised."""
     digest = hashlib.sha256()

@@ -45,16 +45,16 @@ def begin(
     """
     path = folder / SETTINGS
     settings = report_files.plain(settings, "settings")
-    if (folder / report_files.REPORT).exists() and not resume:
+    if (folder / report_files.REPORT).exists() and not path.exists():
         raise ValueError(
-            f"{folder} already holds a report: pass another folder, or "
-            "`resume=True` to read it"
+            f"{folder} already holds a report, of which it is not known how it "
+            "was made: pass another folder"
         )
     if path.exists():
         if not resume:
             raise ValueError(
-                f"{folder} holds an evaluation that was not finished: pass "
-                "`resume=True` to continue it, or another folder"
+                f"{folder} already holds an evaluation: pass `resume=True` to "
+                "continue (or read) it, or another folder"
             )
         found = json.loads(path.read_text())
         differing = [

@@ -26,7 +26,7 @@ def test_the_example_runs(capsys):
 def test_importing_the_package_stays_light():
     heavy = (
         "tensorflow_datasets keras_hub matplotlib pandas pyarrow scipy "
-        "sklearn tabulate"
+        "sklearn tabulate jinja2 PIL"
     ).split()
     code = (
         "import sys, keras\nbefore = set(sys.modules)\nimport keras_epsched\n"

@@ -1,0 +1,626 @@
+r"""Are our attacks as strong as those of others, on one network and budget?
+
+An attack that is too weak makes any network look robust, and nothing else
+would show it. So robustly fine-tuned networks are attacked by ours and by
+others with the same steps, queries, targets and images, at epsilons that leave
+about three quarters, half and one quarter of the clean accuracy:
+
+- APGD, APGD-T, FAB-T and Square against torchattacks, which runs in a process
+  of its own on the same .keras file, loaded by Keras on torch (parity_peer.py);
+- PGD against Foolbox and ART, on the very same Keras model.
+
+Ours may leave at most one point of accuracy more than a peer, attack by
+attack, and the point-wise worst case of our four at most one more than that of
+ALL the peers together. "both / either" is how much the sets of fooled images
+have in common. Every adversarial image is checked in float64, on both sides:
+one that leaves the ball or the box counts as a failure of its attack. And
+those of ours must fool the network on torch, those of torchattacks the one on
+TensorFlow: a bound of 99 %.
+
+Digits (and the bundled backbone) always run; MobileNet 0.75 on a dataset of
+yours where --dataset and --weights are given. With --models, networks are
+kept there and not trained again. Needs `pip install -e ".[peers]"`. Exit
+status 1: something is missed.
+
+Examples:
+  python benchmarks/parity.py
+  python benchmarks/parity.py --quick
+  python benchmarks/parity.py --models=FOLDER --dataset=FOLDER/flowers12_128 \
+      --weights=FOLDER/mobilenet_7_5_224_no_top.weights.h5
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+import numpy as np
+from absl import app, flags, logging
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("models", None, "Folder that keeps the trained networks.")
+flags.DEFINE_string("dataset", None, "A prepared dataset, for MobileNet.")
+flags.DEFINE_string("weights", None, "MobileNet weights.")
+flags.DEFINE_list("norms", ["linf", "l2"], "Norms: linf, l2.")
+flags.DEFINE_integer("images", 256, "Images of the test split.", lower_bound=8)
+flags.DEFINE_integer("steps", 20, "Steps of all but Square.", lower_bound=1)
+flags.DEFINE_integer("queries", 1000, "Queries of Square.", lower_bound=1)
+flags.DEFINE_integer("targets", 9, "Classes that are aimed at.", lower_bound=1)
+flags.DEFINE_list(
+    "remaining",
+    ["0.75", "0.5", "0.25"],
+    "Shares of the clean accuracy that the epsilons should leave.",
+)
+flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
+flags.DEFINE_integer("seed", 0, "Seed of our random numbers.")
+flags.DEFINE_bool(
+    "quick", False, "Few images, steps and epochs; strength is not judged."
+)
+
+_POINTS, _TRANSFER = 1.0, 0.99
+# The share of clean accuracy that a peer leaves where a comparison tells
+# something, and at how many epsilons it should.
+_BAND, _WANTED = (0.15, 0.85), 3
+# Rounding of float32 pixels and sums, which no attack is to be blamed for.
+_RELATIVE, _ABSOLUTE = 1e-5, 2 * float(np.spacing(np.float32(1)))
+
+_OURS = ("APGD", "APGD-T", "FAB-T", "Square")
+_TORCHATTACKS = (*_OURS, "Square, rescaled")
+# Which of ours each attack of others is compared with.
+_PAIRS = {name: name.partition(",")[0] for name in _TORCHATTACKS}
+_PAIRS |= {"PGD (Foolbox)": "PGD", "PGD (ART)": "PGD"}
+
+
+class Network(NamedTuple):
+    """A classifier with the images that it classifies correctly."""
+
+    name: str
+    path: pathlib.Path
+    classifier: object
+    images: np.ndarray
+    labels: np.ndarray
+    num_classes: int
+    total: int
+
+    def accuracy(self, fooled):
+        """Accuracy in points over all images, also those not attacked."""
+        return 100 * (~fooled).sum() / self.total
+
+
+def say(text):
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+
+
+# === The networks ===
+
+
+def fit(classifier, data, rate, epochs, epsilon, **kwargs):
+    """Robust fine-tuning by PGD-3 and a ramp."""
+    import keras
+
+    import keras_epsched as ke
+
+    trainer = ke.AdversarialTrainer(
+        classifier, ke.attacks.PGD(steps=3), seed=0, **kwargs
+    )
+    trainer.compile(
+        optimizer=keras.optimizers.Adam(rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    trainer.fit(
+        data.train,
+        epochs=2 if FLAGS.quick else epochs,
+        shuffle=False,
+        verbose=0,
+        callbacks=[
+            ke.callbacks.EpsilonScheduler(ke.schedules.TwoHinge(epsilon))
+        ],
+    )
+
+
+def digits(data):
+    """The bundled backbone, made robust on digits."""
+    import keras_epsched as ke
+
+    classifier = ke.models.classifier(
+        "resnet_letters", data.num_classes, image_size=data.image_size, seed=0
+    )
+    fit(classifier, data, 3e-3, 16, 0.15)
+    return classifier
+
+
+def mobilenet(data):
+    """MobileNet 0.75, made robust on the dataset of the flags."""
+    import keras
+
+    import keras_epsched as ke
+
+    backbone = keras.applications.MobileNet(
+        alpha=0.75,
+        include_top=False,
+        input_shape=(*data.image_size, 3),
+        weights=FLAGS.weights,
+    )
+    classifier = ke.models.classifier(
+        backbone, data.num_classes, scale=1 / 127.5, offset=-1.0, seed=0
+    )
+    fit(classifier, data, 1e-3, 20, 4 / 255, batchnorm_momentum=0.9)
+    return classifier
+
+
+def prepare(name, make, source, folder):
+    """Trains a network, or loads it, and takes what it gets right."""
+    import keras
+
+    import keras_epsched as ke
+
+    keras.utils.set_random_seed(0)
+    data = ke.datasets.load(source, image_size=(32, 32), batch_size=64, seed=0)
+    path = folder / f"{name}{'-quick' if FLAGS.quick else ''}.keras"
+    if path.exists():
+        say(f"{name}: loads {path}")
+    else:
+        started = time.perf_counter()
+        make(data).save(path)
+        say(f"{name}: trained in {time.perf_counter() - started:.0f} s")
+    classifier = ke.models.load(path)
+    batches = [(np.asarray(x), np.asarray(y)) for x, y in data.test]
+    images, labels = (
+        np.concatenate(each)[: FLAGS.images]
+        for each in zip(*batches, strict=True)
+    )
+    hit = predictions(classifier, images) == labels
+    say(f"{name}: {hit.sum()} of {len(images)} correct without attack")
+    return Network(
+        name,
+        path,
+        classifier,
+        images[hit],
+        labels[hit],
+        data.num_classes,
+        len(images),
+    )
+
+
+def predictions(classifier, images):
+    """Classes of NHWC images in 0..255."""
+    if not len(images):
+        return np.zeros(0, "int64")
+    logits = classifier.predict(images, FLAGS.batch_size, verbose=0)
+    return logits.argmax(-1)
+
+
+# === Our attacks ===
+
+
+def make_ours(norm):
+    from keras_epsched import attacks
+
+    steps, targets = FLAGS.steps, FLAGS.targets
+    return {
+        "APGD": attacks.APGD(steps, norm),
+        "APGD-T": attacks.TargetedAPGD(steps, norm, targets=targets),
+        "FAB-T": attacks.FAB(steps, norm, targets=targets),
+        "Square": attacks.Square(FLAGS.queries, norm),
+        "PGD": attacks.PGD(steps, norm),
+    }
+
+
+class Searcher:
+    """Runs one of our attacks on all images of a network."""
+
+    def __init__(self, network, attack):
+        from keras_epsched import backend
+
+        def search(images, labels, epsilon, key, variant):
+            return attack.search(
+                lambda images: network.classifier(images, training=False),
+                images,
+                labels,
+                epsilon,
+                key,
+                variant=variant,
+            )
+
+        self.network = network
+        self.search = backend.compile(search)
+        self.variants = attack.num_variants(network.num_classes)
+
+    def batch(self, numbers, epsilon, variant):
+        """What the attack finds on some images: a batch of fixed size."""
+        from keras_epsched.attacks import noise
+
+        size = FLAGS.batch_size
+        filled = np.resize(numbers, size)
+        result = self.search(
+            self.network.images[filled],
+            self.network.labels[filled].astype("int32"),
+            np.full(size, epsilon, "float32"),
+            noise.make_key(FLAGS.seed, filled, variant),
+            np.full(size, variant, "int32"),
+        )
+        return [
+            None if each is None else np.asarray(each)[: len(numbers)]
+            for each in result
+        ]
+
+    def attack(self, epsilon):
+        """Adversarial images, and which of them broke theirs."""
+        moved = self.network.images.copy()
+        broken = np.zeros(len(moved), bool)
+        for variant in range(self.variants):
+            standing = np.flatnonzero(~broken)
+            for at in range(0, len(standing), FLAGS.batch_size):
+                numbers = standing[at : at + FLAGS.batch_size]
+                adversarial, new, *_ = self.batch(numbers, epsilon, variant)
+                moved[numbers[new]] = adversarial[new]
+                broken[numbers] = new
+        return moved, broken
+
+    def distances(self):
+        """The smallest epsilon that breaks each image, by FAB."""
+        smallest = np.full(len(self.network.images), np.inf)
+        for variant in range(self.variants):
+            for at in range(0, len(smallest), FLAGS.batch_size):
+                numbers = np.arange(len(smallest))[at : at + FLAGS.batch_size]
+                found = self.batch(numbers, 1.0, variant)[-1]
+                smallest[numbers] = np.minimum(smallest[numbers], found)
+        return smallest
+
+
+def choose_epsilons(network, norm):
+    """Epsilons that leave the wanted shares of the clean accuracy."""
+    distances = Searcher(network, make_ours(norm)["FAB-T"]).distances()
+    return [
+        float(f"{np.quantile(distances, 1 - float(share)):.3g}")
+        for share in FLAGS.remaining
+    ]
+
+
+# === The attacks of others, on TensorFlow ===
+
+
+def foolbox_pgd(network, norm, epsilon):
+    """Images moved by Foolbox."""
+    import foolbox
+    import tensorflow as tf
+
+    model = foolbox.TensorFlowModel(network.classifier, bounds=(0, 255))
+    kind = {"linf": foolbox.attacks.LinfPGD, "l2": foolbox.attacks.L2PGD}[norm]
+    attack = kind(steps=FLAGS.steps, rel_stepsize=2.5 / FLAGS.steps)
+    moved = []
+    for at in range(0, len(network.images), FLAGS.batch_size):
+        part = slice(at, at + FLAGS.batch_size)
+        x = tf.constant(network.images[part])
+        y = tf.constant(network.labels[part])
+        moved.append(attack(model, x, y, epsilons=255 * epsilon)[1].numpy())
+    return np.concatenate(moved)
+
+
+def art_pgd(network, norm, epsilon):
+    """Images moved by ART."""
+    import keras
+    from art.attacks.evasion import ProjectedGradientDescentTensorFlowV2
+    from art.estimators.classification import TensorFlowV2Classifier
+
+    wrapped = TensorFlowV2Classifier(
+        model=network.classifier,
+        nb_classes=network.num_classes,
+        input_shape=network.images.shape[1:],
+        loss_object=keras.losses.CategoricalCrossentropy(from_logits=True),
+        clip_values=(0, 255),
+    )
+    attack = ProjectedGradientDescentTensorFlowV2(
+        wrapped,
+        norm={"linf": np.inf, "l2": 2}[norm],
+        eps=255 * epsilon,
+        eps_step=255 * epsilon * 2.5 / FLAGS.steps,
+        max_iter=FLAGS.steps,
+        num_random_init=1,
+        batch_size=FLAGS.batch_size,
+        verbose=False,
+    )
+    return attack.generate(
+        network.images, np.eye(network.num_classes)[network.labels]
+    )
+
+
+# === Torchattacks ===
+
+
+def run_peer(network, jobs, found, folder):
+    """Runs torchattacks, and judges `found` by the network on torch.
+
+    Returns:
+        Adversarial images of each job, NHWC in [0, 1], and predictions.
+    """
+    (folder / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
+    np.savez(
+        folder / "inputs.npz", images=network.images, labels=network.labels
+    )
+    np.savez(folder / "found.npz", **found)
+    subprocess.run(
+        [
+            sys.executable,
+            str(pathlib.Path(__file__).with_name("parity_peer.py")),
+            f"--model={network.path}",
+            f"--folder={folder}",
+            f"--batch_size={FLAGS.batch_size}",
+        ],
+        check=True,
+        env={**os.environ, "KERAS_BACKEND": "torch"},
+    )
+    with np.load(folder / "attacked.npz") as arrays:
+        attacked = [arrays[f"job{number}"] for number in range(len(jobs))]
+    with np.load(folder / "answers.npz") as arrays:
+        answers = dict(arrays)
+    return attacked, answers
+
+
+# === The comparison ===
+
+
+def excess(moved, clean, epsilon, norm):
+    """By how much images in [0, 1] leave the ball or the box, in float64."""
+    moved = moved.astype("float64").reshape(len(moved), -1)
+    delta = moved - clean.astype("float64").reshape(len(moved), -1)
+    order = {"linf": np.inf, "l2": 2}[norm]
+    size = np.linalg.norm(delta, order, axis=1) if len(moved) else np.zeros(0)
+    allowed = epsilon * (1 + _RELATIVE) + _ABSOLUTE
+    outside = np.maximum(-moved, moved - 1).max(1, initial=0.0)
+    return np.where(outside > 0, np.inf, np.maximum(size - allowed, 0.0))
+
+
+class Finding(NamedTuple):
+    """What one attack did at one epsilon."""
+
+    fooled: np.ndarray
+    moved: np.ndarray  # NHWC in 0..255, of all images
+    left: int  # images that would be fooled, but lie outside
+
+
+def find_ours(network, norm, epsilons):
+    """Findings of our attacks, by their name and epsilon."""
+    found = {}
+    for name, attack in make_ours(norm).items():
+        searcher = Searcher(network, attack)
+        for epsilon in epsilons:
+            started = time.perf_counter()
+            moved, broken = searcher.attack(epsilon)
+            beyond = excess(
+                moved.astype("float64") / 255,
+                network.images.astype("float64") / 255,
+                epsilon,
+                norm,
+            )
+            left = int((broken & (beyond > 0)).sum())
+            found[name, epsilon] = Finding(broken & (beyond == 0), moved, left)
+            say(
+                f"{network.name} {norm} {epsilon:.4g} {name}: "
+                f"{broken.sum()} of {len(broken)} fooled, "
+                f"{time.perf_counter() - started:.0f} s"
+            )
+    return found
+
+
+def find_on_tensorflow(network, norm, epsilons):
+    """Findings of Foolbox and ART, likewise."""
+    found = {}
+    peers = {"PGD (Foolbox)": foolbox_pgd, "PGD (ART)": art_pgd}
+    for name, attack in peers.items():
+        for epsilon in epsilons:
+            moved = attack(network, norm, epsilon)
+            wrong = predictions(network.classifier, moved) != network.labels
+            beyond = excess(
+                moved.astype("float64") / 255,
+                network.images.astype("float64") / 255,
+                epsilon,
+                norm,
+            )
+            left = int((wrong & (beyond > 0)).sum())
+            found[name, epsilon] = Finding(wrong & (beyond == 0), moved, left)
+        say(f"{network.name} {norm} {name}: done")
+    return found
+
+
+def share(values):
+    """Mean in percent, or a dash where there is nothing."""
+    return f"{100 * np.mean(values):.1f} %" if len(values) else "-"
+
+
+class Comparison:
+    """Compares the findings on one network, and notes what is missed."""
+
+    def __init__(self, network):
+        self.network = network
+        self.rows, self.transfer, self.missed = [], [], []
+        self.bands = {}
+
+    def miss(self, text):
+        self.missed.append(f"{self.network.name}, {text}")
+
+    def row(self, norm, epsilon, name, ours, peer):
+        """A row of the table, from flags of fooled images."""
+        accuracy = self.network.accuracy
+        gap = accuracy(ours) - accuracy(peer)
+        either = (ours | peer).sum()
+        both = f"{(ours & peer).sum() / either:.2f}" if either else "-"
+        left = (~peer).sum() / len(peer)
+        within = _BAND[0] <= left <= _BAND[1]
+        self.bands.setdefault((norm, name), []).append(within)
+        if gap > _POINTS and not FLAGS.quick:
+            self.miss(
+                f"{norm} {epsilon:.4g}, {name}: ours leaves {gap:.1f} points "
+                f"more ({(peer & ~ours).sum()} images only by the peer, "
+                f"{(ours & ~peer).sum()} only by ours)"
+            )
+        self.rows.append(
+            (
+                norm,
+                f"{epsilon:.4g}",
+                name,
+                f"{accuracy(ours):.1f}",
+                f"{accuracy(peer):.1f}",
+                f"{gap:+.1f}",
+                both,
+                f"{left:.2f}" + ("" if within else " (out of band)"),
+            )
+        )
+
+    def compare(self, norm, epsilon, ours, peers):
+        """Rows of one epsilon."""
+        for name, mine in _PAIRS.items():
+            self.row(norm, epsilon, name, ours[mine].fooled, peers[name].fooled)
+        all_ours = np.any([ours[name].fooled for name in _OURS], axis=0)
+        all_peers = np.any([each.fooled for each in peers.values()], axis=0)
+        self.row(norm, epsilon, "all together", all_ours, all_peers)
+        for owner, findings in (("our", ours), ("the peer's", peers)):
+            for name, finding in findings.items():
+                if finding.left:
+                    text = f"{owner} {name} left the ball {finding.left} times"
+                    if owner == "our":
+                        self.miss(f"{norm} {epsilon:.4g}: {text}")
+                    else:
+                        say(f"{self.network.name} {norm} {epsilon:.4g}: {text}")
+
+    def check_bands(self):
+        """Whether enough epsilons were telling."""
+        for (norm, name), within in self.bands.items():
+            if sum(within) < _WANTED and not FLAGS.quick:
+                self.miss(
+                    f"{norm}, {name}: only {sum(within)} epsilons leave the "
+                    f"peer {_BAND[0]:.0%} to {_BAND[1]:.0%} of clean accuracy"
+                )
+
+    def add_transfer(self, norm, name, ours, peers):
+        """Whether what fools one copy of the network fools the other."""
+        for owner, fools in (("ours", ours), ("the peer's", peers)):
+            if len(fools) and np.mean(fools) < _TRANSFER:
+                self.miss(
+                    f"{norm}: of {owner} {name} only {share(fools)} fool the "
+                    "other copy"
+                )
+        count = f"{len(ours)}, {len(peers)}"
+        self.transfer.append((norm, name, share(ours), share(peers), count))
+
+    def report(self):
+        """Prints the tables."""
+        from tabulate import tabulate
+
+        headers = ("norm", "epsilon", "attack", "ours", "peer")
+        headers += ("ours - peer", "both / either", "peer / clean")
+        print(f"\n{self.network.name}: accuracy that is left, in points")
+        print(tabulate(self.rows, headers, disable_numparse=True))
+        headers = ("norm", "attack", "ours fool torch", "the peer's fool TF")
+        headers += ("images",)
+        print(f"\n{self.network.name}: the other copy of the network")
+        print(tabulate(self.transfer, headers, disable_numparse=True))
+        print(flush=True)
+
+
+def compare(network, folder):
+    """All norms and epsilons of one network."""
+    result = Comparison(network)
+    ours, peers, jobs, epsilons = {}, {}, [], {}
+    for norm in FLAGS.norms:
+        epsilons[norm] = choose_epsilons(network, norm)
+        say(f"{network.name} {norm}: epsilons {epsilons[norm]}")
+        ours[norm] = find_ours(network, norm, epsilons[norm])
+        peers[norm] = find_on_tensorflow(network, norm, epsilons[norm])
+        jobs += [
+            {
+                "attack": name,
+                "norm": norm,
+                "epsilon": epsilon,
+                "steps": FLAGS.steps,
+                "queries": FLAGS.queries,
+                "targets": min(FLAGS.targets, network.num_classes - 1),
+            }
+            for epsilon in epsilons[norm]
+            for name in _TORCHATTACKS
+        ]
+    found = {
+        f"{norm}/{name}/{epsilon!r}": finding.moved[finding.fooled]
+        for norm, findings in ours.items()
+        for (name, epsilon), finding in findings.items()
+    }
+    attacked, answers = run_peer(network, jobs, found, folder)
+    if (answers["clean"] != network.labels).any():
+        result.miss("torch: clean images are classified otherwise")
+    clean = network.images / np.float32(255)
+    on_tensorflow = {}
+    for number, (job, moved) in enumerate(zip(jobs, attacked, strict=True)):
+        norm, name, epsilon = job["norm"], job["attack"], job["epsilon"]
+        wrong = answers[f"job{number}"] != network.labels
+        beyond = excess(moved, clean, epsilon, norm)
+        fooled = wrong & (beyond == 0)
+        left = int((wrong & (beyond > 0)).sum())
+        peers[norm][name, epsilon] = Finding(fooled, 255 * moved, left)
+        answer = predictions(network.classifier, 255 * moved[fooled])
+        on_tensorflow.setdefault((norm, name), []).append(
+            answer != network.labels[fooled]
+        )
+    for norm in FLAGS.norms:
+        for epsilon in epsilons[norm]:
+            result.compare(
+                norm,
+                epsilon,
+                *(
+                    {
+                        name: finding
+                        for (name, at), finding in side[norm].items()
+                        if at == epsilon
+                    }
+                    for side in (ours, peers)
+                ),
+            )
+        for name in (*_TORCHATTACKS, "PGD"):
+            mine = [
+                answers[f"{norm}/{name}/{epsilon!r}"]
+                != network.labels[ours[norm][name, epsilon].fooled]
+                for epsilon in epsilons[norm]
+                if (name, epsilon) in ours[norm]
+            ]
+            theirs = on_tensorflow.get((norm, name), [])
+            empty = np.zeros(0, bool)
+            result.add_transfer(
+                norm,
+                name,
+                np.concatenate([empty, *mine]),
+                np.concatenate([empty, *theirs]),
+            )
+    result.check_bands()
+    result.report()
+    return result.missed
+
+
+def main(_):
+    logging.set_verbosity(logging.ERROR)
+    if (FLAGS.dataset is None) != (FLAGS.weights is None):
+        raise app.UsageError("--dataset and --weights go together")
+    if FLAGS.quick:
+        FLAGS.images, FLAGS.steps, FLAGS.queries = 32, 5, 30
+        FLAGS.targets = 3
+    networks = {"digits": (digits, "digits")}
+    if FLAGS.dataset:
+        networks["mobilenet"] = mobilenet, FLAGS.dataset
+    missed = []
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = pathlib.Path(scratch)
+        models = pathlib.Path(FLAGS.models or scratch)
+        models.mkdir(parents=True, exist_ok=True)
+        for name, (make, source) in networks.items():
+            missed += compare(prepare(name, make, source, models), scratch)
+    for each in missed:
+        print(f"MISSED: {each}")
+    if FLAGS.quick:
+        print("quick: strength was not judged")
+    sys.exit(bool(missed))
+
+
+if __name__ == "__main__":
+    app.run(main)

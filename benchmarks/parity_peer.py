@@ -1,0 +1,164 @@
+r"""The torch side of parity.py, which starts it in a process of its own.
+
+Loads the very same .keras file with Keras on torch, lets torchattacks attack
+the images, and says what the network answers to the images that parity.py has
+found. It reads and writes one folder:
+
+  jobs.json      list of {attack, norm, epsilon, steps, queries, targets}
+  inputs.npz     images (NHWC, 0..255), labels
+  found.npz      images of ours that break the network, by name (may be absent)
+  attacked.npz   written: adversarial images of each job (NHWC, 0..1), "job0"...
+  answers.npz    written: predictions for all of these, and for inputs.npz
+
+Example:
+  KERAS_BACKEND=torch python benchmarks/parity_peer.py --model=M.keras \
+      --folder=FOLDER
+"""
+
+import json
+import pathlib
+import time
+
+import numpy as np
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model", None, "A .keras classifier.", required=True)
+flags.DEFINE_string("folder", None, "The folder of the jobs.", required=True)
+flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
+flags.DEFINE_integer("threads", 2, "Threads of torch.", lower_bound=1)
+
+_NORMS = {"linf": "Linf", "l2": "L2"}
+
+
+def load(path):
+    """The network as torchattacks wants it: NCHW pixels in [0, 1]."""
+    import keras
+    import keras_hub  # noqa: F401  (registers its layers)
+    import torch
+
+    if keras.backend.backend() != "torch":
+        raise RuntimeError("set KERAS_BACKEND=torch")
+    network = keras.saving.load_model(path, compile=False)
+    network.trainable = False
+
+    class Wrapped(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, images):
+            pixels = 255.0 * images.permute(0, 2, 3, 1)
+            return self.network(pixels, training=False)
+
+    wrapped = Wrapped().eval()
+    for each in wrapped.parameters():
+        each.requires_grad_(False)
+    return wrapped
+
+
+def make_attack(model, job):
+    """An attack of torchattacks."""
+    import torchattacks
+
+    shared = {
+        "norm": _NORMS[job["norm"]],
+        "eps": job["epsilon"],
+        "n_restarts": 1,
+        "seed": 0,
+    }
+    # It aims at one class less than `n_classes`.
+    targeted = {"steps": job["steps"], "n_classes": job["targets"] + 1}
+    name = job["attack"]
+    if name == "APGD":
+        steps = job["steps"]
+        return torchattacks.APGD(model, **shared, steps=steps, loss="ce")
+    if name == "APGD-T":
+        return torchattacks.APGDT(model, **shared, **targeted)
+    if name == "FAB-T":
+        return torchattacks.FAB(
+            model, **shared, **targeted, multi_targeted=True
+        )
+    # AutoAttack plans for 10,000 queries, whatever it gets. The default of
+    # torchattacks is to fit the plan to the queries.
+    return torchattacks.Square(
+        model,
+        **shared,
+        n_queries=job["queries"],
+        resc_schedule=name == "Square, rescaled",
+    )
+
+
+def predictions(model, images):
+    """Classes of NCHW images."""
+    import torch
+
+    with torch.no_grad():
+        return torch.cat(
+            [
+                model(part).argmax(-1)
+                for part in torch.split(images, FLAGS.batch_size)
+            ]
+        ).numpy()
+
+
+def main(_):
+    import torch
+
+    torch.set_num_threads(FLAGS.threads)
+    folder = pathlib.Path(FLAGS.folder)
+    model = load(FLAGS.model)
+    with np.load(folder / "inputs.npz") as arrays:
+        pixels, labels = arrays["images"], arrays["labels"]
+
+    def to_torch(images):
+        nchw = np.ascontiguousarray(np.transpose(images, (0, 3, 1, 2)))
+        return torch.from_numpy(nchw.astype("float32"))
+
+    images = to_torch(pixels / np.float32(255))
+    targets = torch.from_numpy(labels.astype("int64"))
+    answers = {"clean": predictions(model, images)}
+    attacked = {}
+    jobs = json.loads((folder / "jobs.json").read_text(encoding="utf-8"))
+    for number, job in enumerate(jobs):
+        started = time.perf_counter()
+        attack = make_attack(model, job)
+        moved = torch.cat(
+            [
+                attack(images[part], targets[part]).detach()
+                for part in torch.split(
+                    torch.arange(len(images)), FLAGS.batch_size
+                )
+            ]
+        )
+        name = f"job{number}"
+        answers[name] = predictions(model, moved)
+        attacked[name] = moved.permute(0, 2, 3, 1).numpy()
+        wrong = int((answers[name] != labels).sum())
+        print(
+            f"  torchattacks {job['attack']} {job['norm']} "
+            f"{job['epsilon']:.4g}: {wrong} of {len(labels)} fooled, "
+            f"{time.perf_counter() - started:.0f} s",
+            flush=True,
+        )
+    if (folder / "found.npz").exists():
+        with np.load(folder / "found.npz") as arrays:
+            for name, found in arrays.items():
+                # The pixels themselves: 255 * (x / 255) may round elsewhere.
+                nhwc = torch.from_numpy(found.astype("float32"))
+                with torch.no_grad():
+                    answers[name] = np.concatenate(
+                        [
+                            model.network(part, training=False)
+                            .argmax(-1)
+                            .numpy()
+                            for part in torch.split(nhwc, FLAGS.batch_size)
+                        ]
+                        or [np.zeros(0, "int64")]
+                    )
+    np.savez(folder / "attacked.npz", **attacked)
+    np.savez(folder / "answers.npz", **answers)
+
+
+if __name__ == "__main__":
+    app.run(main)
