@@ -332,33 +332,55 @@ def art_pgd(network, norm, epsilon):
 # === Torchattacks ===
 
 
-def run_peer(network, jobs, found, folder):
-    """Runs torchattacks, and judges `found` by the network on torch.
+class Peer:
+    """A process with the network on torch, at work in a folder of its own."""
 
-    Returns:
-        Adversarial images of each job, NHWC in [0, 1], and predictions.
-    """
-    (folder / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
-    np.savez(
-        folder / "inputs.npz", images=network.images, labels=network.labels
-    )
-    np.savez(folder / "found.npz", **found)
-    subprocess.run(
-        [
-            sys.executable,
-            str(pathlib.Path(__file__).with_name("parity_peer.py")),
-            f"--model={network.path}",
-            f"--folder={folder}",
-            f"--batch_size={FLAGS.batch_size}",
-        ],
-        check=True,
-        env={**os.environ, "KERAS_BACKEND": "torch"},
-    )
-    with np.load(folder / "attacked.npz") as arrays:
-        attacked = [arrays[f"job{number}"] for number in range(len(jobs))]
-    with np.load(folder / "answers.npz") as arrays:
-        answers = dict(arrays)
-    return attacked, answers
+    def __init__(self, network, folder, jobs=(), found=None):
+        self.folder, self.jobs = folder, jobs
+        folder.mkdir()
+        np.savez(
+            folder / "inputs.npz", images=network.images, labels=network.labels
+        )
+        if jobs:
+            text = json.dumps(jobs)
+            (folder / "jobs.json").write_text(text, encoding="utf-8")
+        if found:
+            np.savez(folder / "found.npz", **found)
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                str(pathlib.Path(__file__).with_name("parity_peer.py")),
+                f"--model={network.path}",
+                f"--folder={folder}",
+                f"--batch_size={FLAGS.batch_size}",
+            ],
+            env={**os.environ, "KERAS_BACKEND": "torch"},
+        )
+
+    def wait(self):
+        """Returns adversarial images of each job, and predictions."""
+        if self.process.wait():
+            raise RuntimeError("the process with torch failed: see above")
+        with np.load(self.folder / "attacked.npz") as arrays:
+            attacked = [arrays[f"job{at}"] for at in range(len(self.jobs))]
+        with np.load(self.folder / "answers.npz") as arrays:
+            return attacked, dict(arrays)
+
+
+def make_jobs(network, norm, epsilons):
+    """What torchattacks is to do."""
+    return [
+        {
+            "attack": name,
+            "norm": norm,
+            "epsilon": epsilon,
+            "steps": FLAGS.steps,
+            "queries": FLAGS.queries,
+            "targets": min(FLAGS.targets, network.num_classes - 1),
+        }
+        for epsilon in epsilons
+        for name in _TORCHATTACKS
+    ]
 
 
 # === The comparison ===
@@ -525,77 +547,80 @@ class Comparison:
 def compare(network, folder):
     """All norms and epsilons of one network."""
     result = Comparison(network)
-    ours, peers, jobs, epsilons = {}, {}, [], {}
+    epsilons, torch, ours, peers = {}, {}, {}, {}
     for norm in FLAGS.norms:
         epsilons[norm] = choose_epsilons(network, norm)
         say(f"{network.name} {norm}: epsilons {epsilons[norm]}")
+        # At work while ours and the others are.
+        torch[norm] = Peer(
+            network,
+            folder / f"{network.name}-{norm}",
+            make_jobs(network, norm, epsilons[norm]),
+        )
+    for norm in FLAGS.norms:
         ours[norm] = find_ours(network, norm, epsilons[norm])
         peers[norm] = find_on_tensorflow(network, norm, epsilons[norm])
-        jobs += [
-            {
-                "attack": name,
-                "norm": norm,
-                "epsilon": epsilon,
-                "steps": FLAGS.steps,
-                "queries": FLAGS.queries,
-                "targets": min(FLAGS.targets, network.num_classes - 1),
-            }
-            for epsilon in epsilons[norm]
-            for name in _TORCHATTACKS
-        ]
     found = {
         f"{norm}/{name}/{epsilon!r}": finding.moved[finding.fooled]
         for norm, findings in ours.items()
         for (name, epsilon), finding in findings.items()
     }
-    attacked, answers = run_peer(network, jobs, found, folder)
+    judge = Peer(network, folder / f"{network.name}-judge", found=found)
+    _, answers = judge.wait()
     if (answers["clean"] != network.labels).any():
         result.miss("torch: clean images are classified otherwise")
-    clean = network.images / np.float32(255)
-    on_tensorflow = {}
-    for number, (job, moved) in enumerate(zip(jobs, attacked, strict=True)):
-        norm, name, epsilon = job["norm"], job["attack"], job["epsilon"]
-        wrong = answers[f"job{number}"] != network.labels
-        beyond = excess(moved, clean, epsilon, norm)
-        fooled = wrong & (beyond == 0)
-        left = int((wrong & (beyond > 0)).sum())
-        peers[norm][name, epsilon] = Finding(fooled, 255 * moved, left)
-        answer = predictions(network.classifier, 255 * moved[fooled])
-        on_tensorflow.setdefault((norm, name), []).append(
-            answer != network.labels[fooled]
-        )
+    transfer = {}
     for norm in FLAGS.norms:
+        for name, epsilon in ours[norm]:
+            labels = network.labels[ours[norm][name, epsilon].fooled]
+            answer = answers[f"{norm}/{name}/{epsilon!r}"]
+            transfer.setdefault((norm, name), ([], []))[0].append(
+                answer != labels
+            )
+        for job, moved, answer in zip(*torch_results(torch[norm]), strict=True):
+            name, epsilon = job["attack"], job["epsilon"]
+            finding = judged(network, norm, epsilon, moved, answer)
+            peers[norm][name, epsilon] = finding
+            transfer.setdefault((norm, name), ([], []))[1].append(
+                predictions(network.classifier, finding.moved[finding.fooled])
+                != network.labels[finding.fooled]
+            )
         for epsilon in epsilons[norm]:
-            result.compare(
-                norm,
-                epsilon,
-                *(
-                    {
-                        name: finding
-                        for (name, at), finding in side[norm].items()
-                        if at == epsilon
-                    }
-                    for side in (ours, peers)
-                ),
-            )
-        for name in (*_TORCHATTACKS, "PGD"):
-            mine = [
-                answers[f"{norm}/{name}/{epsilon!r}"]
-                != network.labels[ours[norm][name, epsilon].fooled]
-                for epsilon in epsilons[norm]
-                if (name, epsilon) in ours[norm]
+            both = [
+                {
+                    name: each
+                    for (name, at), each in side.items()
+                    if at == epsilon
+                }
+                for side in (ours[norm], peers[norm])
             ]
-            theirs = on_tensorflow.get((norm, name), [])
-            empty = np.zeros(0, bool)
-            result.add_transfer(
-                norm,
-                name,
-                np.concatenate([empty, *mine]),
-                np.concatenate([empty, *theirs]),
-            )
+            result.compare(norm, epsilon, *both)
+    for (norm, name), sides in transfer.items():
+        empty = np.zeros(0, bool)
+        sides = [np.concatenate([empty, *side]) for side in sides]
+        result.add_transfer(norm, name, *sides)
     result.check_bands()
     result.report()
     return result.missed
+
+
+def torch_results(peer):
+    """Jobs of a peer, its images, and its answers to them."""
+    attacked, answers = peer.wait()
+    return (
+        peer.jobs,
+        attacked,
+        [answers[f"job{at}"] for at in range(len(peer.jobs))],
+    )
+
+
+def judged(network, norm, epsilon, moved, answer):
+    """The finding of images in [0, 1], by what their own network answers."""
+    wrong = answer != network.labels
+    clean = network.images / np.float32(255)
+    beyond = excess(moved, clean, epsilon, norm)
+    left = int((wrong & (beyond > 0)).sum())
+    return Finding(wrong & (beyond == 0), 255 * moved, left)
 
 
 def main(_):
@@ -604,7 +629,7 @@ def main(_):
         raise app.UsageError("--dataset and --weights go together")
     if FLAGS.quick:
         FLAGS.images, FLAGS.steps, FLAGS.queries = 32, 5, 30
-        FLAGS.targets = 3
+        FLAGS.targets, FLAGS.remaining = 3, ["0.5"]
     networks = {"digits": (digits, "digits")}
     if FLAGS.dataset:
         networks["mobilenet"] = mobilenet, FLAGS.dataset

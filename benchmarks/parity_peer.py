@@ -4,11 +4,13 @@ Loads the very same .keras file with Keras on torch, lets torchattacks attack
 the images, and says what the network answers to the images that parity.py has
 found. It reads and writes one folder:
 
-  jobs.json      list of {attack, norm, epsilon, steps, queries, targets}
   inputs.npz     images (NHWC, 0..255), labels
-  found.npz      images of ours that break the network, by name (may be absent)
+  jobs.json      list of {attack, norm, epsilon, steps, queries, targets}, or
+  found.npz      images of ours (NHWC, 0..255), by name
   attacked.npz   written: adversarial images of each job (NHWC, 0..1), "job0"...
-  answers.npz    written: predictions for all of these, and for inputs.npz
+  answers.npz    written: predictions for these or those, and for inputs.npz
+
+One thread by default: two wait for each other where cores are shared.
 
 Example:
   KERAS_BACKEND=torch python benchmarks/parity_peer.py --model=M.keras \
@@ -26,7 +28,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A .keras classifier.", required=True)
 flags.DEFINE_string("folder", None, "The folder of the jobs.", required=True)
 flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
-flags.DEFINE_integer("threads", 2, "Threads of torch.", lower_bound=1)
+flags.DEFINE_integer("threads", 1, "Threads of torch.", lower_bound=1)
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
 
@@ -93,6 +95,8 @@ def predictions(model, images):
     """Classes of NCHW images."""
     import torch
 
+    if not len(images):
+        return np.zeros(0, "int64")
     with torch.no_grad():
         return torch.cat(
             [
@@ -119,7 +123,9 @@ def main(_):
     targets = torch.from_numpy(labels.astype("int64"))
     answers = {"clean": predictions(model, images)}
     attacked = {}
-    jobs = json.loads((folder / "jobs.json").read_text(encoding="utf-8"))
+    jobs = []
+    if (folder / "jobs.json").exists():
+        jobs = json.loads((folder / "jobs.json").read_text(encoding="utf-8"))
     for number, job in enumerate(jobs):
         started = time.perf_counter()
         attack = make_attack(model, job)
@@ -136,26 +142,21 @@ def main(_):
         attacked[name] = moved.permute(0, 2, 3, 1).numpy()
         wrong = int((answers[name] != labels).sum())
         print(
-            f"  torchattacks {job['attack']} {job['norm']} "
-            f"{job['epsilon']:.4g}: {wrong} of {len(labels)} fooled, "
-            f"{time.perf_counter() - started:.0f} s",
+            f"[{time.strftime('%H:%M:%S')}]   torchattacks {job['norm']} "
+            f"{job['epsilon']:.4g} {job['attack']}: {wrong} of {len(labels)} "
+            f"fooled, {time.perf_counter() - started:.0f} s",
             flush=True,
         )
     if (folder / "found.npz").exists():
         with np.load(folder / "found.npz") as arrays:
             for name, found in arrays.items():
-                # The pixels themselves: 255 * (x / 255) may round elsewhere.
-                nhwc = torch.from_numpy(found.astype("float32"))
-                with torch.no_grad():
-                    answers[name] = np.concatenate(
-                        [
-                            model.network(part, training=False)
-                            .argmax(-1)
-                            .numpy()
-                            for part in torch.split(nhwc, FLAGS.batch_size)
-                        ]
-                        or [np.zeros(0, "int64")]
-                    )
+                answers[name] = predictions(
+                    # The pixels themselves: 255 * (x / 255) may round.
+                    lambda nchw: model.network(
+                        nchw.permute(0, 2, 3, 1), training=False
+                    ),
+                    to_torch(found),
+                )
     np.savez(folder / "attacked.npz", **attacked)
     np.savez(folder / "answers.npz", **answers)
 

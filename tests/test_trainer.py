@@ -635,6 +635,7 @@ def test_datasets_are_looked_at_too():
         ({"attack_mode": "train"}, "attack_mode"),
         ({"attack": "pgd"}, "expected an attack"),
         ({"validation_attack": "pgd"}, "expected an attack"),
+        ({"attack": ke.attacks.Square(5)}, "evaluation only"),
         ({"objective": "trades!"}, "objective"),
         ({"value_range": (255, 0)}, "value_range"),
         ({"batchnorm_momentum": 1.5}, "batchnorm_momentum"),

@@ -111,8 +111,11 @@ class Attack(Configurable):
 
         Returns:
             A float32 tensor like `images`, without gradient.
+
+        Raises:
+            NotImplementedError: If the attack is for evaluation only.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{self!r} is for evaluation only")
 
     def search(
         self,

@@ -130,6 +130,11 @@ class AdversarialTrainer(keras.Model):
                     "expected an attack of `keras_epsched.attacks`. Received: "
                     f"{each!r}"
                 )
+        if type(attack).perturb is Attack.perturb:
+            raise ValueError(
+                f"{attack!r} is for evaluation only: it gives no images to "
+                "train on. Use `FGSM`, `PGD` or `APGD`."
+            )
         if validation_attack and validation_attack.norm != attack.norm:
             raise ValueError(
                 "`validation_attack` must have the norm of `attack`, for they "
