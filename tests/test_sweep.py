@@ -93,6 +93,25 @@ def test_three_classes_have_a_closed_form(attack, bisect):
     assert 0 < report.accuracy[-1] < report.accuracy[1] < 1
 
 
+class Follower(FGSM):
+    """Breaks an image unless it starts from where it was, moved outwards."""
+
+    def search(self, logits_fn, images, labels, epsilon, *args, **kwargs):
+        start, use_start = kwargs["start"], kwargs["use_start"]
+        result = super().search(
+            logits_fn, images, labels, epsilon, *args, **kwargs
+        )
+        outwards = images + 255.0 * epsilon[:, None, None, None]
+        away = keras.ops.max(keras.ops.abs(start - outwards), axis=(1, 2, 3))
+        lost = (epsilon > 1.5 * GRID[1]) & (~use_start | (away > 1e-2))
+        return result._replace(best=outwards, broken=lost)
+
+
+def test_warm_starts_follow_the_radius(trained):
+    report = evaluate(trained, attack=Follower())
+    np.testing.assert_array_equal(report.accuracy, report.accuracy[0])
+
+
 def test_an_ensemble_is_the_worst_case_of_its_members(trained):
     # Independent, so that no warm start comes between.
     attack = AttackEnsemble([FGSM(), TargetedAPGD(4), FAB(4, targets=2)])
