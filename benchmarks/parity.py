@@ -72,6 +72,7 @@ _OURS = ("APGD", "APGD-T", "FAB-T", "Square")
 _TORCHATTACKS = (*_OURS, "Square, rescaled")
 # Which of ours each attack of others is compared with.
 _PAIRS = {name: name.partition(",")[0] for name in _TORCHATTACKS}
+_ALL = "all together"
 _PAIRS |= {"PGD (Foolbox)": "PGD", "PGD (ART)": "PGD"}
 
 
@@ -273,12 +274,43 @@ class Searcher:
 
 
 def choose_epsilons(network, norm):
-    """Epsilons that leave the wanted shares of the clean accuracy."""
-    distances = Searcher(network, make_ours(norm)["FAB-T"]).distances()
-    return [
-        float(f"{np.quantile(distances, 1 - float(share)):.3g}")
-        for share in FLAGS.remaining
-    ]
+    """Epsilons that leave the wanted shares of the clean accuracy.
+
+    Returns:
+        Those for all attacks, by the distances that FAB finds, and those for
+        Square, which breaks far less: the same, where Square with a fifth of
+        its queries shows them to be in the band, or its own.
+    """
+    import keras_epsched as ke
+
+    ours = make_ours(norm)
+    wanted = [float(share) for share in FLAGS.remaining]
+    distances = Searcher(network, ours["FAB-T"]).distances()
+    common = [rounded(np.quantile(distances, 1 - each)) for each in wanted]
+    highest = {"linf": 1.0, "l2": np.inf}[norm]
+    grid = np.geomspace(min(common), min(12 * max(common), highest), 21)
+    report = ke.evaluate(
+        network.classifier,
+        (network.images, network.labels),
+        grid,
+        ke.attacks.Square(max(FLAGS.queries // 5, 1), norm),
+        bisect=True,
+        batch_size=FLAGS.batch_size,
+        seed=FLAGS.seed,
+        self_check=False,
+        verbose=0,
+    )
+    # The grid of the report begins with 0.
+    curve, grid = report.accuracy[1:], np.log(report.epsilons[1:])
+    left = np.interp(np.log(common), grid, curve)
+    if ((left > _BAND[0]) & (left < _BAND[1])).all():
+        return common, common
+    own = np.exp(np.interp(wanted, curve[::-1], grid[::-1]))
+    return common, [rounded(each) for each in own]
+
+
+def rounded(epsilon):
+    return float(f"{epsilon:.3g}")
 
 
 # === The attacks of others, on TensorFlow ===
@@ -335,6 +367,8 @@ def art_pgd(network, norm, epsilon):
 class Peer:
     """A process with the network on torch, at work in a folder of its own."""
 
+    running = []
+
     def __init__(self, network, folder, jobs=(), found=None):
         self.folder, self.jobs = folder, jobs
         folder.mkdir()
@@ -356,6 +390,7 @@ class Peer:
             ],
             env={**os.environ, "KERAS_BACKEND": "torch"},
         )
+        Peer.running.append(self.process)
 
     def wait(self):
         """Returns adversarial images of each job, and predictions."""
@@ -367,8 +402,15 @@ class Peer:
             return attacked, dict(arrays)
 
 
-def make_jobs(network, norm, epsilons):
+def make_jobs(network, norm, common, square):
     """What torchattacks is to do."""
+    plan = [(name, epsilon) for epsilon in common for name in _OURS]
+    plan += [
+        (name, epsilon)
+        for epsilon in square
+        for name in ("Square", "Square, rescaled")
+        if (name, epsilon) not in plan
+    ]
     return [
         {
             "attack": name,
@@ -378,8 +420,7 @@ def make_jobs(network, norm, epsilons):
             "queries": FLAGS.queries,
             "targets": min(FLAGS.targets, network.num_classes - 1),
         }
-        for epsilon in epsilons
-        for name in _TORCHATTACKS
+        for name, epsilon in plan
     ]
 
 
@@ -405,12 +446,13 @@ class Finding(NamedTuple):
     left: int  # images that would be fooled, but lie outside
 
 
-def find_ours(network, norm, epsilons):
+def find_ours(network, norm, common, square):
     """Findings of our attacks, by their name and epsilon."""
     found = {}
     for name, attack in make_ours(norm).items():
         searcher = Searcher(network, attack)
-        for epsilon in epsilons:
+        further = set(square) - set(common) if name == "Square" else ()
+        for epsilon in [*common, *sorted(further)]:
             started = time.perf_counter()
             moved, broken = searcher.attack(epsilon)
             beyond = excess(
@@ -496,10 +538,14 @@ class Comparison:
     def compare(self, norm, epsilon, ours, peers):
         """Rows of one epsilon."""
         for name, mine in _PAIRS.items():
-            self.row(norm, epsilon, name, ours[mine].fooled, peers[name].fooled)
-        all_ours = np.any([ours[name].fooled for name in _OURS], axis=0)
-        all_peers = np.any([each.fooled for each in peers.values()], axis=0)
-        self.row(norm, epsilon, "all together", all_ours, all_peers)
+            if name in peers:
+                self.row(
+                    norm, epsilon, name, ours[mine].fooled, peers[name].fooled
+                )
+        if set(_OURS) <= set(ours):
+            all_ours = np.any([ours[name].fooled for name in _OURS], axis=0)
+            all_peers = np.any([each.fooled for each in peers.values()], axis=0)
+            self.row(norm, epsilon, _ALL, all_ours, all_peers)
         for owner, findings in (("our", ours), ("the peer's", peers)):
             for name, finding in findings.items():
                 if finding.left:
@@ -549,17 +595,18 @@ def compare(network, folder):
     result = Comparison(network)
     epsilons, torch, ours, peers = {}, {}, {}, {}
     for norm in FLAGS.norms:
-        epsilons[norm] = choose_epsilons(network, norm)
-        say(f"{network.name} {norm}: epsilons {epsilons[norm]}")
+        common, square = epsilons[norm] = choose_epsilons(network, norm)
+        say(f"{network.name} {norm}: epsilons {common}, of Square {square}")
         # At work while ours and the others are.
         torch[norm] = Peer(
             network,
             folder / f"{network.name}-{norm}",
-            make_jobs(network, norm, epsilons[norm]),
+            make_jobs(network, norm, common, square),
         )
     for norm in FLAGS.norms:
-        ours[norm] = find_ours(network, norm, epsilons[norm])
-        peers[norm] = find_on_tensorflow(network, norm, epsilons[norm])
+        common, square = epsilons[norm]
+        ours[norm] = find_ours(network, norm, common, square)
+        peers[norm] = find_on_tensorflow(network, norm, common)
     found = {
         f"{norm}/{name}/{epsilon!r}": finding.moved[finding.fooled]
         for norm, findings in ours.items()
@@ -585,7 +632,7 @@ def compare(network, folder):
                 predictions(network.classifier, finding.moved[finding.fooled])
                 != network.labels[finding.fooled]
             )
-        for epsilon in epsilons[norm]:
+        for epsilon in sorted({*epsilons[norm][0], *epsilons[norm][1]}):
             both = [
                 {
                     name: each
@@ -638,8 +685,14 @@ def main(_):
         scratch = pathlib.Path(scratch)
         models = pathlib.Path(FLAGS.models or scratch)
         models.mkdir(parents=True, exist_ok=True)
-        for name, (make, source) in networks.items():
-            missed += compare(prepare(name, make, source, models), scratch)
+        try:
+            for name, (make, source) in networks.items():
+                missed += compare(prepare(name, make, source, models), scratch)
+        finally:
+            for process in Peer.running:
+                # Nothing, but where an error has ended this one early.
+                process.kill()
+                process.wait()
     for each in missed:
         print(f"MISSED: {each}")
     if FLAGS.quick:

@@ -1,7 +1,6 @@
 """What the launchers share: flags, one training, one run folder."""
 
 import contextlib
-import functools
 import json
 import os
 import pathlib
@@ -96,8 +95,9 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer(
     "eval_steps",
-    10,
-    "Steps of the final attack; queries of Square.",
+    None,
+    "Steps of the final attack, queries of Square; default: 10 for pgd and "
+    "apgd, those of AutoAttack for the others.",
     lower_bound=1,
 )
 
@@ -291,7 +291,7 @@ def make_classifier(num_classes, seed):
     )
 
 
-def make_attack(name, steps):
+def make_attack(name, steps=None):
     """An attack of the flags."""
     from keras_epsched import attacks
 
@@ -300,14 +300,14 @@ def make_attack(name, steps):
         return attacks.AutoAttack(version or "standard", FLAGS.norm)
     if name == "fgsm":
         return attacks.FGSM(FLAGS.norm)
-    classes = {
-        "pgd": attacks.PGD,
-        "apgd": attacks.APGD,
-        "apgdt": attacks.TargetedAPGD,
-        "fab": functools.partial(attacks.FAB, targets=9),
-        "square": attacks.Square,
-    }
-    return classes[name](steps, FLAGS.norm)
+    if name == "square":
+        return attacks.Square(steps or 5000, FLAGS.norm)
+    if name == "apgdt":
+        return attacks.TargetedAPGD(steps or 100, FLAGS.norm)
+    if name == "fab":
+        return attacks.FAB(steps or 100, FLAGS.norm, targets=9)
+    attack = {"pgd": attacks.PGD, "apgd": attacks.APGD}[name]
+    return attack(steps or 10, FLAGS.norm)
 
 
 def make_schedules():
@@ -434,7 +434,9 @@ def check_flags():
     check_epsilon(FLAGS.epsilon, FLAGS.norm, "--epsilon")
     if FLAGS.epsilon == 0:
         raise ValueError("--epsilon must be above 0: it is the target")
-    evaluation_grid()
+    # A grid of its own needs no number of points.
+    if not ("epsilons" in FLAGS and FLAGS.epsilons):
+        evaluation_grid()
     make_schedules()
     make_attack(FLAGS.train_attack, FLAGS.train_steps)
     make_attack(FLAGS.eval_attack, FLAGS.eval_steps)

@@ -72,10 +72,9 @@ def names(models):
         path.parent.name if path.name == "model.keras" else path.stem
         for path in paths
     ]
-    return [
-        name if name and short.count(name) == 1 else f"{name}-{number}"
-        for number, name in enumerate(short, 1)
-    ]
+    if len(set(short)) < len(short):
+        short = [f"{number}-{name}" for number, name in enumerate(short, 1)]
+    return short
 
 
 def load_classifier(model):
@@ -130,12 +129,15 @@ def grid():
     return points
 
 
-def open_folder():
+def open_folder(data):
     """The run folder: a new one, or that of the evaluation to continue."""
-    if not FLAGS.resume:
-        return common.run_folder("evaluate")
-    folder = pathlib.Path(FLAGS.output)
-    folder.mkdir(parents=True, exist_ok=True)
+    if FLAGS.resume:
+        folder = pathlib.Path(FLAGS.output)
+        for pattern in ("evaluation.json", "*/evaluation.json"):
+            if any(folder.glob(pattern)):
+                return folder
+    folder = common.run_folder("evaluate")
+    common.write_config(folder, splits=common.splits_config(data))
     return folder
 
 
@@ -154,8 +156,7 @@ def main(_):
     for name, model in zip(names(FLAGS.model), FLAGS.model, strict=True):
         classifiers[name] = load_classifier(model)
         check_fit(model, classifiers[name], data)
-    folder = open_folder()
-    common.write_config(folder, splits=common.splits_config(data))
+    folder = open_folder(data)
     reports = {}
     for (name, classifier), model in zip(
         classifiers.items(), FLAGS.model, strict=True

@@ -432,6 +432,30 @@ def test_no_single_draw_of_a_random_network_decides():
     assert 0.2 < broken[:-1].mean() < 0.9 and not broken[-1]
 
 
+def test_more_steps_on_a_random_network_are_not_weaker():
+    # Noise on the logits of a linear model, and the radii without it.
+    model = Linear((5, 6, 1), 3, n=96)
+    draws = keras.random.SeedGenerator(0)
+    width = 0.3 * np.std(model.logits64(model.images))
+
+    def noisy(moved):
+        noise = width * keras.random.normal((96, 3), seed=draws)
+        return model(moved) + noise
+
+    epsilon = 1.5 * model.radii("linf").astype("float32")
+    few, many = (
+        run(
+            APGD(steps, loss="margin", eot=8),
+            noisy,
+            model.images,
+            model.labels,
+            epsilon,
+        ).broken.mean()
+        for steps in (5, 40)
+    )
+    assert many >= few - 0.05 and many > 0.8
+
+
 def test_gradients_of_a_random_network_are_averaged():
     # Half of the draws have no gradient, half have it five times.
     calls = keras.Variable(0, dtype="int32", trainable=False)

@@ -96,7 +96,8 @@ def test_checks_do_not_change_the_result(trained):
     )
     np.testing.assert_array_equal(with_checks.correct, without.correct)
     assert with_checks.backward_passes == without.backward_passes
-    assert without.check_forward_passes == 0
+    # Those of the gallery.
+    assert without.check_forward_passes <= 64
     assert [check["name"] for check in without.checks] == NAMES[:1]
 
 
@@ -255,6 +256,27 @@ def test_is_within(norm):
         moved, images, np.full(4, 0.1), norm, (0, 125)
     )
     assert not inside.any()
+
+
+def test_a_weak_attack_of_many_steps(trained):
+    attack = PGD(60, step_ratio=1e-5, random_start=False)
+    fired(trained, "more steps do not help", attack)
+
+
+def test_single_draws_in_an_ensemble_are_reported(trained):
+    noisy = wrapped(
+        trained, after=lambda x: x + 0.5 * tf.random.normal(tf.shape(x))
+    )
+    attack = AttackEnsemble([APGD(3, eot=4), Square(20)])
+    fired(noisy, "random outputs", attack, epsilons=GRID[::4])
+
+
+def test_the_probe_holds_no_window():
+    probe = self_checks.Probe()
+    pixels = np.zeros((500, 4, 4, 1))
+    probe.add(range(500), pixels, range(500), range(500), np.zeros((500, 2)))
+    for _, (image, _, breakers) in probe.lots:
+        assert image.base is None and breakers.base is None
 
 
 def test_the_probe_keeps_the_smallest_lots():

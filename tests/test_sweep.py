@@ -139,6 +139,8 @@ def test_bisection_finds_the_same_for_less(trained):
     up = evaluate(trained, attack=attack, protocol="independent")
     halved = evaluate(trained, attack=attack, bisect=True)
     assert halved.protocol == "nested"
+    assert halved.bisect and "by bisection" in str(halved)
+    assert not up.bisect
     assert (up.correct != halved.correct).mean() < 0.01
     assert halved.backward_passes < 0.5 * up.backward_passes
     # At most 1 + floor(log2(8)) attacks an image.
@@ -239,8 +241,13 @@ def test_the_ids_decide_the_draws(trained):
 
 def test_merge_refuses_what_does_not_belong_together(trained):
     first = evaluate(trained, attack=FGSM(), shard=(0, 2))
-    with pytest.raises(ValueError, match="share images"):
+    with pytest.raises(ValueError, match="all 2 shards"):
         merge([first, first])
+    whole = evaluate(trained, attack=FGSM())
+    with pytest.raises(ValueError, match="share images"):
+        merge([whole, whole])
+    with pytest.raises(ValueError, match="all 2 shards"):
+        merge([first])
     other = evaluate(trained, attack=FGSM(), shard=(1, 2), seed=1)
     with pytest.raises(ValueError, match="seed: 0 and 1"):
         merge([first, other])
@@ -291,6 +298,13 @@ def test_parts_are_written_merged_and_removed(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(Sweep, "run", None)
     again = evaluate(trained, batch_size=10, folder=folder, resume=True)
     assert again == report
+    for other in (
+        (DATA[0][:40], DATA[1][:40]),
+        (DATA[0] * 0.5, DATA[1]),
+        (DATA[0], (DATA[1] + 1) % 3),
+    ):
+        with pytest.raises(ValueError, match="other images"):
+            evaluate(trained, other, batch_size=10, folder=folder, resume=True)
 
 
 def test_an_interrupted_evaluation_continues(trained, tmp_path, monkeypatch):
@@ -363,6 +377,26 @@ def test_another_model_does_not_continue(half_done):
             folder=half_done,
             resume=True,
         )
+
+
+def test_another_normalisation_does_not_continue(trained, half_done):
+    inputs = keras.Input(SHAPE)
+    x = keras.layers.Rescaling(-1.0, 255.0)(inputs)
+    with pytest.raises(ValueError, match="predicts other classes"):
+        evaluate(
+            keras.Model(inputs, trained(x)),
+            attack=FGSM(),
+            batch_size=10,
+            folder=half_done,
+            resume=True,
+        )
+
+
+def test_a_folder_without_results_is_started_again(trained, tmp_path):
+    arguments = {"attack": FGSM(), "folder": tmp_path}
+    with pytest.raises(ValueError, match="value_range"):
+        evaluate(trained, value_range=(0, 1), **arguments)
+    assert evaluate(trained, **arguments).num_images == 60
 
 
 def test_a_corrupt_part_is_evaluated_again(trained, half_done):
@@ -536,6 +570,10 @@ def test_wrong_ensembles(build, message):
         ({"shard": (2, 2)}, "shard"),
         ({"target_epsilon": 0.0123}, "target_epsilon"),
         ({"image_ids": np.arange(59)}, "image_ids"),
+        ({"image_ids": np.arange(99)}, "99 for 60"),
+        ({"attack": "autoattack"}, "keras_epsched.attacks"),
+        ({"batch_size": -1}, "batch_size"),
+        ({"data": [(DATA[0][0], DATA[1][0])]}, "batches"),
         ({"image_ids": np.zeros(60)}, "image_ids.*differ"),
         ({"image_ids": np.arange(60) / 2}, "image_ids.*whole"),
         (

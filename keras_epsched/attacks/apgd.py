@@ -115,7 +115,7 @@ class APGD(Attack):
         forward, backward = super().passes(num_classes)
         # Each of the three balls of l1 ends with a look at the last point.
         forward += 2 if self.norm == "l1" else 0
-        forward += 1 if self.eot > 1 else 0
+        forward += 2 if self.eot > 1 else 0
         return forward * self.eot, backward * self.eot
 
     def perturb(
@@ -161,9 +161,21 @@ class APGD(Attack):
         if zero is not None:
             found = found._replace(zero_gradient=zero)
         if self.eot > 1:
-            again = problem.is_broken(problem.mean_logits(found.adversarial))
-            found = found._replace(broken=found.broken & again)
+            found = self._confirm(problem, found)
         return found
+
+    def _confirm(self, problem, found):
+        """Looks again, by fresh draws, at what seems to be broken.
+
+        The point that was first to do so may have done it by a lucky draw; the
+        one of highest loss is the safer candidate.
+        """
+        best, first = (
+            found.broken & problem.is_broken(problem.mean_logits(moved))
+            for moved in (found.best, found.adversarial)
+        )
+        adversarial = problem.select(best, found.best, found.adversarial)
+        return found._replace(adversarial=adversarial, broken=best | first)
 
     def _run(self, problem, moved, steps):
         """Steps of one ball, from a given start."""

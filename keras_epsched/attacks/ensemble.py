@@ -17,7 +17,7 @@ class AttackEnsemble(Configurable):
     """The point-wise worst case of several attacks, for evaluation.
 
     An image is attacked by one after the other until it is broken, so put
-    cheap attacks first. The order does not change which images stand.
+    cheap attacks first. The first has warm starts in a nested sweep.
 
     Args:
         members: List of `Attack`, all of one norm.
@@ -35,6 +35,8 @@ class AttackEnsemble(Configurable):
     """
 
     def __init__(self, members):
+        if isinstance(members, Attack):
+            members = (members,)
         members = tuple(
             keras.saving.deserialize_keras_object(each)
             if isinstance(each, dict)

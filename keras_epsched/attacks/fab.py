@@ -130,12 +130,12 @@ class FAB(Attack):
         return _finish(problem, state)
 
     def _rivals(self, problem, target):
-        """Classes whose boundaries are looked at, a list of tensors."""
+        """Number of boundaries that are looked at, and the class of each."""
         if self.targets is not None:
-            logits = problem.logits(problem.images)
-            return [problem.rivals(logits, target)]
+            rivals = problem.rivals(problem.logits(problem.images), target)
+            return 1, lambda _: rivals
         count = problem.num_classes()
-        return [(problem.labels + step) % count for step in range(1, count)]
+        return count - 1, lambda step: (problem.labels + step + 1) % count
 
 
 def _nearest_boundary(problem, moved, rivals):
@@ -144,25 +144,28 @@ def _nearest_boundary(problem, moved, rivals):
     The value is a rival's logit minus the true one: negative where the network
     is right.
     """
-    nearest = None
-    for rival in rivals:
+    count, rival_of = rivals
+
+    def look(step, nearest):
+        rival = rival_of(step)
         value, gradient, _ = problem.linearise(
             moved,
-            lambda labels, logits, rival=rival: losses.targeted_margin(
+            lambda labels, logits: losses.targeted_margin(
                 labels, rival, logits
             ),
         )
         away = ops.abs(value) / (problem.norm.dual_size(gradient) + 1e-12)
-        if nearest is None:
-            nearest = away, value, gradient
-            continue
         closer = away < nearest[0]
-        nearest = (
+        return (
             ops.where(closer, away, nearest[0]),
             ops.where(closer, value, nearest[1]),
             problem.select(closer, gradient, nearest[2]),
         )
-    return nearest[1:]
+
+    none = ops.full_like(problem.labels, math.inf, "float32")
+    nearest = none, ops.zeros_like(none), ops.zeros_like(moved)
+    # A loop, not a graph that grows with the number of classes.
+    return ops.fori_loop(0, count, look, nearest)[1:]
 
 
 def _follow(problem, moved, value, gradient):

@@ -305,6 +305,8 @@ def _prepare(reports, density, target_epsilon):
         if first.attack != other.attack:
             attacks = f"{first.attack_name} and {other.attack_name}"
             notes[f"the attacks differ: {attacks}"] = True
+        if first.bisect != other.bisect:
+            notes["one was swept by bisection, the other not"] = True
         if first.seed != other.seed:
             seeds = f"{first.seed} and {other.seed}"
             notes[f"the seeds of the attacks differ: {seeds}"] = True

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from keras_epsched import checks
 from keras_epsched.attacks.apgd import APGD
-from keras_epsched.attacks.base import Attack
+from keras_epsched.attacks.base import Attack, check_count
 from keras_epsched.attacks.ensemble import AttackEnsemble
 from keras_epsched.evaluation import inputs, parts, self_checks
 from keras_epsched.evaluation.examples import Examples
@@ -23,6 +23,8 @@ _PROTOCOLS = ("nested", "independent")
 # Batches in a window: enough to fill batches to the end of a ladder.
 _WINDOW = 16
 _NUM_EXAMPLES = 8
+# Share of predictions that another device or a random network may change.
+_CHANGED_PREDICTIONS = 0.1
 
 
 def evaluate(
@@ -64,7 +66,7 @@ def evaluate(
     An image that is misclassified without any attack counts as wrong at every
     epsilon and is not attacked. Random numbers depend on the seed, the place of
     the image in the dataset (or its id) and epsilon's place in the grid, not
-    on batches, shards or order.
+    on batches or shards; with ids, not on the order either.
 
     With a `folder`, each finished window of 16 batches is written there, so
     that an evaluation that was killed continues with `resume=True`, and the
@@ -132,6 +134,13 @@ def evaluate(
     ```
     """
     attack = APGD(steps=10) if attack is None else attack
+    if not isinstance(attack, (Attack, AttackEnsemble)):
+        raise ValueError(
+            "`attack` must be an attack of `keras_epsched.attacks`, as "
+            f"`AutoAttack()`. Received: attack={attack!r}"
+        )
+    if batch_size is not None:
+        check_count(batch_size, "batch_size")
     if hasattr(classifier, "attack") and hasattr(classifier, "model"):
         raise ValueError(
             "evaluate the classifier, not the trainer: pass `trainer.model`"
@@ -162,6 +171,7 @@ def evaluate(
         "shard": inputs.check_shard(shard),
         "self_check": bool(self_check),
         "dataset": asdict(split) if is_dataclass(split) else None,
+        "model": inputs.fingerprint(classifier),
     }
     stream = inputs.batches(dataset, batch_size)
     first = next(stream, None)
@@ -171,10 +181,7 @@ def evaluate(
     window = _WINDOW * batch_size
     if folder is not None:
         folder = pathlib.Path(folder)
-        identity = {**settings, "model": inputs.fingerprint(classifier)}
-        window = parts.begin(folder, identity, window, resume)
-        if parts.is_finished(folder):
-            return Report.load(folder)
+        window = parts.begin(folder, settings, window, resume)
     sweep = Sweep(
         classifier,
         settings["epsilons"],
@@ -189,13 +196,24 @@ def evaluate(
     run = _Run(sweep, attack, settings, folder, model_name or classifier.name)
     notes = inputs.overlap_notes(classifier, split, trained_on)
     total = split.num_examples if split else inputs.length(dataset)
+    if ids is not None and total is not None and len(ids) != total:
+        raise ValueError(
+            "`image_ids` must hold a number for each image. Received: "
+            f"{len(ids)} for {total} images"
+        )
     if total is not None and shard is not None:
         total = len(range(shard[0], total, shard[1]))
+    stream = inputs.windows(
+        itertools.chain([first], stream), window, shard, ids
+    )
+    if folder is not None and parts.is_finished(folder):
+        report = Report.load(folder)
+        parts.check_finished(folder, report, stream, value_range)
+        return report
     with tqdm(
         total=total, unit="image", disable=not verbose, desc="robustness"
     ) as bar:
-        stream = itertools.chain([first], stream)
-        for each in inputs.windows(stream, window, shard, ids):
+        for each in stream:
             run.window(*each, bar)
     if not run.found:
         raise ValueError(f"expected images. Received: none in shard={shard}")
@@ -218,7 +236,7 @@ def evaluate(
         warnings.warn(note, stacklevel=2)
     if folder is not None:
         report.save(folder)
-        parts.finish(folder)
+        parts.finish(folder, run.found)
     return report
 
 
@@ -252,10 +270,18 @@ class _Run:
                     self.examples.save(self.folder)
                 parts.write(self.folder, number, part, pixels)
         else:
-            if sweep.num_classes is None:
-                sweep.set_classes(sweep.predict(pixels[:1]).shape[1])
+            logits = sweep.predict(pixels)
+            sweep.set_classes(logits.shape[1])
             labels = checks.class_labels(labels, sweep.num_classes)
             parts.check_same_images(part, labels, numbers, pixels, self.folder)
+            # Equal weights may stand behind another normalisation.
+            changed = logits.argmax(axis=-1) != part["prediction"]
+            if changed.mean() > _CHANGED_PREDICTIONS:
+                raise ValueError(
+                    f"the classifier predicts other classes than the one that "
+                    f"{self.folder} holds results of, for {changed.sum()} of "
+                    f"{len(changed)} images. Pass another folder."
+                )
             if number == 0:
                 self.examples = Examples.load(self.folder)
             for correct in part["correct"]:
@@ -285,10 +311,11 @@ class _Run:
             sweep.batch_size,
             lambda image: self._advance(bar, image.correct[-1]),
         )
-        looked_at = outside = not_fooled = 0
+        looks = looked_at = outside = not_fooled = 0
         broken = [image for image in images if image.example]
         if broken and (self.settings["self_check"] or self.examples is None):
             looked_at = len(broken)
+            looks = looked_at * sweep.eot
             outside, not_fooled = self._look_again(broken)
         forward, backward = np.array(sweep.passes()) - before
         naive_forward, naive_backward = sweep.naive_passes(images)
@@ -304,6 +331,7 @@ class _Run:
                 "backward": backward,
                 "naive_forward": naive_forward,
                 "naive_backward": naive_backward,
+                "looks": looks,
                 "looked_at": looked_at,
                 "outside": outside,
                 "not_fooled": not_fooled,
@@ -348,21 +376,24 @@ class _Run:
         attacked = int(part["correct"][:, 0].sum())
         outcomes = [self_checks.zero_gradients(zero, attacked)]
         started = time.perf_counter()
-        check_passes = 0, 0
+        check_passes = totals["looks"], 0
         if settings["self_check"]:
             looked_at = totals["looked_at"]
             inspector = self_checks.Inspector(
                 sweep,
                 self.probe,
                 totals["forward"] + totals["backward"],
-                looked_at,
+                totals["looks"],
             )
             outcomes += inspector.run()
             failed = totals["outside"]
             if not inspector.random:
                 failed += totals["not_fooled"]
             outcomes.append(self_checks.stored_adversarials(looked_at, failed))
-            check_passes = looked_at + inspector.forward, inspector.backward
+            check_passes = (
+                totals["looks"] + inspector.forward,
+                inspector.backward,
+            )
         return Report(
             epsilons=settings["epsilons"],
             correct=part["correct"],
@@ -372,6 +403,9 @@ class _Run:
             image_ids=part["image"],
             norm=self.attack.norm,
             protocol=settings["protocol"],
+            bisect=settings["bisect"],
+            shard=settings["shard"],
+            model_fingerprint=settings["model"],
             target_epsilon=settings["target_epsilon"],
             attack=settings["attack"],
             attack_name=repr(self.attack),

@@ -55,7 +55,7 @@ def epsilon_grid(
     if target_epsilon == 0:
         raise ValueError(
             "`target_epsilon` must be above 0, because a grid needs two "
-            "points. For clean accuracy alone pass `epsilons=[0.0]`."
+            "points. For clean accuracy alone use `Model.evaluate`."
         )
     if num is None:
         num = _default_points(target_epsilon, norm)

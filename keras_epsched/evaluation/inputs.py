@@ -55,7 +55,14 @@ def batches(dataset, batch_size):
                 "the dataset must yield (images, labels). Received: a batch "
                 f"of type {type(batch).__name__}"
             )
-        yield np.asarray(batch[0]), np.asarray(batch[1])
+        images, labels = (np.asarray(each) for each in batch[:2])
+        if images.ndim < 2 or labels.ndim < 1 or len(images) != len(labels):
+            raise ValueError(
+                "the dataset must yield batches of images and labels. "
+                f"Received: arrays of shapes {images.shape} and "
+                f"{labels.shape}. Use `dataset.batch(...)`."
+            )
+        yield images, labels
 
 
 def windows(stream, size, shard, image_ids):

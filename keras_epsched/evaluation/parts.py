@@ -16,6 +16,11 @@ from keras_epsched.evaluation import report_files
 
 SETTINGS = "evaluation.json"
 PARTS = "per_image"
+_OTHER_IMAGES = (
+    "{} was evaluated on other images than those that the dataset yields now "
+    "at their place: continue with the same dataset, in the same order (not "
+    "shuffled, and without random augmentation)"
+)
 
 
 def _checksums(pixels) -> np.ndarray:
@@ -50,7 +55,10 @@ def begin(
             f"{folder} already holds a report, of which it is not known how it "
             "was made: pass another folder"
         )
-    if path.exists():
+    started = (folder / report_files.REPORT).exists() or any(
+        (folder / PARTS).glob("part-*.parquet")
+    )
+    if path.exists() and started:
         if not resume:
             raise ValueError(
                 f"{folder} already holds an evaluation: pass `resume=True` to "
@@ -95,7 +103,8 @@ def write(folder: pathlib.Path, number: int, part: dict, pixels) -> None:
         for name, values in part.items()
         if name != "totals"
     }
-    table = pa.table({**columns, "checksum": _checksums(pixels)})
+    part["checksum"] = _checksums(pixels)
+    table = pa.table({**columns, "checksum": part["checksum"]})
     totals = json.dumps(report_files.plain(part["totals"], "totals"))
     table = table.replace_schema_metadata({"totals": totals})
     buffer = pa.BufferOutputStream()
@@ -131,19 +140,45 @@ def check_same_images(part: dict, labels, numbers, pixels, path) -> None:
     same = (
         np.array_equal(part["image"], numbers)
         and np.array_equal(part["label"], labels)
-        and np.array_equal(part.pop("checksum"), _checksums(pixels))
+        and np.array_equal(part["checksum"], _checksums(pixels))
     )
     if not same:
-        raise ValueError(
-            f"{path} was evaluated on other images than those that the dataset "
-            "yields now at their place: continue with the same dataset, in the "
-            "same order (not shuffled, and without random augmentation)"
-        )
+        raise ValueError(_OTHER_IMAGES.format(path))
+
+
+def check_finished(folder, report, stream, value_range) -> None:
+    """Refuses a finished evaluation of other images.
+
+    Args:
+        folder: Path of the evaluation.
+        report: The `Report` it holds.
+        stream: Iterable of pixels, labels and numbers.
+        value_range: Pair. Lowest and highest pixel value.
+    """
+    labels, numbers, sums = [], [], []
+    for pixels, given, ids in stream:
+        pixels = np.asarray(pixels, "float32").clip(*value_range)
+        one_hot = given.ndim == 2 and given.shape[1] > 1
+        labels.append(given.argmax(axis=1) if one_hot else given.ravel())
+        numbers.append(ids)
+        sums.append(_checksums(pixels))
+    same = (
+        np.array_equal(np.concatenate(numbers), report.image_ids)
+        and np.array_equal(np.concatenate(labels), report.labels)
+        and json.loads((folder / SETTINGS).read_text()).get("digest")
+        == _digest(np.concatenate(sums))
+    )
+    if not same:
+        raise ValueError(_OTHER_IMAGES.format(folder))
+
+
+def _digest(sums) -> int:
+    return zlib.crc32(np.asarray(sums, "int64").tobytes())
 
 
 def join(found: list[dict]) -> dict:
     """All windows as one."""
-    names = [name for name in found[0] if name != "totals"]
+    names = [name for name in found[0] if name not in ("totals", "checksum")]
     return {
         **{
             name: np.concatenate([each[name] for each in found])
@@ -161,6 +196,10 @@ def is_finished(folder: pathlib.Path) -> bool:
     return not (folder / PARTS).exists()
 
 
-def finish(folder: pathlib.Path) -> None:
+def finish(folder: pathlib.Path, found: list[dict]) -> None:
     """Removes the parts, which a saved report has made needless."""
+    settings = json.loads((folder / SETTINGS).read_text())
+    sums = np.concatenate([part["checksum"] for part in found])
+    content = json.dumps({**settings, "digest": _digest(sums)}, indent=2)
+    report_files.replace(folder / SETTINGS, content.encode())
     shutil.rmtree(folder / PARTS)

@@ -54,6 +54,10 @@ class Report:
         attack_name: String by which tables name the attack.
         attack_members: Strings, the names of the attacks of an ensemble.
             Defaults to `attack_name` alone.
+        bisect: Boolean. Whether the nested sweep bisected.
+        shard: Optional pair `(index, count)`: these are only every `count`-th
+            of the images.
+        model_fingerprint: Optional string, a checksum of the classifier.
         target_epsilon: Optional float, a point of the grid: the end of expected
             robustness, beyond which the curve may go on. Defaults to the end
             of the grid.
@@ -68,6 +72,7 @@ class Report:
         naive_forward_passes: Int. Forward passes that attacking every image
             that is correct without attack at every epsilon above 0 afresh
             would have taken; by one attack after the other until it is broken.
+            Of a nested sweep an estimate, for an ensemble somewhat too high.
         naive_backward_passes: Int. The same for backward passes.
         check_forward_passes: Int. Forward passes of the self-checks, which
             `forward_passes` does not contain.
@@ -116,6 +121,9 @@ class Report:
         attack: dict,
         attack_name: str,
         attack_members: Sequence[str] | None = None,
+        bisect: bool = False,
+        shard: Sequence[int] | None = None,
+        model_fingerprint: str | None = None,
         target_epsilon: float | None = None,
         dataset: dict | None = None,
         value_range: tuple[float, float] = (0, 255),
@@ -149,6 +157,9 @@ class Report:
         self.attack = report_files.plain(attack, "attack")
         self.attack_name = str(attack_name)
         self.attack_members = list(attack_members or [self.attack_name])
+        self.bisect = bool(bisect)
+        self.shard = None if shard is None else [int(each) for each in shard]
+        self.model_fingerprint = model_fingerprint
         end = self.epsilons[-1] if target_epsilon is None else target_epsilon
         self.target_epsilon = float(end)
         self.dataset = report_files.plain(dataset, "dataset")

@@ -110,13 +110,18 @@ def subject(report) -> dict[str, str]:
             dataset += f", split {report.dataset['split']}"
         if report.dataset.get("num_examples"):
             images += f" of {report.dataset['num_examples']:,}"
+    protocol = PROTOCOLS[report.protocol]
+    if report.bisect:
+        protocol += "; by bisection"
+    if report.shard is not None:
+        images += ", shard {} of {}".format(*report.shard)
     return {
         "model": report.model_name or "unnamed",
         "dataset": dataset,
         "images": images,
         "attack": report.attack_name,
         "norm": report.norm,
-        "protocol": PROTOCOLS[report.protocol],
+        "protocol": protocol,
     }
 
 

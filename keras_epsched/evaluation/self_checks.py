@@ -57,10 +57,14 @@ class Probe:
         rows = zip(lots, pixels, labels, numbers, broken_by, strict=True)
         for lot, image, label, number, breakers in rows:
             # The largest lot leads the heap, and leaves it first.
-            item = (-int(lot), int(number)), (image, label, breakers)
+            key = -int(lot), int(number)
+            if len(self.lots) == PROBE_SIZE and key <= self.lots[0][0]:
+                continue
+            # Copies: views would keep whole windows in memory.
+            item = key, (image.copy(), label, breakers.copy())
             if len(self.lots) < PROBE_SIZE:
                 heapq.heappush(self.lots, item)
-            elif item[0] > self.lots[0][0]:
+            else:
                 heapq.heapreplace(self.lots, item)
 
     def __len__(self):
@@ -100,11 +104,6 @@ class Inspector:
             self.broken_by = np.empty((0, len(sweep.epsilons)), "int8")
         attacks = [member.attack for member in sweep.members]
         self.has_square = any(isinstance(each, Square) for each in attacks)
-        self.total = sum(
-            sum(each.passes(sweep.num_classes))
-            * each.num_variants(sweep.num_classes)
-            for each in attacks
-        )
 
     def run(self) -> list[Check]:
         """Returns the outcome of every check."""
@@ -149,14 +148,6 @@ class Inspector:
             draw,
         )
 
-    def _own_attack(self):
-        """The first gradient attack of the evaluation, or a short one."""
-        for member in self.sweep.members:
-            ahead, back = member.attack.passes(self.sweep.num_classes)
-            if 0 < back <= 2 * _PROBE_STEPS * self.sweep.eot:
-                return member
-        return self._apgd(_PROBE_STEPS)
-
     def _apgd(self, steps, **kwargs):
         norm = self.sweep.members[0].attack.norm
         attack = APGD(steps, norm, eot=self.sweep.eot, **kwargs)
@@ -189,7 +180,10 @@ class Inspector:
         scale = np.linalg.norm(first, axis=-1).max() + 1e-12
         change = float(np.abs(first - second).max() / scale)
         self.random = change > 1e-4
-        averaged = self.sweep.eot > 1
+        averaged = all(
+            getattr(member.attack, "eot", 1) > 1
+            for member in self.sweep.members
+        )
         if self.random and not averaged:
             return Check(
                 name,
@@ -211,12 +205,12 @@ class Inspector:
         half = any(layer.compute_dtype == "float16" for layer in layers)
         if not half:
             return Check(name, "passed", "no layer computes in float16")
-        count = self._afford(1, 0.05)
+        count = self._afford(self.sweep.eot, 0.05)
         few = self._too_few(name, count)
         if few:
             return few
         logits = self.sweep.predict(self.pixels[:count])
-        self.forward += count
+        self.forward += count * self.sweep.eot
         top = np.sort(logits, axis=-1)
         saturated = (np.abs(logits).max(axis=-1) >= _FLOAT16_END) | (
             top[:, -1] == top[:, -2]
@@ -262,7 +256,7 @@ class Inspector:
 
     def _falling(self):
         name = "accuracy falls with epsilon"
-        member = self._own_attack()
+        member = self.sweep.members[0]
         cost = sum(member.attack.passes(self.sweep.num_classes))
         last = len(self.sweep.epsilons) - 1
         places = np.unique(np.linspace(1, last, 4).round().astype(int))
@@ -303,9 +297,6 @@ class Inspector:
         name = "more steps do not help"
         loss = getattr(self.sweep.members[0].attack, "loss", "ce")
         member = self._apgd(_STRONG_STEPS, loss=loss)
-        cost = sum(member.attack.passes(self.sweep.num_classes))
-        if self.total > 2 * cost:
-            return Check(name, "passed", "the attack is the stronger one")
         return self._against_survivors(
             name,
             member,

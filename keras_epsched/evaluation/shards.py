@@ -10,12 +10,14 @@ from keras_epsched.evaluation.report import Report
 _SETTINGS = (
     "norm",
     "protocol",
+    "bisect",
     "attack",
     "dataset",
     "value_range",
     "target_epsilon",
     "seed",
     "model_name",
+    "model_fingerprint",
     "versions",
 )
 _SUMS = (
@@ -46,7 +48,8 @@ def merge(reports: Sequence[Report]) -> Report:
         A `Report`.
 
     Raises:
-        ValueError: If they were not evaluated alike, or share images.
+        ValueError: If they were not evaluated alike, share images, or are not
+            all the shards.
 
     Example:
     ```python
@@ -73,6 +76,15 @@ def merge(reports: Sequence[Report]) -> Report:
             raise ValueError(
                 "shards must be evaluated alike. Received: reports that "
                 f"differ in {'; '.join(differing)}"
+            )
+    shards = [report.shard for report in reports]
+    if any(shards):
+        count = (shards[0] or [0, 1])[1]
+        if sorted(map(str, shards)) != sorted(
+            str([index, count]) for index in range(count)
+        ):
+            raise ValueError(
+                f"expected all {count} shards, each once. Received: {shards}"
             )
     ids = np.concatenate([report.image_ids for report in reports])
     if np.unique(ids).size != ids.size:

@@ -273,7 +273,6 @@ class Sweep:
         """Runs an attack on a batch that is filled up to its fixed size."""
 
         def fill(values, dtype):
-            # Slots that are left over get the radius 0.
             return pad(np.asarray(values, dtype), self.batch_size)
 
         return member.search(
@@ -311,7 +310,8 @@ class Sweep:
         """Notes what an attack found, and sends the image on."""
         image.zero_gradient |= bool(zero_gradient)
         if stage == 0:
-            image.warm = place, best
+            # A copy: a view would keep the whole batch in memory.
+            image.warm = (place, np.array(best)) if self.nested else None
         if distance is not None:
             image.distances[stage] = distance * _BEYOND
             broken = self._reaches(image, place, stage)
@@ -404,7 +404,8 @@ class Sweep:
     def naive_passes(self, images) -> tuple[int, int]:
         """Passes if all correct images were attacked afresh at each place.
 
-        One attack after the other, until it is broken.
+        One attack after the other, until it is broken. In a nested sweep the
+        attack that broke it first is taken to do it at every larger epsilon.
         """
         total = np.zeros(2, "int64")
         costs = [
@@ -434,6 +435,5 @@ def pad(values, size):
     missing = size - len(values)
     if missing <= 0:
         return values
-    return np.concatenate(
-        [values, np.zeros_like(values[:1]).repeat(missing, 0)]
-    )
+    # The first again: an attack that ends early when all is broken can.
+    return np.concatenate([values, values[:1].repeat(missing, 0)])

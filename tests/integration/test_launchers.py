@@ -88,6 +88,7 @@ def test_saved_models_are_evaluated_side_by_side(comparison, tmp_path):
         (("--resume",), "--output"),
         (("--epsilons=0.1,0.2", "--epsilon=0.15"), "target_epsilon"),
         (("--protocol=independent", "--bisect"), "bisect"),
+        (("--norm=l2", "--epsilons=0.5,1"), "26 classes"),
     ],
 )
 def test_bad_flags_of_an_evaluation_are_told(flags, message, tmp_path):
