@@ -21,7 +21,7 @@ from keras_epsched.evaluation.sweep import Sweep, lots
 
 _PROTOCOLS = ("nested", "independent")
 # Batches in a window: enough to fill batches to the end of a ladder.
-_WINDOW = 16
+_WINDOW = 8
 _NUM_EXAMPLES = 8
 # Share of predictions that another device or a random network may change.
 _CHANGED_PREDICTIONS = 0.1
@@ -68,7 +68,7 @@ def evaluate(
     the image in the dataset (or its id) and epsilon's place in the grid, not
     on batches or shards; with ids, not on the order either.
 
-    With a `folder`, each finished window of 16 batches is written there, so
+    With a `folder`, each finished window of 8 batches is written there, so
     that an evaluation that was killed continues with `resume=True`, and the
     report is saved at the end.
 
