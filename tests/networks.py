@@ -75,6 +75,20 @@ def make_trainer(model=None, compile_with=None, attack=None, **kwargs):
     return trainer
 
 
+def trained_net(count=96, epochs=4, epsilon=4 / 255):
+    """A small network that withstands a little."""
+    keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(0)
+    trainer = make_trainer(
+        conv_net(batchnorm=False),
+        compile_with={"optimizer": keras.optimizers.Adam(3e-3)},
+    )
+    trainer.fit(
+        *make_data(count), epochs=epochs, callbacks=drive(epsilon), verbose=0
+    )
+    return trainer.model
+
+
 def drive(epsilon=8 / 255):
     """Callbacks that hold epsilon constant."""
     schedule = ke.schedules.Constant(epsilon)

@@ -480,13 +480,14 @@ def test_gradients_of_a_random_network_are_averaged():
         )
         return problem.gradient(problem.images)
 
-    loss, _, slope = numpy(
+    loss, _, slope, vanishes = numpy(
         backend.compile(gradient, jit_compile=False)(
             ops.convert_to_tensor(images)
         )
     )
     np.testing.assert_allclose(slope, np.full_like(images, 5.0 / 16))
     np.testing.assert_allclose(loss, [-0.5])
+    np.testing.assert_array_equal(vanishes, [False])
 
 
 @pytest.mark.parametrize(

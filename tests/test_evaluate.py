@@ -14,6 +14,7 @@ from networks import (
     linear_weights,
     make_data,
     make_trainer,
+    trained_net,
 )
 
 import keras_epsched as ke
@@ -93,14 +94,7 @@ def test_the_default_attack_finds_the_optimum_of_a_linear_model():
 
 @pytest.fixture(scope="module")
 def trained():
-    keras.utils.set_random_seed(0)
-    trainer = make_trainer(
-        conv_net(batchnorm=False),
-        compile_with={"optimizer": keras.optimizers.Adam(3e-3)},
-    )
-    data = make_data(96)
-    trainer.fit(*data, epochs=4, callbacks=drive(4 / 255), verbose=0)
-    return trainer.model
+    return trained_net()
 
 
 PGD = ke.attacks.PGD(steps=4)
@@ -347,7 +341,7 @@ def labelled(model):
 
 def test_a_gradient_of_zero_is_reported():
     model = planted(lambda x: tf.stop_gradient(x) + 0.0 * x)
-    with pytest.warns(UserWarning, match="no gradient at all on 24 of 24"):
+    with pytest.warns(UserWarning, match="no gradient on 24 of 24"):
         report = evaluate(model, labelled(model))
     assert report.zero_gradient_images == 24
     with warnings.catch_warnings():
@@ -399,3 +393,13 @@ def test_mistakes_are_named(arguments, message):
     arguments = {"data": (IMAGES, LABELS), **arguments}
     with pytest.raises(ValueError, match=message):
         evaluate(linear_net(linear_weights()), **arguments)
+
+
+def test_attacks_that_need_images_say_so_at_once():
+    rng = np.random.default_rng(0)
+    inputs = keras.Input((6,))
+    flat = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+    data = rng.uniform(0, 255, (9, 6)).astype("float32"), np.arange(9) % 3
+    attack = ke.attacks.AutoAttack()
+    with pytest.raises(ValueError, match=r"`Square` needs images of shape"):
+        evaluate(flat, data, FINE, attack)

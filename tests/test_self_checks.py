@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from networks import CLASSES, conv_net, drive, make_data, make_trainer
+from networks import CLASSES, conv_net, make_data, trained_net
 
 import keras_epsched as ke
-from keras_epsched.attacks import APGD, PGD, AttackEnsemble, Square
+from keras_epsched.attacks import APGD, FAB, PGD, AttackEnsemble, Square
 from keras_epsched.evaluation import self_checks
 
 GRID = np.linspace(0, 40 / 255, 9)
@@ -20,15 +20,7 @@ ATTACK = APGD(10)
 
 @pytest.fixture(scope="module")
 def trained():
-    keras.config.set_dtype_policy("float32")
-    keras.utils.set_random_seed(0)
-    trainer = make_trainer(
-        conv_net(batchnorm=False),
-        compile_with={"optimizer": keras.optimizers.Adam(3e-3)},
-    )
-    data = make_data(192)
-    trainer.fit(*data, epochs=6, callbacks=drive(8 / 255), verbose=0)
-    return trainer.model
+    return trained_net(192, epochs=6, epsilon=8 / 255)
 
 
 def evaluate(model, attack=ATTACK, data=DATA, epsilons=GRID, **kwargs):
@@ -142,6 +134,23 @@ def test_zero_gradients(trained):
     dead = wrapped(trained, before=lambda x: tf.stop_gradient(x) + 0.0 * x)
     report = fired(dead, "zero gradients")
     assert report.zero_gradient_images == report.correct[:, 0].sum()
+
+
+@pytest.mark.parametrize(
+    "attack", [ATTACK, PGD(10), FAB(2)], ids=["apgd", "pgd", "fab"]
+)
+def test_vanishing_gradients(trained, attack):
+    vanishing = wrapped(
+        trained, before=lambda x: tf.stop_gradient(x) + 1e-9 * x
+    )
+    report = fired(vanishing, "zero gradients", attack)
+    assert report.zero_gradient_images == report.correct[:, 0].sum()
+
+
+def test_small_logits_have_gradients(trained):
+    small = wrapped(trained, after=lambda logits: 1e-9 * logits)
+    report = evaluate(small)
+    assert outcome(report, "zero gradients")["status"] == "passed"
 
 
 def test_saturation(trained):

@@ -11,7 +11,7 @@ import time
 import keras
 import numpy as np
 import pytest
-from networks import SHAPE, conv_net, drive, linear_net, make_data, make_trainer
+from networks import SHAPE, conv_net, linear_net, make_data, trained_net
 
 import keras_epsched as ke
 from keras_epsched.attacks import (
@@ -35,15 +35,7 @@ ENSEMBLE = AttackEnsemble(
 
 @pytest.fixture(scope="module")
 def trained():
-    keras.config.set_dtype_policy("float32")
-    keras.utils.set_random_seed(0)
-    trainer = make_trainer(
-        conv_net(batchnorm=False),
-        compile_with={"optimizer": keras.optimizers.Adam(3e-3)},
-    )
-    data = make_data(96)
-    trainer.fit(*data, epochs=4, callbacks=drive(4 / 255), verbose=0)
-    return trainer.model
+    return trained_net()
 
 
 DATA = make_data(60, seed=4)
@@ -435,7 +427,7 @@ import sys
 sys.path.insert(0, {tests!r})
 import time
 import numpy as np
-from networks import conv_net, make_data
+from networks import conv_net, make_data, trained_net
 import keras_epsched as ke
 from keras_epsched.evaluation import evaluator, parts
 

@@ -9,7 +9,6 @@ from keras_epsched.attacks.base import (
     Tracker,
     begin_at,
     check_count,
-    is_zero,
 )
 from keras_epsched.configurable import register
 
@@ -118,28 +117,11 @@ class APGD(Attack):
         forward += 2 if self.eot > 1 else 0
         return forward * self.eot, backward * self.eot
 
-    def perturb(
-        self, logits_fn, images, labels, epsilon, key, value_range=(0, 255)
-    ):
-        return self.search(
-            logits_fn, images, labels, epsilon, key, value_range
-        ).best
+    def _perturb(self, problem, key):
+        variant = ops.zeros_like(problem.labels)
+        return self._search(problem, key, None, None, variant).best
 
-    def search(
-        self,
-        logits_fn,
-        images,
-        labels,
-        epsilon,
-        key,
-        value_range=(0, 255),
-        start=None,
-        use_start=None,
-        variant=None,
-    ):
-        problem = self._problem(
-            logits_fn, images, labels, epsilon, value_range, variant
-        )
+    def _search(self, problem, key, start, use_start, variant):
         if self.random_start:
             own_start = problem.random_start(key, on_sphere=True)
         else:
@@ -185,11 +167,11 @@ class APGD(Attack):
 
         def body(index, carry):
             moved, state, steps, no_gradient = carry
-            loss, broken, gradient = problem.gradient(moved)
+            loss, broken, gradient, vanishes = problem.gradient(moved)
             before = state["best_loss"]
             state = tracker.update(state, moved, loss, broken)
             gains = {"improved": state["best_loss"] > before, "loss": loss}
-            zero = ops.where(index == 0, is_zero(gradient), no_gradient)
+            zero = ops.where(index == 0, vanishes, no_gradient)
             moved, steps = stepper.advance(
                 index, moved, gradient, state["best"], gains, steps
             )
@@ -248,17 +230,12 @@ class TargetedAPGD(APGD):
         # The order of the clean logits.
         return forward + self.eot, backward
 
-    def _problem(
-        self, logits_fn, images, labels, epsilon, value_range, variant=None
-    ):
-        problem = super()._problem(
-            logits_fn, images, labels, epsilon, value_range
-        )
+    def _search(self, problem, key, start, use_start, variant):
         targets = problem.rivals(problem.mean_logits(problem.images), variant)
         problem.loss = lambda labels, logits: (
             losses.targeted_difference_of_logits_ratio(labels, targets, logits)
         )
-        return problem
+        return super()._search(problem, key, start, use_start, variant)
 
 
 class MomentumStepper:

@@ -16,6 +16,9 @@ from keras_epsched.configurable import Configurable
 # network: far from both ends of float16, in which the network may compute,
 # also where a temperature scales the logits by a thousand.
 _COTANGENT = 16.0
+# A gradient vanishes where no perturbation whatever changes the logits by this
+# share of their size, to first order: float32 would round it away.
+_VANISHING = 1e-6
 
 
 class SearchResult(NamedTuple):
@@ -29,7 +32,7 @@ class SearchResult(NamedTuple):
         best: Float32 images of highest loss, to start from at a larger
             radius.
         zero_gradient: Boolean of shape `(batch,)`: the first gradient was
-            zero everywhere, so the attack could not work.
+            zero or vanishingly small, so the attack could not work.
         distance: Float32 of shape `(batch,)`, or `None`: the smallest epsilon
             at which the attack breaks the image, infinity if it found none.
             Given by attacks that minimise it, whatever the radius.
@@ -53,7 +56,11 @@ class Attack(Configurable):
     pixels in `value_range`. Steps depend on the direction of the gradient
     only, so the loss of every image is rescaled such that its gradient at the
     logits has a fixed size: that keeps float16 networks, and very confident
-    ones, from rounding the attack to zero.
+    ones, from rounding the attack to zero. (A mean over draws of a randomised
+    network needs their true sizes, and is not protected.)
+
+    Subclasses define `_search`, and `_perturb` if they are fit for training,
+    on a `Problem`.
 
     Args:
         steps: Int. Number of gradient steps.
@@ -76,14 +83,12 @@ class Attack(Configurable):
             loss = keras.saving.serialize_keras_object(loss)
         return {"steps": self.steps, "norm": self.norm, "loss": loss}
 
-    def _problem(
-        self, logits_fn, images, labels, epsilon, value_range, variant=None
-    ):
-        return Problem(self, logits_fn, images, labels, epsilon, value_range)
-
     def num_variants(self, num_classes: int) -> int:
         """Number of different runs: restarts, or classes to aim at."""
         return 1
+
+    def check_shape(self, shape) -> None:
+        """Raises a `ValueError` if images of this shape cannot be attacked."""
 
     def passes(self, num_classes: int) -> tuple[int, int]:
         """Forward and backward passes of one `search`, per image."""
@@ -115,6 +120,15 @@ class Attack(Configurable):
         Raises:
             NotImplementedError: If the attack is for evaluation only.
         """
+        problem = Problem(self, logits_fn, images, labels, epsilon, value_range)
+        return ops.stop_gradient(self._perturb(problem, key))
+
+    @property
+    def can_train(self) -> bool:
+        """Whether `perturb` is there, and the attack fit for training."""
+        return type(self)._perturb is not Attack._perturb
+
+    def _perturb(self, problem, key):
         raise NotImplementedError(f"{self!r} is for evaluation only")
 
     def search(
@@ -149,6 +163,13 @@ class Attack(Configurable):
         Returns:
             A `SearchResult`.
         """
+        problem = Problem(self, logits_fn, images, labels, epsilon, value_range)
+        if variant is None:
+            variant = ops.zeros_like(problem.labels)
+        variant = ops.cast(variant, "int32")
+        return self._search(problem, key, start, use_start, variant)
+
+    def _search(self, problem, key, start, use_start, variant):
         raise NotImplementedError
 
 
@@ -238,17 +259,15 @@ class Problem:
         Args:
             logits: Float32 tensor `(batch, num_classes)` of the clean images.
             variant: Integer tensor of shape `(batch,)`; 0 is the highest
-                logit but that of the label. `None` stands for 0.
+                logit but that of the label.
 
         Returns:
             An int32 tensor of shape `(batch,)`.
         """
-        if variant is None:
-            variant = ops.zeros_like(self.labels)
         own = ops.one_hot(self.labels, logits.shape[-1], dtype="bool")
         order = ops.argsort(ops.where(own, math.inf, -logits), axis=-1)
-        place = ops.cast(variant, "int32")[:, None]
-        return ops.cast(ops.take_along_axis(order, place, -1)[:, 0], "int32")
+        rival = ops.take_along_axis(order, variant[:, None], -1)[:, 0]
+        return ops.cast(rival, "int32")
 
     def linearise(self, moved, loss):
         """Returns a loss, its gradient, true to scale, and the logits."""
@@ -263,17 +282,20 @@ class Problem:
         return value, gradient / _COTANGENT, float_logits
 
     def gradient(self, moved):
-        """Returns the loss, whether the network errs, and the gradient.
+        """Returns the loss, whether the network errs, the gradient, its flag.
 
         The gradient has the right direction for each image; its length is
-        arbitrary, see `Attack`. Of a randomised network it is the mean over
-        `eot` draws, and no single draw decides whether the network errs.
+        arbitrary, see `Attack`. The flag tells whether it vanishes. Of a
+        randomised network it is the mean over `eot` draws, and no single draw
+        decides whether the network errs.
         """
         if self.eot > 1:
             loss, gradient, logits = self._mean(
                 lambda: self.linearise(moved, self.loss)
             )
-            return loss, self.is_broken(logits), gradient
+            # Averages of vanishing losses are small without being wrong.
+            zero = self._is_below(gradient, 0.0)
+            return loss, self.is_broken(logits), gradient, zero
         logits, pull_logits = backend.vjp(self.logits_fn, moved)
         float_logits = ops.cast(logits, "float32")
         loss, pull_loss = backend.vjp(
@@ -286,7 +308,19 @@ class Problem:
         gradient = pull_logits(ops.cast(cotangent, logits.dtype))
         # A step along NaN would leave the image, and count as breaking it.
         gradient = ops.where(ops.isfinite(gradient), gradient, 0.0)
-        return loss, self.is_broken(float_logits), gradient
+        size = _COTANGENT * ops.max(ops.abs(float_logits), axis=-1)
+        vanishes = self.is_vanishing(gradient, size)
+        return loss, self.is_broken(float_logits), gradient, vanishes
+
+    def is_vanishing(self, gradient, size):
+        """Whether nothing in the box changes a value of a size noticeably."""
+        return self._is_below(gradient, _VANISHING * size)
+
+    def _is_below(self, gradient, threshold):
+        low, high = self.box
+        axes = tuple(range(1, len(gradient.shape)))
+        reach = (high - low) * ops.sum(ops.abs(gradient), axis=axes)
+        return reach <= threshold
 
 
 class Tracker:
@@ -343,9 +377,3 @@ def begin_at(problem, own_start, start, use_start):
     if start is None:
         return own_start
     return problem.select(use_start, problem.project(start), own_start)
-
-
-def is_zero(gradient):
-    """Which images have no gradient at all."""
-    axes = tuple(range(1, len(gradient.shape)))
-    return ops.all(gradient == 0, axis=axes)

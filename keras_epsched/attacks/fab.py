@@ -9,7 +9,6 @@ from keras_epsched.attacks.base import (
     Attack,
     SearchResult,
     check_count,
-    is_zero,
 )
 from keras_epsched.configurable import register
 
@@ -78,22 +77,7 @@ class FAB(Attack):
         forward += 0 if self.targets is None else 1
         return forward, boundaries * self.steps
 
-    def search(
-        self,
-        logits_fn,
-        images,
-        labels,
-        epsilon,
-        key,
-        value_range=(0, 255),
-        start=None,
-        use_start=None,
-        variant=None,
-    ):
-        problem = self._problem(logits_fn, images, labels, epsilon, value_range)
-        if variant is None:
-            variant = ops.zeros_like(problem.labels)
-        variant = ops.cast(variant, "int32")
+    def _search(self, problem, key, start, use_start, variant):
         count = self._num_targets(problem.num_classes())
         rivals = self._rivals(problem, variant % count)
         first = problem.images
@@ -116,9 +100,8 @@ class FAB(Attack):
             better = broken & (distance < state["distance"])
             # Back towards the image, to cross the boundary nearer to it.
             back = problem.images + _PULL_BACK * (following - problem.images)
-            zero = ops.where(
-                index == 0, is_zero(gradient), state["no_gradient"]
-            )
+            vanishes = problem.is_vanishing(gradient, ops.abs(value))
+            zero = ops.where(index == 0, vanishes, state["no_gradient"])
             return {
                 "moved": problem.select(broken, back, following),
                 "best": problem.select(better, following, state["best"]),

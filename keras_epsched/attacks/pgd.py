@@ -4,10 +4,8 @@ from keras import ops
 
 from keras_epsched.attacks.base import (
     Attack,
-    Problem,
     Tracker,
     begin_at,
-    is_zero,
 )
 from keras_epsched.configurable import register
 
@@ -77,39 +75,22 @@ class PGD(Attack):
         step = problem.norm.step(gradient, moved, length, problem.box)
         return problem.project(moved + step)
 
-    def perturb(
-        self, logits_fn, images, labels, epsilon, key, value_range=(0, 255)
-    ):
-        problem = Problem(self, logits_fn, images, labels, epsilon, value_range)
-
+    def _perturb(self, problem, key):
         def body(_, moved):
             return self._step(problem, moved, problem.gradient(moved)[2])
 
-        moved = ops.fori_loop(0, self.steps, body, self._start(problem, key))
-        return ops.stop_gradient(moved)
+        return ops.fori_loop(0, self.steps, body, self._start(problem, key))
 
-    def search(
-        self,
-        logits_fn,
-        images,
-        labels,
-        epsilon,
-        key,
-        value_range=(0, 255),
-        start=None,
-        use_start=None,
-        variant=None,
-    ):
-        problem = Problem(self, logits_fn, images, labels, epsilon, value_range)
+    def _search(self, problem, key, start, use_start, variant):
         tracker = Tracker(problem)
         own_start = self._start(problem, key)
         moved = begin_at(problem, own_start, start, use_start)
 
         def body(index, carry):
             moved, state, no_gradient = carry
-            loss, broken, gradient = problem.gradient(moved)
+            loss, broken, gradient, vanishes = problem.gradient(moved)
             state = tracker.update(state, moved, loss, broken)
-            zero = ops.where(index == 0, is_zero(gradient), no_gradient)
+            zero = ops.where(index == 0, vanishes, no_gradient)
             return self._step(problem, moved, gradient), state, zero
 
         begin = tracker.begin()

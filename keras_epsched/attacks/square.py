@@ -85,27 +85,18 @@ class Square(Attack):
     def get_config(self):
         return {"queries": self.steps, "norm": self.norm, "share": self.share}
 
+    def check_shape(self, shape):
+        if len(shape) != 4:
+            raise ValueError(
+                "`Square` needs images of shape (batch, height, width, "
+                f"channels). Received: shape {tuple(shape)}"
+            )
+
     def passes(self, num_classes):
         return self.steps + 1, 0
 
-    def search(
-        self,
-        logits_fn,
-        images,
-        labels,
-        epsilon,
-        key,
-        value_range=(0, 255),
-        start=None,
-        use_start=None,
-        variant=None,
-    ):
-        problem = self._problem(logits_fn, images, labels, epsilon, value_range)
-        if len(problem.images.shape) != 4:
-            raise ValueError(
-                "`Square` needs images of shape (batch, height, width, "
-                f"channels). Received: shape {problem.images.shape}"
-            )
+    def _search(self, problem, key, start, use_start, variant):
+        self.check_shape(problem.images.shape)
         tracker = Tracker(problem)
         proposals = (Windows if self.norm == "linf" else Bumps)(self, problem)
         moved = begin_at(problem, proposals.first(key), start, use_start)

@@ -177,6 +177,9 @@ def evaluate(
     first = next(stream, None)
     if first is None:
         raise ValueError("expected images. Received: an empty dataset")
+    members = getattr(attack, "members", (attack,))
+    for each in members:
+        each.check_shape(np.shape(first[0]))
     batch_size = batch_size or len(first[0])
     window = _WINDOW * batch_size
     if folder is not None:
@@ -185,7 +188,7 @@ def evaluate(
     sweep = Sweep(
         classifier,
         settings["epsilons"],
-        getattr(attack, "members", (attack,)),
+        members,
         protocol == "nested",
         bisect,
         batch_size,

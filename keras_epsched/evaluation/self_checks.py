@@ -386,10 +386,10 @@ def zero_gradients(count: int, attacked: int) -> Check:
         return Check(
             name,
             "fired",
-            f"the attack found no gradient at all on {count} of {attacked} "
-            "images, so it could not work there and the accuracies are too "
-            "high: look for rounding, saturated activations or float16 in the "
-            "model",
+            f"the attack found no gradient on {count} of {attacked} images, or "
+            "one that rounding would swallow, so it may have failed there and "
+            "the accuracies are too high: look for rounding, saturated "
+            "activations or float16 in the model",
         )
     return Check(name, "passed", f"{count} of {attacked} images")
 

@@ -130,7 +130,7 @@ class AdversarialTrainer(keras.Model):
                     "expected an attack of `keras_epsched.attacks`. Received: "
                     f"{each!r}"
                 )
-        if type(attack).perturb is Attack.perturb:
+        if not attack.can_train:
             raise ValueError(
                 f"{attack!r} is for evaluation only: it gives no images to "
                 "train on. Use `FGSM`, `PGD` or `APGD`."
