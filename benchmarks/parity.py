@@ -56,7 +56,18 @@ flags.DEFINE_list(
     "Shares of the clean accuracy that the epsilons should leave.",
 )
 flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Seed of our random numbers.")
+flags.DEFINE_integer("seed", 0, "The first seed of random numbers.")
+flags.DEFINE_integer(
+    "seeds",
+    1,
+    "Runs of each attack, whose accuracy is averaged.",
+    lower_bound=1,
+)
+flags.DEFINE_list(
+    "attacks",
+    ["APGD", "APGD-T", "FAB-T", "Square", "PGD"],
+    "Attacks that are compared.",
+)
 flags.DEFINE_bool(
     "quick", False, "Few images, steps and epochs; strength is not judged."
 )
@@ -89,7 +100,7 @@ class Network(NamedTuple):
 
     def accuracy(self, fooled):
         """Accuracy in points over all images, also those not attacked."""
-        return 100 * (~fooled).sum() / self.total
+        return 100 * (~fooled).sum(axis=-1).mean() / self.total
 
 
 def say(text):
@@ -202,13 +213,18 @@ def make_ours(norm):
     from keras_epsched import attacks
 
     steps, targets = FLAGS.steps, FLAGS.targets
-    return {
+    known = {
         "APGD": attacks.APGD(steps, norm),
         "APGD-T": attacks.TargetedAPGD(steps, norm, targets=targets),
         "FAB-T": attacks.FAB(steps, norm, targets=targets),
         "Square": attacks.Square(FLAGS.queries, norm),
         "PGD": attacks.PGD(steps, norm),
     }
+    return {name: known[name] for name in FLAGS.attacks}
+
+
+def seeds():
+    return range(FLAGS.seed, FLAGS.seed + FLAGS.seeds)
 
 
 class Searcher:
@@ -231,7 +247,7 @@ class Searcher:
         self.search = backend.compile(search)
         self.variants = attack.num_variants(network.num_classes)
 
-    def batch(self, numbers, epsilon, variant):
+    def batch(self, numbers, epsilon, variant, seed):
         """What the attack finds on some images: a batch of fixed size."""
         from keras_epsched.attacks import noise
 
@@ -241,7 +257,7 @@ class Searcher:
             self.network.images[filled],
             self.network.labels[filled].astype("int32"),
             np.full(size, epsilon, "float32"),
-            noise.make_key(FLAGS.seed, filled, variant),
+            noise.make_key(seed, filled, variant),
             np.full(size, variant, "int32"),
         )
         return [
@@ -249,7 +265,7 @@ class Searcher:
             for each in result
         ]
 
-    def attack(self, epsilon):
+    def attack(self, epsilon, seed):
         """Adversarial images, and which of them broke theirs."""
         moved = self.network.images.copy()
         broken = np.zeros(len(moved), bool)
@@ -257,7 +273,9 @@ class Searcher:
             standing = np.flatnonzero(~broken)
             for at in range(0, len(standing), FLAGS.batch_size):
                 numbers = standing[at : at + FLAGS.batch_size]
-                adversarial, new, *_ = self.batch(numbers, epsilon, variant)
+                adversarial, new, *_ = self.batch(
+                    numbers, epsilon, variant, seed
+                )
                 moved[numbers[new]] = adversarial[new]
                 broken[numbers] = new
         return moved, broken
@@ -268,7 +286,7 @@ class Searcher:
         for variant in range(self.variants):
             for at in range(0, len(smallest), FLAGS.batch_size):
                 numbers = np.arange(len(smallest))[at : at + FLAGS.batch_size]
-                found = self.batch(numbers, 1.0, variant)[-1]
+                found = self.batch(numbers, 1.0, variant, FLAGS.seed)[-1]
                 smallest[numbers] = np.minimum(smallest[numbers], found)
         return smallest
 
@@ -283,10 +301,12 @@ def choose_epsilons(network, norm):
     """
     import keras_epsched as ke
 
-    ours = make_ours(norm)
     wanted = [float(share) for share in FLAGS.remaining]
-    distances = Searcher(network, ours["FAB-T"]).distances()
+    fab = ke.attacks.FAB(FLAGS.steps, norm, targets=FLAGS.targets)
+    distances = Searcher(network, fab).distances()
     common = [rounded(np.quantile(distances, 1 - each)) for each in wanted]
+    if "Square" not in FLAGS.attacks:
+        return common, []
     highest = {"linf": 1.0, "l2": np.inf}[norm]
     grid = np.geomspace(min(common), min(12 * max(common), highest), 21)
     report = ke.evaluate(
@@ -404,7 +424,8 @@ class Peer:
 
 def make_jobs(network, norm, common, square):
     """What torchattacks is to do."""
-    plan = [(name, epsilon) for epsilon in common for name in _OURS]
+    chosen = [name for name in _OURS if name in FLAGS.attacks]
+    plan = [(name, epsilon) for epsilon in common for name in chosen]
     plan += [
         (name, epsilon)
         for epsilon in square
@@ -419,8 +440,10 @@ def make_jobs(network, norm, common, square):
             "steps": FLAGS.steps,
             "queries": FLAGS.queries,
             "targets": min(FLAGS.targets, network.num_classes - 1),
+            "seed": seed,
         }
         for name, epsilon in plan
+        for seed in seeds()
     ]
 
 
@@ -441,9 +464,20 @@ def excess(moved, clean, epsilon, norm):
 class Finding(NamedTuple):
     """What one attack did at one epsilon."""
 
-    fooled: np.ndarray
-    moved: np.ndarray  # NHWC in 0..255, of all images
+    fooled: np.ndarray  # (seeds, images)
+    moved: np.ndarray  # the same images, NHWC in 0..255
     left: int  # images that would be fooled, but lie outside
+
+
+def finding(network, norm, epsilon, runs):
+    """The finding of several runs: images in 0..255 and flags of success."""
+    clean = network.images.astype("float64") / 255
+    fooled, left = [], 0
+    for moved, broken in runs:
+        beyond = excess(moved.astype("float64") / 255, clean, epsilon, norm)
+        fooled.append(broken & (beyond == 0))
+        left += int((broken & (beyond > 0)).sum())
+    return Finding(np.stack(fooled), np.stack([each for each, _ in runs]), left)
 
 
 def find_ours(network, norm, common, square):
@@ -454,18 +488,12 @@ def find_ours(network, norm, common, square):
         further = set(square) - set(common) if name == "Square" else ()
         for epsilon in [*common, *sorted(further)]:
             started = time.perf_counter()
-            moved, broken = searcher.attack(epsilon)
-            beyond = excess(
-                moved.astype("float64") / 255,
-                network.images.astype("float64") / 255,
-                epsilon,
-                norm,
-            )
-            left = int((broken & (beyond > 0)).sum())
-            found[name, epsilon] = Finding(broken & (beyond == 0), moved, left)
+            runs = [searcher.attack(epsilon, seed) for seed in seeds()]
+            found[name, epsilon] = finding(network, norm, epsilon, runs)
             say(
                 f"{network.name} {norm} {epsilon:.4g} {name}: "
-                f"{broken.sum()} of {len(broken)} fooled, "
+                f"{found[name, epsilon].fooled.sum(-1)} of "
+                f"{len(network.images)} fooled, "
                 f"{time.perf_counter() - started:.0f} s"
             )
     return found
@@ -473,20 +501,21 @@ def find_ours(network, norm, common, square):
 
 def find_on_tensorflow(network, norm, epsilons):
     """Findings of Foolbox and ART, likewise."""
+    import keras
+
     found = {}
     peers = {"PGD (Foolbox)": foolbox_pgd, "PGD (ART)": art_pgd}
+    if "PGD" not in FLAGS.attacks:
+        return found
     for name, attack in peers.items():
         for epsilon in epsilons:
-            moved = attack(network, norm, epsilon)
-            wrong = predictions(network.classifier, moved) != network.labels
-            beyond = excess(
-                moved.astype("float64") / 255,
-                network.images.astype("float64") / 255,
-                epsilon,
-                norm,
-            )
-            left = int((wrong & (beyond > 0)).sum())
-            found[name, epsilon] = Finding(wrong & (beyond == 0), moved, left)
+            runs = []
+            for seed in seeds():
+                keras.utils.set_random_seed(seed)
+                moved = attack(network, norm, epsilon)
+                answer = predictions(network.classifier, moved)
+                runs.append((moved, answer != network.labels))
+            found[name, epsilon] = finding(network, norm, epsilon, runs)
         say(f"{network.name} {norm} {name}: done")
     return found
 
@@ -513,7 +542,7 @@ class Comparison:
         gap = accuracy(ours) - accuracy(peer)
         either = (ours | peer).sum()
         both = f"{(ours & peer).sum() / either:.2f}" if either else "-"
-        left = (~peer).sum() / len(peer)
+        left = (~peer).mean()
         within = _BAND[0] <= left <= _BAND[1]
         self.bands.setdefault((norm, name), []).append(within)
         if gap > _POINTS and not FLAGS.quick:
@@ -619,18 +648,22 @@ def compare(network, folder):
     transfer = {}
     for norm in FLAGS.norms:
         for name, epsilon in ours[norm]:
-            labels = network.labels[ours[norm][name, epsilon].fooled]
+            labels = labels_of(network, ours[norm][name, epsilon].fooled)
             answer = answers[f"{norm}/{name}/{epsilon!r}"]
             transfer.setdefault((norm, name), ([], []))[0].append(
                 answer != labels
             )
+        runs = {}
         for job, moved, answer in zip(*torch_results(torch[norm]), strict=True):
-            name, epsilon = job["attack"], job["epsilon"]
-            finding = judged(network, norm, epsilon, moved, answer)
-            peers[norm][name, epsilon] = finding
+            runs.setdefault((job["attack"], job["epsilon"]), []).append(
+                (255 * moved, answer != network.labels)
+            )
+        for (name, epsilon), each in runs.items():
+            found = finding(network, norm, epsilon, each)
+            peers[norm][name, epsilon] = found
             transfer.setdefault((norm, name), ([], []))[1].append(
-                predictions(network.classifier, finding.moved[finding.fooled])
-                != network.labels[finding.fooled]
+                predictions(network.classifier, found.moved[found.fooled])
+                != labels_of(network, found.fooled)
             )
         for epsilon in sorted({*epsilons[norm][0], *epsilons[norm][1]}):
             both = [
@@ -661,13 +694,9 @@ def torch_results(peer):
     )
 
 
-def judged(network, norm, epsilon, moved, answer):
-    """The finding of images in [0, 1], by what their own network answers."""
-    wrong = answer != network.labels
-    clean = network.images / np.float32(255)
-    beyond = excess(moved, clean, epsilon, norm)
-    left = int((wrong & (beyond > 0)).sum())
-    return Finding(wrong & (beyond == 0), 255 * moved, left)
+def labels_of(network, fooled):
+    """Labels of the images that a finding's flags select."""
+    return np.broadcast_to(network.labels, fooled.shape)[fooled]
 
 
 def main(_):

@@ -5,7 +5,8 @@ the images, and says what the network answers to the images that parity.py has
 found. It reads and writes one folder:
 
   inputs.npz     images (NHWC, 0..255), labels
-  jobs.json      list of {attack, norm, epsilon, steps, queries, targets}, or
+  jobs.json      list of {attack, norm, epsilon, steps, queries, targets,
+                 seed}, or
   found.npz      images of ours (NHWC, 0..255), by name
   attacked.npz   written: adversarial images of each job (NHWC, 0..1), "job0"...
   answers.npz    written: predictions for these or those, and for inputs.npz
@@ -97,7 +98,7 @@ def make_attack(model, job):
         "norm": _NORMS[job["norm"]],
         "eps": job["epsilon"],
         "n_restarts": 1,
-        "seed": 0,
+        "seed": job["seed"],
     }
     # It aims at one class less than `n_classes`.
     targeted = {"steps": job["steps"], "n_classes": job["targets"] + 1}

@@ -1,5 +1,8 @@
 """Adversarial training under Keras' own `fit`."""
 
+from keras_epsched.training.group_optimizer import (
+    GroupOptimizer as GroupOptimizer,
+)
 from keras_epsched.training.objectives import (
     AdversarialObjective as AdversarialObjective,
 )

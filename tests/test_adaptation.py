@@ -1,0 +1,182 @@
+"""What is trained in each mode, and that nothing is frozen silently."""
+
+import keras
+import keras_hub
+import numpy as np
+import pytest
+from networks import CLASSES, conv_net, drive, make_data, make_trainer
+
+import keras_epsched as ke
+from keras_epsched.models import adapt, blocks, parameter_groups
+
+
+def transformer(num_classes=CLASSES):
+    keras.utils.set_random_seed(2)
+    backbone = keras_hub.models.ViTBackbone(
+        image_shape=(8, 8, 3),
+        patch_size=4,
+        num_layers=3,
+        num_heads=2,
+        hidden_dim=16,
+        mlp_dim=32,
+    )
+    task = keras_hub.models.ViTImageClassifier(
+        backbone, num_classes=num_classes, preprocessor=None
+    )
+    return ke.models.classifier(task, scale=1 / 127.5, offset=-1.0)
+
+
+def trained_paths(model):
+    return [variable.path for variable in model.trainable_variables]
+
+
+def test_blocks_of_a_transformer():
+    found = blocks(transformer())
+    assert [name.split("/")[-1] for name in found] == [
+        "stem",
+        "transformer_block_1",
+        "transformer_block_2",
+        "transformer_block_3",
+        "head",
+    ]
+    assert found["head"][0].path == "predictions/kernel"
+    # The last normalisation belongs to the last block.
+    assert len([*found.values()][3]) == len([*found.values()][1]) + 2
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last", "count"),
+    [
+        ("MobileNet", "conv_dw_1", "conv_dw_13", 15),
+        ("ResNet50", "conv2_block1", "conv5_block3", 18),
+        ("EfficientNetB0", "block1a", "block7a", 18),
+    ],
+)
+def test_blocks_of_applications(name, first, last, count):
+    backbone = getattr(keras.applications, name)(
+        include_top=False, weights=None, input_shape=(32, 32, 3)
+    )
+    model = ke.models.classifier(backbone, 5, scale=1.0, offset=0.0)
+    found = blocks(model)
+    names = [*found]
+    assert (names[0], names[1], names[-2], names[-1]) == (
+        "stem",
+        first,
+        last,
+        "head",
+    )
+    assert len(found) == count
+    together = [id(v) for part in found.values() for v in part]
+    assert sorted(together) == sorted(map(id, model.trainable_variables))
+
+
+def test_layers_without_names_are_blocks():
+    found = blocks(conv_net())
+    names = [*found]
+    assert len(found) == 2 and names[-1] == "head"
+    # The convolution with its normalisation.
+    assert len(found[names[0]]) == 4
+
+
+def test_modes_and_back_again():
+    model = transformer()
+    everything = trained_paths(model)
+    assert adapt(model, "head") is model
+    assert trained_paths(model) == ["predictions/kernel", "predictions/bias"]
+    adapt(model, "last", last=2)
+    paths = trained_paths(model)
+    assert len(paths) == 36
+    assert not [path for path in paths if "block_1" in path or "patch" in path]
+    adapt(model, "full")
+    assert trained_paths(model) == everything
+
+
+def test_lora_trains_what_it_says(tmp_path):
+    model = transformer()
+    images = make_data()[0]
+    before = model.predict(images, verbose=0)
+    adapt(model, "lora", rank=2)
+    np.testing.assert_array_equal(model.predict(images, verbose=0), before)
+    paths = trained_paths(model)
+    assert len(paths) == 3 * 2 * 2 + 2
+    assert all("lora" in path or "predictions" in path for path in paths)
+    frozen = [np.asarray(each) for each in model.non_trainable_variables]
+    trainer = make_trainer(model, {"optimizer": keras.optimizers.Adam(0.01)})
+    trainer.fit(*make_data(), epochs=2, callbacks=drive(), verbose=0)
+    for old, new in zip(frozen, model.non_trainable_variables, strict=True):
+        np.testing.assert_array_equal(old, new)
+    after = model.predict(images, verbose=0)
+    assert np.abs(after - before).max() > 1e-3
+    model.save(tmp_path / "lora.keras")
+    loaded = ke.models.load(tmp_path / "lora.keras")
+    np.testing.assert_allclose(
+        loaded.predict(images, verbose=0), after, atol=1e-5
+    )
+    with pytest.raises(ValueError, match="cannot be undone"):
+        adapt(model, "full")
+
+
+def test_lora_never_freezes_all():
+    model = conv_net()
+    with pytest.raises(ValueError, match="freeze the whole backbone"):
+        adapt(model, "lora")
+    assert len(model.trainable_variables) == 6
+    adapt(model, "lora", targets="conv")
+    assert [path.split("/")[-1] for path in trained_paths(model)[:2]] == [
+        "lora_kernel_a",
+        "lora_kernel_b",
+    ]
+
+
+def test_frozen_batchnorm_keeps_its_statistics():
+    model = conv_net()
+    adapt(model, "head")
+    statistics = [np.asarray(each) for each in model.non_trainable_variables]
+    trainer = make_trainer(model)
+    trainer.fit(*make_data(), callbacks=drive(), verbose=0)
+    layer = next(
+        each
+        for each in model.layers
+        if isinstance(each, keras.layers.BatchNormalization)
+    )
+    assert not np.asarray(layer.moving_mean).any()
+    assert len(statistics) >= 6
+
+
+def test_bad_modes():
+    model = transformer()
+    with pytest.raises(ValueError, match="`mode` must be one of"):
+        adapt(model, "some")
+    with pytest.raises(ValueError, match="between 1 and 4"):
+        adapt(model, "last", last=5)
+    inputs = keras.Input((8, 8, 3))
+    headless = keras.Model(inputs, keras.layers.Flatten()(inputs))
+    with pytest.raises(ValueError, match="does not end in a `Dense` layer"):
+        adapt(headless, "head")
+
+
+def test_parameter_groups():
+    model = transformer()
+    found = parameter_groups(
+        model, head_multiplier=10.0, layer_decay=0.5, head_weight_decay=0.1
+    )
+    multipliers = [group["multiplier"] for group in found]
+    assert multipliers == [10.0, 0.5, 0.25, 0.125, 0.0625]
+    assert [group["weight_decay"] for group in found] == [0.1, *[None] * 4]
+    paths = [path for group in found for path in group["variables"]]
+    assert sorted(paths) == sorted(trained_paths(model))
+    with pytest.raises(ValueError, match="layer_decay"):
+        parameter_groups(model, layer_decay=0.0)
+    with pytest.raises(ValueError, match="head_multiplier"):
+        parameter_groups(model, head_multiplier=0.0)
+
+
+def test_trainable_parameters_are_counted():
+    model = conv_net(batchnorm=False)
+    assert ke.models.trainable_parameters(model) == (
+        "611 of 611 parameters are trained (100 %)"
+    )
+    adapt(model, "head")
+    assert ke.models.trainable_parameters(model) == (
+        "387 of 611 parameters are trained (63.3 %)"
+    )
