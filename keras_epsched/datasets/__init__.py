@@ -1,5 +1,7 @@
 """Image classification data: tfds names, prepared folders, image folders."""
 
 from keras_epsched.datasets.load import ImageData as ImageData
-from keras_epsched.datasets.load import SplitInfo as SplitInfo
 from keras_epsched.datasets.load import load as load
+from keras_epsched.datasets.paper import PAPER_DATASETS as PAPER_DATASETS
+from keras_epsched.datasets.paper import PaperDataset as PaperDataset
+from keras_epsched.datasets.splits import SplitInfo as SplitInfo

@@ -1,6 +1,7 @@
 """From a name or a folder to stored examples."""
 
 import dataclasses
+import functools
 import importlib
 import os
 import pathlib
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_epsched.datasets import image_folder, paper
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_EMBEDDED = ("digits", "letters")
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-# Part of the definition of an image folder's splits: never the user's seed.
-_FOLDER_SEED = 0
+EMBEDDED = ("digits", "letters")
+# Builders of this package whose data are not.
+_PACKAGED = ("caltech256", "fgvc_aircraft", "stanford_cars")
 _LAYOUTS = (
     "Expected a folder that tfds prepared (`<folder>/<version>/"
     "dataset_info.json`, or the version's folder itself) or a folder of "
@@ -33,17 +35,29 @@ class Source:
         name: String. The dataset with its version.
         class_names: Tuple of strings, in the order of the labels.
         split_sizes: Mapping from each stored split to its size.
-        read: Callable `(split, start, stop)`. Returns a `tf.data.Dataset` of
-            pairs of encoded image and label, in a fixed order.
+        split_bytes: Mapping from each stored split to the bytes that reading
+            its labels takes.
+        read: Callable `(split, numbers)`. Returns a `tf.data.Dataset` of pairs
+            of encoded image and label: the examples of these numbers, which
+            ascend.
+        labels: Callable `(split)`. Returns an array with the label of each
+            example.
+        content: Callable `(split)`. Returns bytes that identify the examples
+            where the name does not.
         decode: Callable. Turns an encoded image into a `uint8` tensor of
             shape `(height, width, channels)` with 1 or 3 channels.
+        skipped: Tuple of strings. Files that were left out, and why.
     """
 
     name: str
     class_names: tuple[str, ...]
     split_sizes: Mapping[str, int]
-    read: Callable[[str, int, int], "tf.data.Dataset"]
+    split_bytes: Mapping[str, int]
+    read: Callable[[str, np.ndarray], "tf.data.Dataset"]
+    labels: Callable[[str], np.ndarray]
+    content: Callable[[str], bytes]
     decode: Callable[["tf.Tensor"], "tf.Tensor"]
+    skipped: tuple[str, ...] = ()
 
 
 def find(
@@ -51,6 +65,7 @@ def find(
     *,
     data_dir: str | os.PathLike | None,
     download: bool,
+    skip_corrupt: bool = False,
 ) -> Source:
     """Finds the examples that a name or a folder stands for.
 
@@ -58,6 +73,8 @@ def find(
         name: String or path, as `load` takes it.
         data_dir: Path or `None`. Where tfds keeps prepared datasets.
         download: Boolean. Whether tfds may download and prepare.
+        skip_corrupt: Boolean. Whether to leave out the files of an image
+            folder that cannot be used.
 
     Returns:
         A `Source`.
@@ -76,14 +93,14 @@ def find(
         data_dir = os.path.expanduser(data_dir)
     # "digits/1.0.0", as `ImageData.name` says it, is understood as well.
     embedded = re.fullmatch(
-        rf"({'|'.join(_EMBEDDED)})(?:[:/](\d+\.\d+\.\d+))?", str(name)
+        rf"({'|'.join(EMBEDDED)})(?:[:/](\d+\.\d+\.\d+))?", str(name)
     )
     if isinstance(name, str) and embedded:
         base, version = embedded.groups(default="")
         return _from_builder(_prepare_embedded(base, version, data_dir))
     folder = pathlib.Path(name).expanduser()
     if folder.is_dir():
-        return _from_folder(folder)
+        return _from_folder(folder, skip_corrupt)
     if not isinstance(name, str) or name.startswith((".", "~", os.sep)):
         raise ValueError(f"There is no folder {str(name)!r}. {_LAYOUTS}")
     return _from_builder(_prepare_registered(name, data_dir, download))
@@ -93,15 +110,13 @@ def _prepare_embedded(
     name: str, version: str, data_dir: str | os.PathLike | None
 ):
     """The builder of `digits` or `letters`, with its data in place."""
-    module = importlib.import_module(
-        f"keras_epsched.datasets.{name}.{name}_dataset_builder"
-    )
-    if version not in ("", str(module.Builder.VERSION)):
+    packaged = _packaged_builder(name)
+    if version not in ("", str(packaged.VERSION)):
         raise ValueError(
-            f"{name!r} has one version, {module.Builder.VERSION}. "
+            f"{name!r} has one version, {packaged.VERSION}. "
             f"Received: '{name}:{version}'."
         )
-    builder = module.Builder(data_dir=data_dir)
+    builder = packaged(data_dir=data_dir)
     if builder.data_path.exists():
         return builder
     target = pathlib.Path(builder.data_dir)
@@ -111,7 +126,7 @@ def _prepare_embedded(
     with tempfile.TemporaryDirectory(
         prefix="incomplete.", dir=target.parent
     ) as temporary:
-        staged = module.Builder(data_dir=temporary)
+        staged = packaged(data_dir=temporary)
         staged.download_and_prepare()
         try:
             os.rename(staged.data_dir, target)
@@ -119,7 +134,7 @@ def _prepare_embedded(
             # Another process was first; its files are the same.
             if not target.is_dir():
                 raise
-    return module.Builder(data_dir=data_dir)
+    return packaged(data_dir=data_dir)
 
 
 def _prepare_registered(
@@ -128,14 +143,23 @@ def _prepare_registered(
     """The builder of a tfds name, with its data in place."""
     import tensorflow_datasets as tfds
 
+    dataset = paper.of_name(name)
+    # With a version or a config, a name is that of tfds and no other.
+    names = (
+        (name,) if dataset is None or set(":/") & set(name) else dataset.stored
+    )
+    for packaged in set(_PACKAGED).intersection(names):
+        # tfds registers a builder when it is imported.
+        _packaged_builder(packaged)
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        builders = [tfds.builder(each, data_dir=data_dir) for each in names]
     except tfds.core.DatasetNotFoundError:
         # The message of tfds lists a thousand names.
         raise ValueError(
             f"{name!r} is neither a dataset that tfds knows or has prepared "
             f"in {_folder_of(data_dir)}, nor an existing folder. Offline "
-            f"datasets: {', '.join(_EMBEDDED)}. {_LAYOUTS}"
+            f"datasets: {', '.join(EMBEDDED)}; those of the paper: "
+            f"{', '.join(paper.PAPER_DATASETS)}. {_LAYOUTS}"
         ) from None
     except (AssertionError, ValueError) as error:
         # tfds asserts that the version exists.
@@ -143,16 +167,49 @@ def _prepare_registered(
             f"tfds cannot build {name!r}, expected as 'name', 'name/config' "
             f"or 'name:version', and there is no such folder: {error}"
         ) from error
-    if builder.data_path.exists():
-        return builder
+    for builder in builders:
+        if builder.data_path.exists():
+            return builder
+    builder = builders[-1]
     if not download:
         raise ValueError(
             f"{builder.info.full_name} is not prepared: there is no "
-            f"{builder.data_path}. Pass `download=True` to download it, or "
-            "`data_dir` if it is elsewhere."
+            f"{' and no '.join(str(each.data_path) for each in builders)}. "
+            "Pass `download=True` to download it, or `data_dir` if it is "
+            f"elsewhere.{_by_hand(builder)}"
         )
-    builder.download_and_prepare()
+    try:
+        builder.download_and_prepare()
+    # tfds has an exception for each step; what to do is always the same.
+    except Exception as error:
+        raise ValueError(
+            f"{builder.info.full_name} could not be downloaded and prepared: "
+            f"{type(error).__name__}: {error}.{_by_hand(builder)} Without a "
+            "network, prepare it where there is one, by the same call with "
+            f"`download=True`, and copy the folder to {builder.data_path} "
+            "(or pass the folder as the name)."
+        ) from error
     return builder
+
+
+def _by_hand(builder) -> str:
+    """What tfds wants to be placed by hand, if anything."""
+    wanted = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+    if not wanted:
+        return ""
+    # As tfds finds it by default.
+    folder = builder.data_path
+    while folder.name != builder.name:
+        folder = folder.parent
+    folder = folder.parent / "downloads" / "manual"
+    return f" It needs files placed by hand in {folder}: {wanted.strip()}"
+
+
+def _packaged_builder(name: str) -> type:
+    """The builder class of this package."""
+    return importlib.import_module(
+        f"keras_epsched.datasets.{name}.{name}_dataset_builder"
+    ).Builder
 
 
 def _folder_of(data_dir: str | os.PathLike | None) -> str:
@@ -161,7 +218,7 @@ def _folder_of(data_dir: str | os.PathLike | None) -> str:
     return str(data_dir or tfds.core.constants.DATA_DIR)
 
 
-def _from_folder(folder: pathlib.Path) -> Source:
+def _from_folder(folder: pathlib.Path, skip_corrupt: bool) -> Source:
     import tensorflow_datasets as tfds
 
     if (folder / "dataset_info.json").is_file():
@@ -178,81 +235,35 @@ def _from_folder(folder: pathlib.Path) -> Source:
             key=lambda path: [int(part) for part in path.name.split(".")],
         )
         return _from_builder(tfds.builder_from_directory(newest))
-    builder = tfds.ImageFolder(str(folder))
-    if not sum(split.num_examples for split in builder.info.splits.values()):
+    images = image_folder.ImageFolder(folder, skip_corrupt)
+    if not images.files:
         found = sorted(child.name for child in folder.iterdir())
         raise ValueError(
             f"No dataset found in the folder {folder}. {_LAYOUTS} Found: "
             f"{found[:10]}. A tfds dataset of the same name is loaded from "
             "another working folder."
         )
-    hidden = sorted(folder.glob(".*/")) + sorted(folder.glob("*/.*/"))
-    if hidden:
-        # Notebooks leave such folders behind; tfds takes them for classes.
-        raise ValueError(
-            f"Hidden folders in {folder} would count as splits or classes: "
-            f"{[str(path.relative_to(folder)) for path in hidden]}. Delete "
-            "them."
-        )
-    return _from_image_folder(folder.resolve(), builder)
+    return Source(
+        # All image folders have the same name and version in tfds.
+        name=f"image_folder:{images.folder}",
+        class_names=images.class_names,
+        split_sizes={split: len(each) for split, each in images.files.items()},
+        # Labels are those of the folders: no file is read for them.
+        split_bytes=dict.fromkeys(images.files, 0),
+        read=images.read,
+        labels=images.labels,
+        content=images.content,
+        decode=image_folder.decode,
+        skipped=images.skipped,
+    )
 
 
 def _from_builder(builder) -> Source:
     """Reads what tfds prepared."""
+    import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    image_key, label_key = _keys(builder.info)
-
-    def read(split: str, start: int, stop: int):
-        records = builder.as_dataset(
-            split=f"{split}[{start}:{stop}]",
-            shuffle_files=False,
-            decoders=tfds.decode.PartialDecoding(
-                {image_key: True, label_key: True},
-                decoders={image_key: tfds.decode.SkipDecoding()},
-            ),
-            read_config=tfds.ReadConfig(
-                interleave_cycle_length=1, try_autocache=False
-            ),
-        )
-        return records.map(
-            lambda record: (record[image_key], record[label_key])
-        )
-
-    return _source(builder, builder.info.full_name, read)
-
-
-def _from_image_folder(folder: pathlib.Path, builder) -> Source:
-    """Reads a folder of images, in a fixed permutation of its sorted files.
-
-    `tfds.ImageFolder` says what there is; it cannot read a part of a split.
-    """
-    import tensorflow as tf
-
-    label_of = builder.info.features["label"].str2int
-
-    def read(split: str, start: int, stop: int):
-        files = sorted(
-            path
-            for path in (folder / split).glob("*/*")
-            if path.name.lower().endswith(_IMAGE_SUFFIXES)
-        )
-        generator = np.random.default_rng(_FOLDER_SEED)
-        order = generator.permutation(len(files))[start:stop]
-        paths = [str(files[number]) for number in order]
-        labels = [label_of(files[number].parent.name) for number in order]
-        return tf.data.Dataset.from_tensor_slices(
-            (paths, tf.constant(labels, tf.int64))
-        ).map(
-            lambda path, label: (tf.io.read_file(path), label),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
-
-    # All image folders have the same name and version in tfds.
-    return _source(builder, f"image_folder:{folder}", read)
-
-
-def _source(builder, name: str, read: Callable) -> Source:
+    name = builder.info.full_name
     image_key, label_key = _keys(builder.info)
     image = builder.info.features[image_key]
     label = builder.info.features[label_key]
@@ -261,10 +272,52 @@ def _source(builder, name: str, read: Callable) -> Source:
             f"The images of {name} must be uint8 with 1 or 3 channels. "
             f"Received: {image}."
         )
-    if not label.names:
+    if not label.num_classes:
         raise ValueError(
             f"{name} does not say how many classes it has. Received: {label}."
         )
+
+    def stored(split: str, decoders):
+        return builder.as_dataset(
+            split=split,
+            shuffle_files=False,
+            decoders=decoders,
+            read_config=tfds.ReadConfig(
+                interleave_cycle_length=1, try_autocache=False
+            ),
+        )
+
+    def read(split: str, numbers: np.ndarray):
+        start, stop = int(numbers[0]), int(numbers[-1]) + 1
+        records = stored(
+            f"{split}[{start}:{stop}]",
+            tfds.decode.PartialDecoding(
+                {image_key: True, label_key: True},
+                decoders={image_key: tfds.decode.SkipDecoding()},
+            ),
+        )
+        if len(numbers) < stop - start:
+            wanted = np.zeros(stop - start, dtype=bool)
+            wanted[numbers - start] = True
+            records = (
+                records.enumerate()
+                .filter(lambda number, record: tf.gather(wanted, number))
+                .map(lambda number, record: record)
+            )
+            # What a filter leaves, tf.data cannot count.
+            records = records.apply(
+                tf.data.experimental.assert_cardinality(len(numbers))
+            )
+        return records.map(
+            lambda record: (record[image_key], record[label_key])
+        )
+
+    @functools.cache
+    def labels(split: str) -> np.ndarray:
+        records = stored(split, tfds.decode.PartialDecoding({label_key: True}))
+        batches = records.map(lambda record: record[label_key]).batch(1024)
+        return np.concatenate([*batches.as_numpy_iterator()])
+
     return Source(
         name=name,
         class_names=tuple(label.names),
@@ -272,7 +325,13 @@ def _source(builder, name: str, read: Callable) -> Source:
             split: info.num_examples
             for split, info in builder.info.splits.items()
         },
+        split_bytes={
+            split: info.num_bytes for split, info in builder.info.splits.items()
+        },
         read=read,
+        labels=labels,
+        # The version says which images there are, and in which order.
+        content=lambda split: b"",
         decode=image.decode_example,
     )
 

@@ -1,76 +1,26 @@
 """`load`: a name or a folder to batches for training and evaluation."""
 
 import dataclasses
+import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from keras_epsched.datasets import builders, pipeline
+import numpy as np
+
+from keras_epsched.datasets import builders, labels, paper, pipeline
+from keras_epsched.datasets.splits import Part, own_parts, resolve
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_OWN_VALIDATION = "validation"
 _CACHE_BYTES = 2**31
-
-
-@dataclasses.dataclass(frozen=True)
-class SplitInfo:
-    """Which examples of which dataset a `tf.data.Dataset` holds.
-
-    Every dataset that `load` returns carries one as its attribute
-    `split_info`, so that a program can refuse to test on examples that it has
-    trained on. `dataclasses.asdict` gives what belongs in a JSON file.
-
-    Args:
-        dataset: String. The dataset with its version, as `"digits/1.0.0"`;
-            `"image_folder:<path>"` for a folder of images.
-        split: String. The split in tfds' notation, as `"train[:80%]"`.
-        base: String. The stored split that `split` is a part of.
-        start: Integer. Number of the first example within `base`.
-        stop: Integer. Number after the last example within `base`.
-        num_examples: Integer. `stop - start`.
-
-    Example:
-    ```python
-    data = keras_epsched.datasets.load("digits", image_size=(32, 32))
-    print(data.train.split_info)  # digits/1.0.0 train[0:1038]
-    data.train.split_info.overlaps(data.validation.split_info)  # False
-    ```
-    """
-
-    dataset: str
-    split: str
-    base: str
-    start: int
-    stop: int
-    num_examples: int
-
-    def overlaps(self, other: "SplitInfo") -> bool:
-        """Says whether the two share examples of one stored split.
-
-        Args:
-            other: `SplitInfo`. The split to compare with.
-
-        Returns:
-            `True` where at least one example is in both. Different versions
-            of a dataset count as different datasets.
-
-        Example:
-        ```python
-        if data.train.split_info.overlaps(other.test.split_info):
-            raise ValueError("The test images were trained on.")
-        ```
-        """
-        return (
-            (self.dataset, self.base) == (other.dataset, other.base)
-            and self.start < other.stop
-            and other.start < self.stop
-        )
-
-    def __str__(self):
-        return f"{self.dataset} {self.base}[{self.start}:{self.stop}]"
+# Records whose labels are read without asking: about a second a GiB.
+_LABEL_BYTES = 2**33
+_VALIDATION_SPLIT = 0.2
+_PARTS = ("train", "validation", "test")
+_SPLITS = ("paper", "stratified", "contiguous")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,11 +39,15 @@ class ImageData:
         class_names: Tuple of strings, in the order of the labels.
         image_size: Pair of integers `(height, width)`.
         name: String. The dataset with its version, as `"digits/1.0.0"`.
+        count: Callable. What `class_counts` calls for each part.
+        skipped: Tuple of strings. The files of an image folder that
+            `skip_corrupt` left out, and why.
 
     Example:
     ```python
     data = keras_epsched.datasets.load("digits", image_size=(32, 32))
     model.fit(data.train, validation_data=data.validation, epochs=5)
+    print(data.class_counts["train"])
     ```
     """
 
@@ -104,6 +58,16 @@ class ImageData:
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
     name: str
+    count: Callable[[str], np.ndarray]
+    skipped: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def class_counts(self) -> Mapping[str, np.ndarray]:
+        """Images of each class in `"train"`, `"validation"` and `"test"`.
+
+        Reads all labels, without decoding an image, unless `load` did.
+        """
+        return {part: self.count(part) for part in _PARTS}
 
     def __repr__(self):
         sizes = ", ".join(
@@ -123,33 +87,45 @@ def load(
     batch_size: int = 64,
     data_dir: str | os.PathLike | None = None,
     download: bool = False,
-    validation_split: float = 0.2,
+    splits: str | None = None,
+    validation_split: float | None = None,
+    test_examples: int | None = None,
+    split_seed: int = 0,
     augment: bool | Sequence[str] = False,
     seed: int = 0,
     cache: bool | str = "auto",
+    skip_corrupt: bool = False,
 ) -> ImageData:
     """Loads an image classification dataset.
 
-    Images are squashed to `image_size` (bilinear, antialiased), grey ones
-    repeated to three channels. Training batches are shuffled anew each epoch
-    and may be augmented; validation and test batches are never augmented and
-    always come in the same order.
+    Grey images are repeated to three channels and all are squashed to
+    `image_size` (bilinear, antialiased). Training batches are shuffled anew
+    each epoch and may be augmented; validation and test batches are never
+    augmented and always come in the same order. What comes out is what an
+    attack perturbs: "pixel space" means the resized, augmented image, clipped
+    to `[0, 255]`.
 
-    A dataset's own `"validation"` split is used where there is one; where
+    The datasets of the paper (`PAPER_DATASETS`) come with its splits. Of any
+    other, the own `"validation"` split is used where there is one; where
     there is no `"test"` split, it is the test set, as in ImageNet's case.
-    Otherwise, the last `validation_split` share of `"train"` is held out.
-    tfds stores records ordered by a hash of their keys, so the share holds
-    all classes. An image folder gets the same property from a fixed
-    permutation of its sorted file list; example numbers in `SplitInfo` then
-    count in the permuted order.
+    Otherwise, `validation_split` of `"train"` is held out, stratified: every
+    class in proportion.
 
-    Labels are passed on as stored: a test split that its authors left
-    unlabelled has labels of -1, which no accuracy can be computed from.
+    Stored labels are read for that, and to count the classes: images without
+    a label, classes without a training image and classes 10 times as
+    frequent as others are reported. Nothing is decoded, but the records are
+    read: about a second a GiB. Where there are more than 8 GiB of them, a
+    warning of that kind is not given before `ImageData.class_counts` is asked
+    for, and the end of `"train"` is held out, which tfds stores in the order
+    of a hash, so that it holds the classes in about the same proportion.
 
     Args:
         name: String or path. One of:
             - `"digits"` or `"letters"`, which need no network and are
               prepared on first use;
+            - a dataset of the paper: `"caltech256"`, `"cub200"`,
+              `"stanford_dogs"`, `"stanford_cars"`, `"fgvc_aircraft"`,
+              `"imagenette"`;
             - a tfds name, as `"cifar10"`, `"name/config"` or
               `"name:version"`;
             - a folder that tfds prepared, with or without its version (an
@@ -162,8 +138,18 @@ def load(
             if `None`. Not used for folders.
         download: Boolean. Whether a tfds dataset that is not prepared may be
             downloaded. Prepare it once before several processes load it.
+        splits: String or `None`. `"paper"` for those of the paper;
+            `"stratified"` or `"contiguous"` for the dataset's own, where a
+            validation part that is not stored is a stratified choice or the
+            end of `"train"` as stored. By default, those of the paper where
+            it uses the dataset and neither of the next two arguments is
+            given; contiguous for `"digits"` and `"letters"`; else stratified.
         validation_split: Float in `(0, 1)`. The share of `"train"` to hold
-            out where there is no `"validation"` split.
+            out where there is no `"validation"` split. Defaults to 0.2.
+        test_examples: Integer. Size of a stratified subsample of the test
+            images, all of which are taken by default.
+        split_seed: Integer. Seeds what is stratified. It is part of the
+            definition of the data: do not vary it with the training's seed.
         augment: Boolean or sequence of strings. Any of `"flip"` (horizontal,
             half of the images), `"color"` (brightness, contrast and
             saturation by a factor in `[0.75, 1.25]` each) and `"rotation"`
@@ -174,14 +160,19 @@ def load(
             memory (600 KB for one of 224 x 224); `"auto"` where all three
             splits together take at most 2 GiB. Without it images are decoded
             and resized again each epoch.
+        skip_corrupt: Boolean. Whether to leave out the files of an image
+            folder that cannot be used (corrupt, 16 bits, no PNG or JPEG)
+            instead of refusing the folder. They are counted and named in a
+            warning and in `ImageData.skipped`.
 
     Returns:
         An `ImageData`.
 
     Raises:
         ValueError: If an argument is out of range, the dataset is unknown,
-            not prepared or no image classification, a split is missing, or
-            the training images do not fill one batch.
+            not prepared or no image classification, a split or labels of
+            training images are missing, a class folder is empty, files cannot
+            be used, or the training images do not fill one batch.
 
     Example:
     ```python
@@ -189,7 +180,7 @@ def load(
     images, labels = next(iter(data.train))
     ```
 
-    A dataset to download, with the augmentations:
+    A dataset of the paper to download, with its splits and augmentations:
 
     ```python
     data = keras_epsched.datasets.load(
@@ -199,6 +190,17 @@ def load(
         augment=True,
     )
     ```
+
+    Any other, with a tenth to validate and 1000 images to test on:
+
+    ```python
+    data = keras_epsched.datasets.load(
+        "oxford_iiit_pet",
+        image_size=(224, 224),
+        validation_split=0.1,
+        test_examples=1000,
+    )
+    ```
     """
     image_size = _checked_size(image_size)
     if not isinstance(batch_size, int) or batch_size < 1:
@@ -206,56 +208,108 @@ def load(
             "`batch_size` must be a positive integer. "
             f"Received: batch_size={batch_size!r}."
         )
-    if not 0 < validation_split < 1:
+    if validation_split is not None and not 0 < validation_split < 1:
         raise ValueError(
             "`validation_split` must be a share of the training images, "
             "between 0 and 1 and neither of them. "
             f"Received: validation_split={validation_split}."
         )
+    if splits is not None and splits not in _SPLITS:
+        raise ValueError(
+            f"`splits` must be one of {_SPLITS} or None. Received: "
+            f"splits={splits!r}."
+        )
     augmentations = pipeline.checked_augmentations(augment)
 
-    source = builders.find(name, data_dir=data_dir, download=download)
-    train, validation, test = _splits(source, validation_split)
-    if train.num_examples < batch_size:
+    source = builders.find(
+        name, data_dir=data_dir, download=download, skip_corrupt=skip_corrupt
+    )
+    rules = _rules(source, splits, validation_split, test_examples, split_seed)
+    parts = {part: resolve(source, rule) for part, rule in rules.items()}
+    sizes = {part: info.num_examples for part, (info, _) in parts.items()}
+    if sizes["train"] < batch_size:
         raise ValueError(
-            f"The {train.num_examples} training images of {source.name} do "
+            f"The {sizes['train']} training images of {source.name} do "
             f"not fill one batch. Received: batch_size={batch_size}. Use a "
             "smaller batch."
         )
     if cache == "auto":
-        count = sum(part.num_examples for part in (train, validation, test))
-        cache = count * math.prod(image_size) * 3 * 4 <= _CACHE_BYTES
+        pixels = math.prod(image_size) * 3
+        cache = sum(sizes.values()) * pixels * 4 <= _CACHE_BYTES
 
-    def evaluation(split: SplitInfo):
-        images = pipeline.evaluation_batches(
-            source.read(split.base, split.start, split.stop),
+    def batches(part: str, make: Callable, **arguments):
+        info, numbers = parts[part]
+        images = make(
+            source.read(info.base, numbers),
             decode=source.decode,
             image_size=image_size,
             batch_size=batch_size,
             cache=cache,
+            **arguments,
         )
-        images.split_info = split
+        images.split_info = info
         return images
 
-    training = pipeline.training_batches(
-        source.read(train.base, train.start, train.stop),
-        decode=source.decode,
-        image_size=image_size,
-        batch_size=batch_size,
-        cache=cache,
-        num_examples=train.num_examples,
-        augmentations=augmentations,
-        seed=seed,
-    )
-    training.split_info = train
-    return ImageData(
-        train=training,
-        validation=evaluation(validation),
-        test=evaluation(test),
+    data = ImageData(
+        train=batches(
+            "train",
+            pipeline.training_batches,
+            num_examples=sizes["train"],
+            augmentations=augmentations,
+            seed=seed,
+        ),
+        validation=batches("validation", pipeline.evaluation_batches),
+        test=batches("test", pipeline.evaluation_batches),
         num_classes=len(source.class_names),
         class_names=source.class_names,
         image_size=image_size,
         name=source.name,
+        skipped=source.skipped,
+        count=lambda part: labels.count(
+            source, parts[part][0].base, parts[part][1]
+        ),
+    )
+    bases = {info.base for info, _ in parts.values()}
+    if sum(source.split_bytes[base] for base in bases) <= _LABEL_BYTES:
+        labels.check(source.name, source.class_names, data.class_counts, sizes)
+    return data
+
+
+def _rules(
+    source: builders.Source,
+    splits: str | None,
+    validation_split: float | None,
+    test_examples: int | None,
+    seed: int,
+) -> Mapping[str, Part]:
+    """What the arguments of `load` say of the splits."""
+    of_paper = paper.of_name(source.name)
+    chosen = validation_split is not None or test_examples is not None
+    if splits == "paper" and (of_paper is None or chosen or seed):
+        raise ValueError(
+            'splits="paper" is for the datasets '
+            f"{', '.join(paper.PAPER_DATASETS)}, without `validation_split`, "
+            "`test_examples` and `split_seed`, which it decides. Received: "
+            f"{source.name}, validation_split={validation_split}, "
+            f"test_examples={test_examples}, split_seed={seed}."
+        )
+    if of_paper and (splits == "paper" or not (splits or chosen or seed)):
+        of_paper.check(source.name, source.split_sizes)
+        return of_paper.parts
+    if splits is None:
+        # The two were split so before there was another way, and their
+        # versions stand for that; of large ones the labels are expensive.
+        contiguous = (
+            source.name.split("/")[0] in builders.EMBEDDED
+            or source.split_bytes.get("train", 0) > _LABEL_BYTES
+        )
+        splits = "contiguous" if contiguous else "stratified"
+    return own_parts(
+        source,
+        _VALIDATION_SPLIT if validation_split is None else validation_split,
+        test_examples,
+        stratify=splits == "stratified",
+        seed=seed,
     )
 
 
@@ -270,55 +324,3 @@ def _checked_size(image_size: tuple[int, int]) -> tuple[int, int]:
             f"`(height, width)`. Received: image_size={image_size!r}."
         )
     return tuple(image_size)
-
-
-def _splits(
-    source: builders.Source, validation_split: float
-) -> tuple[SplitInfo, SplitInfo, SplitInfo]:
-    """Resolves train, validation and test to absolute example numbers."""
-    sizes = dict(source.split_sizes)
-    test = "test" if sizes.get("test") else _OWN_VALIDATION
-    missing = [] if sizes.get("train") else ["train"]
-    missing += [] if sizes.get(test) else ["test"]
-    if missing:
-        raise ValueError(
-            f"{source.name} must have images in the splits 'train' and "
-            "'test' (or 'validation'). Missing or empty: "
-            f"{missing}. Its splits: {sizes}."
-        )
-
-    def whole(split: str) -> SplitInfo:
-        size = sizes[split]
-        return SplitInfo(source.name, split, split, 0, size, size)
-
-    if sizes.get(_OWN_VALIDATION) and test != _OWN_VALIDATION:
-        return whole("train"), whole(_OWN_VALIDATION), whole("test")
-    size = sizes["train"]
-    percent = 100 * (1 - validation_split)
-    if abs(percent - round(percent)) < 1e-9:
-        # The rounding of tfds, so that its slice of this name is this split.
-        boundary = round(round(percent) * size / 100)
-        edge = f"{round(percent)}%"
-    else:
-        boundary = round((1 - validation_split) * size)
-        edge = str(boundary)
-    if not 0 < boundary < size:
-        raise ValueError(
-            f"Holding out {validation_split} of the {size} training images "
-            f"of {source.name} leaves training or validation without images. "
-            "Change `validation_split`."
-        )
-    return (
-        SplitInfo(
-            source.name, f"train[:{edge}]", "train", 0, boundary, boundary
-        ),
-        SplitInfo(
-            source.name,
-            f"train[{edge}:]",
-            "train",
-            boundary,
-            size,
-            size - boundary,
-        ),
-        whole(test),
-    )

@@ -67,7 +67,7 @@ def evaluation_batches(
     Example:
     ```python
     batches = evaluation_batches(
-        source.read("test", 0, 100),
+        source.read("test", np.arange(100)),
         decode=source.decode,
         image_size=(32, 32),
         batch_size=64,
@@ -113,7 +113,7 @@ def training_batches(
     Example:
     ```python
     batches = training_batches(
-        source.read("train", 0, 100),
+        source.read("train", np.arange(100)),
         decode=source.decode,
         image_size=(32, 32),
         batch_size=64,

@@ -1,0 +1,1 @@
+"""The `caltech256` dataset: objects of 257 categories, to download."""

@@ -1,0 +1,1 @@
+"""The `fgvc_aircraft` dataset: 100 variants of aircraft, to download."""

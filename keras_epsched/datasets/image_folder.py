@@ -1,0 +1,259 @@
+"""Folders of images: `<folder>/<split>/<class>/<image>.png`."""
+
+import functools
+import hashlib
+import itertools
+import pathlib
+import warnings
+from concurrent import futures
+
+import numpy as np
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+_FORMATS = ("JPEG", "PNG")
+# Part of the definition of an image folder's splits: never the user's seed.
+_SEED = 0
+_NAMED = 10
+_BIT_DEPTH = slice(24, 25)
+# How the last bytes of a whole file look; more may follow them.
+_ENDS = {"JPEG": (b"\xff\xd9", 2), "PNG": (b"IEND", 12)}
+
+
+class ImageFolder:
+    """The images of a folder, checked before the first of them is used.
+
+    Every file is opened and its header and its end are read: 0.1 ms each.
+    That finds what is no image, is cut short, has 16 bits a channel or another
+    format than its name says tfds and TensorFlow read. What is damaged in
+    the middle shows when it is decoded, in an error with its name. With
+    `skip_corrupt`, every image is decoded here instead, once a process, since
+    the number of images must be known before the training.
+
+    Args:
+        folder: Path.
+        skip_corrupt: Boolean. Whether to leave out the files that cannot be
+            used, with a warning, instead of refusing the folder.
+
+    Example:
+    ```python
+    images = ImageFolder(pathlib.Path("photos"), skip_corrupt=True)
+    print(images.skipped)
+    ```
+    """
+
+    def __init__(self, folder: pathlib.Path, skip_corrupt: bool):
+        self.folder = folder.resolve()
+        self.class_names, self.files, self.skipped = (), {}, ()
+        listed = {
+            split: sorted(path for path in split.glob("*/*") if path.is_file())
+            for split in _folders(self.folder)
+        }
+        if not any(
+            _is_image(path) for path in itertools.chain(*listed.values())
+        ):
+            return
+        self._refuse_hidden()
+        self._refuse_empty()
+        self.class_names = tuple(
+            sorted(
+                {child.name for split in listed for child in _folders(split)}
+            )
+        )
+        problems = self._problems(listed, skip_corrupt)
+        self.skipped = tuple(
+            f"{self._short(path)}: {problem}"
+            for path, problem in problems.items()
+        )
+        if problems and not skip_corrupt:
+            raise ValueError(
+                f"{len(problems)} files in {self.folder} cannot be used: "
+                f"{_some(self.skipped)}. Repair, convert or remove them, or "
+                "pass `skip_corrupt=True` to leave them out."
+            )
+        if problems:
+            total = sum(map(len, listed.values()))
+            warnings.warn(
+                f"{len(problems)} of {total} files in {self.folder} are "
+                f"skipped: {_some(self.skipped)}",
+                stacklevel=2,
+            )
+        self.files = {
+            split.name: self._permuted(
+                [
+                    path
+                    for path in files
+                    if _is_image(path) and path not in problems
+                ]
+            )
+            for split, files in listed.items()
+        }
+
+    def read(self, split: str, numbers):
+        """Returns a `tf.data.Dataset` of paths and labels."""
+        import tensorflow as tf
+
+        paths = [str(self.files[split][number]) for number in numbers]
+        labels = self.labels(split)[np.asarray(numbers, dtype=np.int64)]
+        return tf.data.Dataset.from_tensor_slices((paths, labels))
+
+    def labels(self, split: str) -> np.ndarray:
+        """The label of each image of a split, in its order."""
+        number = {name: i for i, name in enumerate(self.class_names)}
+        return np.array(
+            [number[path.parent.name] for path in self.files[split]],
+            dtype=np.int64,
+        )
+
+    def content(self, split: str) -> bytes:
+        """What identifies the images of a split, in its order."""
+        names = [self._short(path) for path in self.files[split]]
+        return hashlib.sha256("\n".join(names).encode()).digest()
+
+    def _permuted(self, files: list) -> list:
+        # Sorted files are sorted by class: no part of them is a fair one.
+        order = np.random.default_rng(_SEED).permutation(len(files))
+        return [files[number] for number in order]
+
+    def _short(self, path: pathlib.Path) -> str:
+        return str(path.relative_to(self.folder))
+
+    def _refuse_hidden(self):
+        hidden = sorted(self.folder.glob(".*/"))
+        hidden += sorted(self.folder.glob("*/.*/"))
+        if hidden:
+            # Notebooks leave such folders behind.
+            raise ValueError(
+                f"Hidden folders in {self.folder} would count as splits or "
+                f"classes: {[self._short(path) for path in hidden]}. Delete "
+                "them."
+            )
+
+    def _refuse_empty(self):
+        empty = [
+            self._short(child)
+            for split in _folders(self.folder)
+            for child in _folders(split)
+            if not any(_is_image(path) for path in child.iterdir())
+        ]
+        if empty:
+            raise ValueError(
+                f"Class folders in {self.folder} without an image "
+                f"({', '.join(SUFFIXES)}): {_some(empty)}. Fill or delete "
+                "them."
+            )
+
+    def _problems(self, listed, decode: bool) -> dict:
+        """What is wrong with which file."""
+        files = [path for files in listed.values() for path in files]
+        with futures.ThreadPoolExecutor() as pool:
+            found = pool.map(lambda path: _examined(path, decode), files)
+            examined = dict(zip(files, found, strict=True))
+        transparent = [
+            self._short(path) for path, (_, alpha) in examined.items() if alpha
+        ]
+        if transparent:
+            warnings.warn(
+                f"{len(transparent)} images in {self.folder} have an alpha "
+                "channel, which is dropped; colours that were transparent "
+                f"become visible: {_some(transparent)}",
+                stacklevel=3,
+            )
+        return {
+            path: problem for path, (problem, _) in examined.items() if problem
+        }
+
+
+def decode(path):
+    """Decodes an image file; an error names the file.
+
+    Args:
+        path: String tensor.
+
+    Returns:
+        A `uint8` tensor of shape `(height, width, 3)`.
+
+    Example:
+    ```python
+    images = paths.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    ```
+    """
+    import tensorflow as tf
+
+    # In a graph the decoder's error could not tell the file's name.
+    image = tf.numpy_function(_decoded, [path], tf.uint8, stateful=False)
+    image.set_shape((None, None, 3))
+    return image
+
+
+def _decoded(path: bytes) -> np.ndarray:
+    import tensorflow as tf
+
+    try:
+        # Runs in a thread of tf.data, where no GPU belongs.
+        with tf.device("cpu"):
+            return tf.io.decode_image(
+                tf.io.read_file(path), channels=3, expand_animations=False
+            ).numpy()
+    except tf.errors.OpError as error:
+        raise ValueError(
+            f"The image {path.decode()} cannot be decoded: {error.message} "
+            "Repair or remove it, or load the folder with `skip_corrupt=True`."
+        ) from None
+
+
+def _examined(path: pathlib.Path, decode: bool) -> tuple[str, bool]:
+    """What is wrong with a file, and whether it has an alpha channel."""
+    status = path.stat()
+    return _examine(str(path), decode, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=2**20)
+def _examine(path: str, decode: bool, size: int, changed: int):
+    """Examines a file; remembered until it changes."""
+    del changed
+    from PIL import Image, UnidentifiedImageError
+
+    named = path.lower().endswith(SUFFIXES)
+    try:
+        with open(path, "rb") as file, Image.open(file) as image:
+            kind, mode = image.format, image.mode
+            alpha = "A" in mode or "transparency" in image.info
+            file.seek(0)
+            header = file.read(_BIT_DEPTH.stop)
+            mark, reach = _ENDS.get(kind, (b"", 0))
+            file.seek(max(0, size - reach))
+            whole = mark in file.read()
+    except UnidentifiedImageError:
+        # Other files, notes and lists, may lie beside the images.
+        return ("no image that can be read" if named else "", False)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        return f"{error}" if named else "", False
+    if not named:
+        return f"an image whose name does not end in {SUFFIXES}", False
+    if kind not in _FORMATS:
+        return f"a {kind} image, expected {' or '.join(_FORMATS)}", False
+    sixteen = kind == "PNG" and header[_BIT_DEPTH] == b"\x10"
+    if sixteen or mode.startswith(("I", "F")):
+        return "16 bits a channel, expected 8", False
+    if decode or not whole:
+        try:
+            _decoded(path.encode())
+        except ValueError:
+            return "cannot be decoded: cut short or damaged", False
+    return "", alpha
+
+
+def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(child for child in folder.iterdir() if child.is_dir())
+
+
+def _is_image(path: pathlib.Path) -> bool:
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def _some(names) -> str:
+    names = list(names)
+    more = len(names) - _NAMED
+    return "; ".join(names[:_NAMED]) + (
+        f"; and {more} more" if more > 0 else ""
+    )

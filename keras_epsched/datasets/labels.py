@@ -1,0 +1,97 @@
+"""What the labels say: images of each class, and what is missing."""
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from keras_epsched.datasets.builders import Source
+
+IMBALANCE = 10
+_NAMED = 10
+
+
+def count(source: "Source", base: str, numbers: np.ndarray) -> np.ndarray:
+    """Counts the images of each class.
+
+    Args:
+        source: `Source`. The examples of the dataset.
+        base: String. The stored split.
+        numbers: Array of integers. The examples in it that count.
+
+    Returns:
+        Array of integers, one for each class. Images without a valid label
+        are in none of them.
+
+    Example:
+    ```python
+    count(source, "test", np.arange(500))
+    ```
+    """
+    labels = source.labels(base)[numbers]
+    num_classes = len(source.class_names)
+    valid = labels[(labels >= 0) & (labels < num_classes)]
+    return np.bincount(valid, minlength=num_classes)
+
+
+def check(
+    name: str,
+    class_names: tuple[str, ...],
+    counts: Mapping[str, np.ndarray],
+    sizes: Mapping[str, int],
+) -> None:
+    """Warns of what the labels lack, and refuses what cannot be trained on.
+
+    Args:
+        name: String. The dataset.
+        class_names: Tuple of strings.
+        counts: Mapping from each part to its images of each class.
+        sizes: Mapping from each part to its images.
+
+    Raises:
+        ValueError: If training or validation images have no valid label.
+
+    Example:
+    ```python
+    check("toy", ("a", "b"), {"train": np.array([90, 1])}, {"train": 91})
+    ```
+    """
+    for part, of_class in counts.items():
+        unlabelled = sizes[part] - int(of_class.sum())
+        if not unlabelled:
+            continue
+        message = (
+            f"{unlabelled} of the {sizes[part]} {part} images of {name} have "
+            "no valid label (tfds stores -1 where the authors gave none; "
+            f"expected 0 to {len(class_names) - 1})."
+        )
+        if part != "test":
+            raise ValueError(f"{message} Label or remove them.")
+        warnings.warn(
+            f"{message} They cannot be evaluated: evaluate on the validation "
+            "images.",
+            stacklevel=3,
+        )
+    train = counts["train"]
+    absent = [class_names[i] for i in np.flatnonzero(train == 0)]
+    if absent:
+        warnings.warn(
+            f"{len(absent)} of the {len(class_names)} classes of {name} have "
+            f"no training image and cannot be learnt: {absent[:_NAMED]}",
+            stacklevel=3,
+        )
+    present = train[train > 0]
+    if present.size and present.max() > IMBALANCE * present.min():
+        most, least = (
+            class_names[train.argmax()],
+            class_names[np.flatnonzero(train == present.min())[0]],
+        )
+        warnings.warn(
+            f"The classes of {name} are imbalanced: {present.max()} training "
+            f"images of {most!r}, {present.min()} of {least!r}. Accuracy, "
+            "clean and robust, is mostly that of the frequent classes; "
+            "consider `class_weight` in `fit`.",
+            stacklevel=3,
+        )

@@ -1,0 +1,196 @@
+"""The datasets of the Epsilon-Scheduling paper, with its splits."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from keras_epsched.datasets.splits import Part
+
+_SEED = 0
+_OUR_LISTS = (
+    "The paper takes lists of images from other authors' files, which are not "
+    "published with it. Ours are seeded choices of the same sizes."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperDataset:
+    """A dataset of [Ngnawé et al.](https://arxiv.org/abs/2509.23325).
+
+    Args:
+        name: String. What `load` calls it.
+        stored: Tuple of strings. The tfds names under which it may be
+            prepared; the last one is what `load` prepares.
+        num_classes: Integer.
+        stored_sizes: Mapping from each stored split to its size. Empty where
+            any is accepted.
+        parts: Mapping from `"train"`, `"validation"` and `"test"` to a `Part`.
+        note: String. How the splits relate to those of the paper.
+        citation: String.
+
+    Example:
+    ```python
+    for dataset in keras_epsched.datasets.PAPER_DATASETS.values():
+        print(dataset.name, dataset.sizes)
+    ```
+    """
+
+    name: str
+    stored: tuple[str, ...]
+    num_classes: int
+    stored_sizes: Mapping[str, int]
+    parts: Mapping[str, Part]
+    note: str
+    citation: str
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of images in each part."""
+        return {
+            name: (part.stop or self.stored_sizes[part.base]) - part.start
+            for name, part in self.parts.items()
+        }
+
+    def check(self, name: str, sizes: Mapping[str, int]) -> None:
+        """Refuses data that are not those the paper split.
+
+        Args:
+            name: String. What was found.
+            sizes: Mapping from each of its stored splits to its size.
+
+        Raises:
+            ValueError: If the sizes differ from those of the dataset.
+
+        Example:
+        ```python
+        PAPER_DATASETS["cub200"].check(source.name, source.split_sizes)
+        ```
+        """
+        found = {split: sizes.get(split, 0) for split in self.stored_sizes}
+        if found != dict(self.stored_sizes):
+            raise ValueError(
+                f"{name} has not the images of {self.name!r} that the paper "
+                f"splits. Expected: {dict(self.stored_sizes)}. Received: "
+                f'{dict(sizes)}. Pass `splits="stratified"` to split what '
+                "is there."
+            )
+
+
+def _cut(sizes: tuple[int, ...], order: str, seed: int) -> list[Part]:
+    """Cuts parts of these sizes, one after the other, off `"train"`."""
+    edges = [0]
+    for size in sizes:
+        edges.append(edges[-1] + size)
+    return [
+        Part("train", start, stop, order, seed)
+        for start, stop in zip(edges, edges[1:], strict=False)
+    ]
+
+
+def _parts(train: Part, validation: Part, test: Part) -> dict[str, Part]:
+    return {"train": train, "validation": validation, "test": test}
+
+
+PAPER_DATASETS: Mapping[str, PaperDataset] = {
+    dataset.name: dataset
+    for dataset in (
+        PaperDataset(
+            name="caltech256",
+            stored=("caltech256",),
+            num_classes=257,
+            stored_sizes={"train": 30607},
+            # 14649 = 57 x 257, 771 = 3 x 257: the usual 60 of each class.
+            parts=_parts(*_cut((14649, 771, 15187), "balanced", _SEED)),
+            note=f"57 training and 3 validation images a class. {_OUR_LISTS}",
+            citation="Griffin, Holub and Perona, 2007",
+        ),
+        PaperDataset(
+            name="cub200",
+            stored=("caltech_birds2011",),
+            num_classes=200,
+            stored_sizes={"train": 5994, "test": 5794},
+            parts=_parts(*_cut((5394, 600), "stratified", _SEED), Part("test")),
+            note=f"The official test set. {_OUR_LISTS}",
+            citation="Wah et al., 2011",
+        ),
+        PaperDataset(
+            name="stanford_dogs",
+            stored=("stanford_dogs",),
+            num_classes=120,
+            stored_sizes={"train": 12000, "test": 8580},
+            parts=_parts(
+                *_cut((10800, 1200), "stratified", _SEED), Part("test")
+            ),
+            note=f"The official test set. {_OUR_LISTS}",
+            citation="Khosla et al., 2011",
+        ),
+        PaperDataset(
+            name="stanford_cars",
+            stored=("cars196", "stanford_cars"),
+            num_classes=196,
+            stored_sizes={"train": 8144, "test": 8041},
+            parts=_parts(
+                *_cut((6922, 1222), "stratified", 42),
+                Part("test", 0, 1000, "stratified", 0),
+            ),
+            note=(
+                "85/15 stratified with seed 42, 1000 stratified test images "
+                "with seed 0, as in the paper's sibling code. The choice "
+                "follows the same rule, not the same random numbers."
+            ),
+            citation="Krause et al., 2013",
+        ),
+        PaperDataset(
+            name="fgvc_aircraft",
+            stored=("fgvc_aircraft",),
+            num_classes=100,
+            stored_sizes={"train": 3334, "validation": 3333, "test": 3333},
+            parts=_parts(
+                Part("train"),
+                Part("validation"),
+                Part("test", 0, 1000, "stratified", 0),
+            ),
+            note=(
+                "Official training and validation sets; 1000 stratified test "
+                "images with seed 0 by the same rule, not the same random "
+                "numbers."
+            ),
+            citation="Maji et al., 2013",
+        ),
+        PaperDataset(
+            name="imagenette",
+            stored=("imagenette",),
+            num_classes=10,
+            stored_sizes={"train": 9469, "validation": 3925},
+            parts=_parts(
+                *_cut((8522, 947), "stratified", _SEED), Part("validation")
+            ),
+            note=(
+                "The paper states no sizes. Ours: a tenth of the training "
+                "images held out; the official validation set to test on."
+            ),
+            citation="Howard, 2019",
+        ),
+    )
+}
+
+
+def of_name(name: str) -> PaperDataset | None:
+    """The paper's dataset that a name stands for, if any.
+
+    Args:
+        name: String. As `load` takes it, or as tfds tells it:
+            `"caltech_birds2011/0.2.0"`.
+
+    Returns:
+        A `PaperDataset` or `None`.
+
+    Example:
+    ```python
+    of_name("cars196").name  # "stanford_cars"
+    ```
+    """
+    base = name.split("/")[0].split(":")[0]
+    for dataset in PAPER_DATASETS.values():
+        if base == dataset.name or base in dataset.stored:
+            return dataset
+    return None

@@ -1,0 +1,307 @@
+"""Which examples make up train, validation and test."""
+
+import dataclasses
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from keras_epsched.datasets.builders import Source
+
+_OWN_VALIDATION = "validation"
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitInfo:
+    """Which examples of which dataset a `tf.data.Dataset` holds.
+
+    Every dataset that `load` returns carries one as its attribute
+    `split_info`, so that a program can refuse to test on examples that it has
+    trained on. `dataclasses.asdict` gives what belongs in a JSON file.
+
+    The examples are numbers `start` to `stop` of the stored split `base`,
+    counted in the order in which they are stored or, where `order` is not
+    `"stored"`, in a seeded permutation of it (see `permutation`). The digest
+    identifies the permutation, so the few fields say exactly which images
+    were chosen.
+
+    Args:
+        dataset: String. The dataset with its version, as `"digits/1.0.0"`;
+            `"image_folder:<path>"` for a folder of images.
+        split: String. The split in tfds' notation, as `"train[:80%]"`, where
+            it has one; else as `"test[0:1000] stratified, seed 0"`.
+        base: String. The stored split that `split` is a part of.
+        start: Integer. Number of the first example within `base`.
+        stop: Integer. Number after the last example within `base`.
+        num_examples: Integer. `stop - start`.
+        order: String. What the numbers count: `"stored"`, `"stratified"` or
+            `"balanced"`.
+        seed: Integer or `None`. The seed of the order.
+        digest: String. Checksum of the order, empty for `"stored"`.
+
+    Example:
+    ```python
+    data = keras_epsched.datasets.load("digits", image_size=(32, 32))
+    print(data.train.split_info)  # digits/1.0.0 train[0:1038]
+    data.train.split_info.overlaps(data.validation.split_info)  # False
+    ```
+    """
+
+    dataset: str
+    split: str
+    base: str
+    start: int
+    stop: int
+    num_examples: int
+    order: str = "stored"
+    seed: int | None = None
+    digest: str = ""
+
+    def overlaps(self, other: "SplitInfo") -> bool:
+        """Says whether the two may share examples of one stored split.
+
+        Args:
+            other: `SplitInfo`. The split to compare with.
+
+        Returns:
+            `True` where at least one example is in both. Two parts of one
+            stored split that are counted in different orders are said to
+            overlap: two independent choices nearly always do. Different
+            versions of a dataset count as different datasets.
+
+        Example:
+        ```python
+        if data.train.split_info.overlaps(other.test.split_info):
+            raise ValueError("The test images were trained on.")
+        ```
+        """
+        if (self.dataset, self.base) != (other.dataset, other.base):
+            return False
+        if (self.order, self.digest) != (other.order, other.digest):
+            return self.num_examples > 0 and other.num_examples > 0
+        return self.start < other.stop and other.start < self.stop
+
+    def __str__(self):
+        text = f"{self.dataset} {self.base}[{self.start}:{self.stop}]"
+        if self.order != "stored":
+            text += f" {self.order}, seed {self.seed}, order {self.digest}"
+        return text
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A rule for one split: an interval of a stored split, in some order.
+
+    Args:
+        base: String. The stored split.
+        start: Integer.
+        stop: Integer or `None`: to the end.
+        order: String. `"stored"`, `"stratified"` or `"balanced"`.
+        seed: Integer. Not used by the stored order.
+        text: String. How tfds writes it, where that is not plain.
+
+    Example:
+    ```python
+    Part("test", 0, 1000, "stratified", seed=0)
+    ```
+    """
+
+    base: str
+    start: int = 0
+    stop: int | None = None
+    order: str = "stored"
+    seed: int = 0
+    text: str = ""
+
+
+def permutation(labels: np.ndarray, order: str, seed: int) -> np.ndarray:
+    """A seeded order of examples, any interval of which mixes the classes.
+
+    `"stratified"`: the first (or last) k of N examples hold k / N of each
+    class, to within one image or so; classes of very few images come in the
+    middle, and so stay in the training part when the end is held out.
+    `"balanced"`: the first k x (number of classes) examples hold k of each
+    class.
+
+    Splits that are cut from one order are disjoint, and a smaller share is a
+    part of a larger one.
+
+    Args:
+        labels: Array of integers from 0.
+        order: String, `"stratified"` or `"balanced"`.
+        seed: Integer.
+
+    Returns:
+        Array with the number of each example, in the new order.
+
+    Example:
+    ```python
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    labels[permutation(labels, "balanced", seed=0)[:4]]  # two of each
+    ```
+    """
+    generator = np.random.default_rng(seed)
+    # Uniform draws alone: NumPy may change how it shuffles.
+    within, between = generator.random((2, len(labels)))
+    by_class = np.lexsort((within, labels))
+    counts = np.bincount(labels)
+    first = np.cumsum(counts) - counts
+    rank = np.empty(len(labels), dtype=np.int64)
+    rank[by_class] = np.arange(len(labels)) - first[labels[by_class]]
+    if order == "balanced":
+        return np.lexsort((between, rank))
+    return np.lexsort((between, (rank + 0.5) / counts[labels]))
+
+
+def resolve(source: "Source", part: Part) -> tuple[SplitInfo, np.ndarray]:
+    """Finds the examples that a rule stands for.
+
+    Args:
+        source: `Source`. The examples of the dataset.
+        part: `Part`. The rule.
+
+    Returns:
+        A `SplitInfo`, and the numbers of the examples within the stored
+        split, ascending.
+
+    Raises:
+        ValueError: If an order needs labels that are missing, or the stored
+            split has fewer examples.
+
+    Example:
+    ```python
+    info, numbers = resolve(source, Part("test", 0, 1000, "stratified"))
+    ```
+    """
+    size = source.split_sizes[part.base]
+    stop = size if part.stop is None else part.stop
+    if not 0 <= part.start < stop <= size:
+        raise ValueError(
+            f"The split {part.base!r} of {source.name} has {size} examples. "
+            f"Received: a part of it from {part.start} to {stop}."
+        )
+    interval = f"{part.base}[{part.start}:{stop}]"
+    if part.order == "stored":
+        whole = part.start == 0 and stop == size
+        text = part.text or (part.base if whole else interval)
+        order, seed, digest = "stored", None, ""
+        numbers = np.arange(part.start, stop)
+    else:
+        order, seed = part.order, part.seed
+        text = f"{interval} {order}, seed {seed}"
+        chosen, digest = _ordered(source, part.base, order, seed)
+        numbers = np.sort(chosen[part.start : stop])
+    info = SplitInfo(
+        dataset=source.name,
+        split=text,
+        base=part.base,
+        start=part.start,
+        stop=stop,
+        num_examples=stop - part.start,
+        order=order,
+        seed=seed,
+        digest=digest,
+    )
+    return info, numbers
+
+
+def _ordered(source, base, order, seed):
+    """The order of a stored split, and what identifies it."""
+    labels = source.labels(base)
+    unlabelled = np.sum((labels < 0) | (labels >= len(source.class_names)))
+    if unlabelled:
+        raise ValueError(
+            f"{unlabelled} of the {len(labels)} examples in the split "
+            f"{base!r} of {source.name} have no valid label (expected 0 to "
+            f"{len(source.class_names) - 1}, received {labels.min()} to "
+            f"{labels.max()}), so no {order} part of it can be chosen. Label "
+            "or remove them; unlabelled test images need no `test_examples`."
+        )
+    numbers = permutation(labels, order, seed)
+    content = source.content(base) + numbers.astype("<i8").tobytes()
+    return numbers, hashlib.sha256(content).hexdigest()[:16]
+
+
+def own_parts(
+    source: "Source",
+    validation_split: float,
+    test_examples: int | None,
+    stratify: bool,
+    seed: int,
+) -> dict[str, Part]:
+    """Rules for a dataset that has its own training and test images.
+
+    Args:
+        source: `Source`. The examples of the dataset.
+        validation_split: Float in `(0, 1)`. The share of `"train"` to hold
+            out where there is no `"validation"` split.
+        test_examples: Integer or `None`. Size of a stratified subsample of
+            the test images; all of them if `None`.
+        stratify: Boolean. Whether the held-out share holds every class in
+            proportion; otherwise it is the last share, as stored.
+        seed: Integer. Seeds the choices.
+
+    Returns:
+        Dict from `"train"`, `"validation"` and `"test"` to a `Part`.
+
+    Raises:
+        ValueError: If a split is missing or a part would be empty.
+
+    Example:
+    ```python
+    parts = own_parts(source, 0.2, None, stratify=True, seed=0)
+    ```
+    """
+    sizes = dict(source.split_sizes)
+    test = "test" if sizes.get("test") else _OWN_VALIDATION
+    missing = [] if sizes.get("train") else ["train"]
+    missing += [] if sizes.get(test) else ["test"]
+    if missing:
+        raise ValueError(
+            f"{source.name} must have images in the splits 'train' and "
+            "'test' (or 'validation'). Missing or empty: "
+            f"{missing}. Its splits: {sizes}."
+        )
+    if test_examples is not None and not 0 < test_examples <= sizes[test]:
+        raise ValueError(
+            "`test_examples` must be a number of images, at most the "
+            f"{sizes[test]} test images of {source.name}. Received: "
+            f"test_examples={test_examples}."
+        )
+    if sizes.get(_OWN_VALIDATION) and test != _OWN_VALIDATION:
+        train, validation = Part("train"), Part(_OWN_VALIDATION)
+    else:
+        train, validation = _held_out(source, validation_split, stratify, seed)
+    if test_examples in (None, sizes[test]):
+        tested = Part(test)
+    else:
+        tested = Part(test, 0, test_examples, "stratified", seed)
+    return {"train": train, "validation": validation, "test": tested}
+
+
+def _held_out(source, share, stratify, seed) -> tuple[Part, Part]:
+    """Cuts a share off the end of the training images."""
+    size = source.split_sizes["train"]
+    percent = 100 * (1 - share)
+    boundary = round((1 - share) * size)
+    edge = str(boundary)
+    if not stratify and abs(percent - round(percent)) < 1e-9:
+        # The rounding of tfds, so that its slice of this name is this split.
+        boundary = round(round(percent) * size / 100)
+        edge = f"{round(percent)}%"
+    if not 0 < boundary < size:
+        raise ValueError(
+            f"Holding out {share} of the {size} training images "
+            f"of {source.name} leaves training or validation without images. "
+            "Change `validation_split`."
+        )
+    if stratify:
+        return (
+            Part("train", 0, boundary, "stratified", seed),
+            Part("train", boundary, None, "stratified", seed),
+        )
+    return (
+        Part("train", 0, boundary, text=f"train[:{edge}]"),
+        Part("train", boundary, None, text=f"train[{edge}:]"),
+    )

@@ -1,0 +1,131 @@
+"""The `stanford_cars` dataset, whose official download is gone."""
+
+from collections.abc import Iterator
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+_HOMEPAGE = "https://ai.stanford.edu/~jkrause/cars/car_dataset.html"
+_CITATION = """\
+@inproceedings{krause20133d,
+  title = {3D Object Representations for Fine-Grained Categorization},
+  author = {Krause, Jonathan and Stark, Michael and Deng, Jia and Fei-Fei, Li},
+  booktitle = {4th International IEEE Workshop on 3D Representation and
+               Recognition},
+  year = {2013},
+}
+"""
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """16185 photos of 196 models of cars, from files that you have.
+
+    8144 images to train on and 8041 to test on. The address that tfds'
+    `cars196` downloads from no longer answers. Where `cars196` is prepared,
+    `load` takes it; otherwise place the authors' files, unpacked or not:
+
+    ```
+    downloads/manual/stanford_cars/
+        cars_train/*.jpg                 or cars_train.tgz
+        cars_test/*.jpg                  or cars_test.tgz
+        devkit/cars_train_annos.mat      or car_devkit.tgz
+        devkit/cars_meta.mat
+        cars_test_annos_withlabels.mat
+    ```
+
+    The label is the number in the annotations less one.
+
+    Example:
+    ```python
+    data = keras_epsched.datasets.load(
+        "stanford_cars", image_size=(224, 224), download=True
+    )
+    ```
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "Initial release."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """\
+a folder stanford_cars with cars_train/ and cars_test/ (the photos; or
+cars_train.tgz and cars_test.tgz), devkit/ (cars_train_annos.mat and
+cars_meta.mat; or car_devkit.tgz), and cars_test_annos_withlabels.mat.
+The official download of these files is gone.
+"""
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Photos of cars of 196 makes, models and years.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(encoding_format="jpeg"),
+                    "image/file_name": tfds.features.Text(),
+                    # The names are read from cars_meta.mat.
+                    "label": tfds.features.ClassLabel(),
+                }
+            ),
+            supervised_keys=("image", "label"),
+            homepage=_HOMEPAGE,
+            citation=_CITATION,
+        )
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        root = dl_manager.manual_dir / "stanford_cars"
+        devkit = _found(dl_manager, root, "devkit", "car_devkit.tgz")
+        train = _found(dl_manager, root, "cars_train", "cars_train.tgz")
+        test = _found(dl_manager, root, "cars_test", "cars_test.tgz")
+        labelled = "cars_test_annos_withlabels.mat"
+        annotations = root / labelled
+        if not annotations.exists():
+            annotations = devkit / labelled
+        names = _read(devkit / "cars_meta.mat")["class_names"]
+        self.info.features["label"].names = [
+            str(name.item()) for name in names.ravel()
+        ]
+        return {
+            "train": self._generate_examples(
+                train, devkit / "cars_train_annos.mat"
+            ),
+            "test": self._generate_examples(test, annotations),
+        }
+
+    def _generate_examples(
+        self, images: epath.Path, annotations: epath.Path
+    ) -> Iterator[tuple[str, dict]]:
+        rows = _read(annotations)["annotations"].ravel()
+        if "class" not in rows.dtype.names:
+            raise ValueError(
+                f"{annotations} holds no labels. For the test images, use "
+                "cars_test_annos_withlabels.mat."
+            )
+        for row in rows:
+            name = str(row["fname"].item())
+            yield (
+                name,
+                {
+                    "image": images / name,
+                    "image/file_name": name,
+                    "label": int(row["class"].item()) - 1,
+                },
+            )
+
+
+def _found(dl_manager, root, folder: str, archive: str) -> epath.Path:
+    """The unpacked folder, or that within its archive."""
+    if (root / folder).exists():
+        return root / folder
+    if (root / archive).exists():
+        return dl_manager.extract(root / archive) / folder
+    raise ValueError(
+        f"Expected {root / folder} or {root / archive}. Received: neither. "
+        "The official download is gone: place files that you have."
+    )
+
+
+def _read(path: epath.Path) -> dict:
+    import scipy.io
+
+    if not path.exists():
+        raise ValueError(f"Expected the file {path}. Received: no such file.")
+    with path.open("rb") as file:
+        return scipy.io.loadmat(file)
