@@ -131,7 +131,8 @@ def check_labels(labels, num_classes: int) -> None:
             f"labels must lie in 0..{num_classes - 1}, for the {num_classes} "
             f"logits of the model. Received: labels from {labels.min()} to "
             f"{labels.max()}. Build the classifier with the right "
-            "`num_classes`."
+            "`num_classes`; -1 stands for images whose labels were never "
+            "published, as in some test sets: evaluate on the validation set."
         )
 
 

@@ -49,13 +49,36 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "dataset",
     "digits",
-    "Any tfds name, a tfds-prepared folder, or an image folder "
-    "(root/split/class/*.png). 'digits' and 'letters' are built in.",
+    "A dataset of the paper (caltech256, cub200, stanford_dogs, stanford_cars, "
+    "fgvc_aircraft, imagenette), any tfds name, a tfds-prepared folder, or an "
+    "image folder (root/split/class/*.png). 'digits' and 'letters' are built "
+    "in.",
 )
 flags.DEFINE_string(
     "data_dir", None, "Folder of prepared tfds datasets; default: tfds' own."
 )
 flags.DEFINE_bool("download", False, "Let tfds download the dataset.")
+flags.DEFINE_enum(
+    "splits",
+    None,
+    ["paper", "stratified", "contiguous"],
+    "Splits of the dataset; default: the paper's where it uses the dataset, "
+    "see keras_epsched.datasets.load.",
+)
+flags.DEFINE_float(
+    "validation_split",
+    None,
+    "Share of the training images to hold out where the dataset has no "
+    "validation split; default: 0.2.",
+)
+flags.DEFINE_integer(
+    "test_examples", None, "Size of a stratified subsample of the test images."
+)
+flags.DEFINE_bool(
+    "skip_corrupt",
+    False,
+    "Leave out files of an image folder that cannot be used; they are named.",
+)
 flags.DEFINE_string(
     "backbone",
     "resnet_letters",
@@ -252,6 +275,10 @@ def load_data(seed):
         batch_size=FLAGS.batch_size,
         data_dir=FLAGS.data_dir,
         download=FLAGS.download,
+        splits=FLAGS.splits,
+        validation_split=FLAGS.validation_split,
+        test_examples=FLAGS.test_examples,
+        skip_corrupt=FLAGS.skip_corrupt,
         augment=tuple(FLAGS.augment),
         seed=seed,
     )

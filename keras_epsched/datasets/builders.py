@@ -184,8 +184,8 @@ def _prepare_registered(
     except Exception as error:
         raise ValueError(
             f"{builder.info.full_name} could not be downloaded and prepared: "
-            f"{type(error).__name__}: {error}.{_by_hand(builder)} Without a "
-            "network, prepare it where there is one, by the same call with "
+            f"{type(error).__name__}: {error}. Without a network, "
+            "prepare it where there is one, by the same call with "
             f"`download=True`, and copy the folder to {builder.data_path} "
             "(or pass the folder as the name)."
         ) from error
@@ -202,7 +202,9 @@ def _by_hand(builder) -> str:
     while folder.name != builder.name:
         folder = folder.parent
     folder = folder.parent / "downloads" / "manual"
-    return f" It needs files placed by hand in {folder}: {wanted.strip()}"
+    return (
+        f" It needs files placed by hand first, in {folder}: {wanted.strip()}"
+    )
 
 
 def _packaged_builder(name: str) -> type:
