@@ -1,6 +1,8 @@
 """Which images make up a split: the paper's, stratified, recorded."""
 
 import dataclasses
+import pathlib
+import re
 import warnings
 
 import numpy as np
@@ -93,6 +95,18 @@ def test_the_paper_has_these_sizes(name):
             assert bool(shared) == (one == other)
     if name in ("caltech256", "stanford_dogs", "cub200"):
         assert "not published" in dataset.note
+
+
+def test_the_readme_lists_them():
+    text = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+    for name, dataset in datasets.PAPER_DATASETS.items():
+        sizes = " / ".join(str(size) for size in dataset.sizes.values())
+        (row,) = re.findall(rf"(?m)^\| `{name}` .*$", text)
+        assert f"| {dataset.num_classes} | {sizes} |" in row
+        assert all(
+            f"`{each}`" in row or "this package" in row
+            for each in dataset.stored
+        )
 
 
 def test_paper_names():
