@@ -93,6 +93,9 @@ def test_the_paper_has_these_sizes(name):
             ) & set(found[other][1])
             assert found[one][0].overlaps(found[other][0]) == bool(shared)
             assert bool(shared) == (one == other)
+    if name == "stanford_cars":
+        seeds = [rule.seed for rule in dataset.parts.values()]
+        assert seeds == [42, 42, 0]
     if name in ("caltech256", "stanford_dogs", "cub200"):
         assert "not published" in dataset.note
 
