@@ -260,10 +260,10 @@ def test_no_network_says_what_to_do(tmp_path, monkeypatch):
     ],
 )
 def test_tfds_has_these_for_us(tmp_path, name, num_classes):
-    from keras_epsched.datasets import builders, paper
+    from keras_epsched.datasets import paper, sources
 
     info = tfds.builder(name, data_dir=tmp_path).info
-    image, label = builders._keys(info)
+    image, label = sources.keys(info)
     assert (image, label) == ("image", "label")
     assert info.features[label].num_classes == num_classes
     ours = paper.of_name(info.full_name)

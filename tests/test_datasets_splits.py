@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_epsched import datasets
-from keras_epsched.datasets import builders, paper
+from keras_epsched.datasets import paper, sources
 from keras_epsched.datasets.splits import (
     Part,
     own_parts,
@@ -34,7 +34,7 @@ def fake(labels, name="toy/1.0.0", num_classes=None):
     labels = {split: np.asarray(each) for split, each in labels.items()}
     if num_classes is None:
         num_classes = 1 + max(int(each.max()) for each in labels.values())
-    return builders.Source(
+    return sources.Source(
         name=name,
         class_names=tuple(str(i) for i in range(num_classes)),
         split_sizes={split: len(each) for split, each in labels.items()},

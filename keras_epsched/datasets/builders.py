@@ -1,21 +1,13 @@
 """From a name or a folder to stored examples."""
 
-import dataclasses
-import functools
 import importlib
 import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from keras_epsched.datasets import image_folder, paper
-
-if TYPE_CHECKING:
-    import tensorflow as tf
+from keras_epsched.datasets.sources import Source, from_builder
 
 EMBEDDED = ("digits", "letters")
 # Builders of this package whose data are not.
@@ -25,39 +17,6 @@ _LAYOUTS = (
     "dataset_info.json`, or the version's folder itself) or a folder of "
     "images (`<folder>/<split>/<class>/<image>.png`, `.jpg` or `.jpeg`)."
 )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Source:
-    """The examples of a dataset, still encoded, and what is known of them.
-
-    Args:
-        name: String. The dataset with its version.
-        class_names: Tuple of strings, in the order of the labels.
-        split_sizes: Mapping from each stored split to its size.
-        split_bytes: Mapping from each stored split to the bytes that reading
-            its labels takes.
-        read: Callable `(split, numbers)`. Returns a `tf.data.Dataset` of pairs
-            of encoded image and label: the examples of these numbers, which
-            ascend.
-        labels: Callable `(split)`. Returns an array with the label of each
-            example.
-        content: Callable `(split)`. Returns bytes that identify the examples
-            where the name does not.
-        decode: Callable. Turns an encoded image into a `uint8` tensor of
-            shape `(height, width, channels)` with 1 or 3 channels.
-        skipped: Tuple of strings. Files that were left out, and why.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    split_sizes: Mapping[str, int]
-    split_bytes: Mapping[str, int]
-    read: Callable[[str, np.ndarray], "tf.data.Dataset"]
-    labels: Callable[[str], np.ndarray]
-    content: Callable[[str], bytes]
-    decode: Callable[["tf.Tensor"], "tf.Tensor"]
-    skipped: tuple[str, ...] = ()
 
 
 def find(
@@ -97,13 +56,13 @@ def find(
     )
     if isinstance(name, str) and embedded:
         base, version = embedded.groups(default="")
-        return _from_builder(_prepare_embedded(base, version, data_dir))
+        return from_builder(_prepare_embedded(base, version, data_dir))
     folder = pathlib.Path(name).expanduser()
     if folder.is_dir():
         return _from_folder(folder, skip_corrupt)
     if not isinstance(name, str) or name.startswith((".", "~", os.sep)):
         raise ValueError(f"There is no folder {str(name)!r}. {_LAYOUTS}")
-    return _from_builder(_prepare_registered(name, data_dir, download))
+    return from_builder(_prepare_registered(name, data_dir, download))
 
 
 def _prepare_embedded(
@@ -224,7 +183,7 @@ def _from_folder(folder: pathlib.Path, skip_corrupt: bool) -> Source:
     import tensorflow_datasets as tfds
 
     if (folder / "dataset_info.json").is_file():
-        return _from_builder(tfds.builder_from_directory(folder))
+        return from_builder(tfds.builder_from_directory(folder))
     versions = [
         child
         for child in folder.iterdir()
@@ -236,7 +195,7 @@ def _from_folder(folder: pathlib.Path, skip_corrupt: bool) -> Source:
             versions,
             key=lambda path: [int(part) for part in path.name.split(".")],
         )
-        return _from_builder(tfds.builder_from_directory(newest))
+        return from_builder(tfds.builder_from_directory(newest))
     images = image_folder.ImageFolder(folder, skip_corrupt)
     if not images.files:
         found = sorted(child.name for child in folder.iterdir())
@@ -257,111 +216,4 @@ def _from_folder(folder: pathlib.Path, skip_corrupt: bool) -> Source:
         content=images.content,
         decode=image_folder.decode,
         skipped=images.skipped,
-    )
-
-
-def _from_builder(builder) -> Source:
-    """Reads what tfds prepared."""
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
-
-    name = builder.info.full_name
-    image_key, label_key = _keys(builder.info)
-    image = builder.info.features[image_key]
-    label = builder.info.features[label_key]
-    if image.shape[-1] not in (1, 3) or image.np_dtype != np.uint8:
-        raise ValueError(
-            f"The images of {name} must be uint8 with 1 or 3 channels. "
-            f"Received: {image}."
-        )
-    if not label.num_classes:
-        raise ValueError(
-            f"{name} does not say how many classes it has. Received: {label}."
-        )
-
-    def stored(split: str, decoders):
-        return builder.as_dataset(
-            split=split,
-            shuffle_files=False,
-            decoders=decoders,
-            read_config=tfds.ReadConfig(
-                interleave_cycle_length=1, try_autocache=False
-            ),
-        )
-
-    def read(split: str, numbers: np.ndarray):
-        start, stop = int(numbers[0]), int(numbers[-1]) + 1
-        records = stored(
-            f"{split}[{start}:{stop}]",
-            tfds.decode.PartialDecoding(
-                {image_key: True, label_key: True},
-                decoders={image_key: tfds.decode.SkipDecoding()},
-            ),
-        )
-        if len(numbers) < stop - start:
-            wanted = np.zeros(stop - start, dtype=bool)
-            wanted[numbers - start] = True
-            records = (
-                records.enumerate()
-                .filter(lambda number, record: tf.gather(wanted, number))
-                .map(lambda number, record: record)
-            )
-            # What a filter leaves, tf.data cannot count.
-            records = records.apply(
-                tf.data.experimental.assert_cardinality(len(numbers))
-            )
-        return records.map(
-            lambda record: (record[image_key], record[label_key])
-        )
-
-    @functools.cache
-    def labels(split: str) -> np.ndarray:
-        records = stored(split, tfds.decode.PartialDecoding({label_key: True}))
-        batches = records.map(lambda record: record[label_key]).batch(1024)
-        return np.concatenate([*batches.as_numpy_iterator()])
-
-    return Source(
-        name=name,
-        class_names=tuple(label.names),
-        split_sizes={
-            split: info.num_examples
-            for split, info in builder.info.splits.items()
-        },
-        split_bytes={
-            split: info.num_bytes for split, info in builder.info.splits.items()
-        },
-        read=read,
-        labels=labels,
-        # The version says which images there are, and in which order.
-        content=lambda split: b"",
-        decode=image.decode_example,
-    )
-
-
-def _keys(info) -> tuple[str, str]:
-    """The names of the image and the label among the features."""
-    import tensorflow_datasets as tfds
-
-    def of_kind(kind: type) -> list[str]:
-        return [
-            key
-            for key, feature in info.features.items()
-            if isinstance(feature, kind)
-        ]
-
-    images = of_kind(tfds.features.Image)
-    labels = of_kind(tfds.features.ClassLabel)
-    supervised = info.supervised_keys
-    if (
-        supervised is not None
-        and supervised[0] in images
-        and supervised[1] in labels
-    ):
-        return supervised[0], supervised[1]
-    if len(images) == len(labels) == 1:
-        return images[0], labels[0]
-    raise ValueError(
-        f"{info.full_name} must have one image and one class label, or name "
-        f"them in `supervised_keys`. Received: supervised_keys={supervised}, "
-        f"features={info.features}."
     )

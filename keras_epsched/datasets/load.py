@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_epsched.datasets import builders, labels, paper, pipeline
+from keras_epsched.datasets.sources import Source
 from keras_epsched.datasets.splits import Part, own_parts, resolve
 
 if TYPE_CHECKING:
@@ -278,7 +279,7 @@ def load(
 
 
 def _rules(
-    source: builders.Source,
+    source: Source,
     splits: str | None,
     validation_split: float | None,
     test_examples: int | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from keras_epsched.datasets.builders import Source
+    from keras_epsched.datasets.sources import Source
 
 _OWN_VALIDATION = "validation"
 
