@@ -335,6 +335,20 @@ def test_more_steps_raise_the_loss_more(trained):
     assert apgd > pgd - 0.01
 
 
+@pytest.mark.parametrize(
+    "attack", [PGD(3, random_start=False), APGD(3, random_start=False)]
+)
+def test_a_gradient_that_ends_later_is_no_zero_gradient(attack):
+    def saturates(images):
+        score = ops.minimum(ops.mean(images, axis=(1, 2, 3)) - 100.0, 0.5)
+        return ops.stack([0.0 * score, score - 1.0], -1)
+
+    images = np.full((2, 4, 4, 1), 100.0, "float32")
+    images[1] = 101.0
+    result = run(attack, saturates, images, np.zeros(2, "int32"), 0.02)
+    np.testing.assert_array_equal(result.zero_gradient, [False, True])
+
+
 def test_zero_gradient_is_reported():
     network = convnet()
     images = spiky_images((0, 255))

@@ -6,7 +6,13 @@ from keras import ops
 from linear import NORMS, Linear, assert_within, run
 
 from keras_epsched.attacks import Square, noise
-from keras_epsched.attacks.square import _window, pyramid, window_sides
+from keras_epsched.attacks.base import Problem
+from keras_epsched.attacks.square import (
+    Bumps,
+    _window,
+    pyramid,
+    window_sides,
+)
 
 
 def test_windows_shrink_as_published():
@@ -42,6 +48,23 @@ def test_pyramid():
     # Rings fall off with the distance squared.
     rings = [1 / 9, 1 / 9 + 1 / 4, 1 / 9 + 1 / 4 + 1]
     np.testing.assert_allclose(bump[2, :3], rings)
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_a_query_touches_no_more_than_two_windows(norm):
+    attack = Square(8001, norm)
+    images = np.full((20, 12, 12, 2), 128.0, "float32")
+    problem = Problem(attack, None, images, np.zeros(20), 0.5, (0, 255))
+    proposals = Bumps(attack, problem)
+    keys = noise.make_key(1, np.arange(20))
+    best = np.asarray(proposals.first(keys))
+    moved = np.asarray(proposals.next(8000, best, noise.make_key(keys, 1)))
+    old, new = best - images, moved - images
+    for each in range(20):
+        ratio = np.median(new[each] / np.where(old[each] == 0, 1, old[each]))
+        touched = np.abs(new[each] - ratio * old[each]) > 1e-3
+        # The smallest windows measure 3 x 3, in both channels.
+        assert 0 < touched.sum() <= 2 * 9 * 2
 
 
 def smooth(shape, norm="linf"):
