@@ -65,7 +65,7 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_list(
     "attacks",
-    ["APGD", "APGD-T", "FAB-T", "Square", "PGD"],
+    ["APGD", "APGD-T", "FAB-T", "Square", "Square rescaled", "PGD"],
     "Attacks that are compared.",
 )
 flags.DEFINE_bool(
@@ -80,9 +80,9 @@ _BAND, _WANTED = (0.15, 0.85), 3
 _RELATIVE, _ABSOLUTE = 1e-5, 2 * float(np.spacing(np.float32(1)))
 
 _OURS = ("APGD", "APGD-T", "FAB-T", "Square")
-_TORCHATTACKS = (*_OURS, "Square, rescaled")
+_TORCHATTACKS = (*_OURS, "Square rescaled")
 # Which of ours each attack of others is compared with.
-_PAIRS = {name: name.partition(",")[0] for name in _TORCHATTACKS}
+_PAIRS = {name: name for name in _TORCHATTACKS}
 _ALL = "all together"
 _PAIRS |= {"PGD (Foolbox)": "PGD", "PGD (ART)": "PGD"}
 
@@ -218,6 +218,7 @@ def make_ours(norm):
         "APGD-T": attacks.TargetedAPGD(steps, norm, targets=targets),
         "FAB-T": attacks.FAB(steps, norm, targets=targets),
         "Square": attacks.Square(FLAGS.queries, norm),
+        "Square rescaled": attacks.Square(FLAGS.queries, norm, rescale=True),
         "PGD": attacks.PGD(steps, norm),
     }
     return {name: known[name] for name in FLAGS.attacks}
@@ -305,7 +306,7 @@ def choose_epsilons(network, norm):
     fab = ke.attacks.FAB(FLAGS.steps, norm, targets=FLAGS.targets)
     distances = Searcher(network, fab).distances()
     common = [rounded(np.quantile(distances, 1 - each)) for each in wanted]
-    if "Square" not in FLAGS.attacks:
+    if not any("Square" in name for name in FLAGS.attacks):
         return common, []
     highest = {"linf": 1.0, "l2": np.inf}[norm]
     grid = np.geomspace(min(common), min(12 * max(common), highest), 21)
@@ -429,8 +430,8 @@ def make_jobs(network, norm, common, square):
     plan += [
         (name, epsilon)
         for epsilon in square
-        for name in ("Square", "Square, rescaled")
-        if (name, epsilon) not in plan
+        for name in ("Square", "Square rescaled")
+        if name in FLAGS.attacks and (name, epsilon) not in plan
     ]
     return [
         {
@@ -485,8 +486,11 @@ def find_ours(network, norm, common, square):
     found = {}
     for name, attack in make_ours(norm).items():
         searcher = Searcher(network, attack)
-        further = set(square) - set(common) if name == "Square" else ()
-        for epsilon in [*common, *sorted(further)]:
+        epsilons = common
+        if "Square" in name:
+            both = common if name == "Square" else ()
+            epsilons = sorted({*both, *square})
+        for epsilon in epsilons:
             started = time.perf_counter()
             runs = [searcher.attack(epsilon, seed) for seed in seeds()]
             found[name, epsilon] = finding(network, norm, epsilon, runs)

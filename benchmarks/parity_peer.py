@@ -118,7 +118,7 @@ def make_attack(model, job):
         model,
         **shared,
         n_queries=job["queries"],
-        resc_schedule=name == "Square, rescaled",
+        resc_schedule=name == "Square rescaled",
     )
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import recipes
 from absl import flags
 
 
@@ -44,6 +45,13 @@ class _FractionSerializer(flags.ArgumentSerializer):
 
 
 FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+    "recipe",
+    None,
+    f"Defaults of a published recipe ({', '.join(recipes.RECIPES)}), or a file "
+    "that tune.py has written. Flags given here override it.",
+)
 
 # === Data and network ===
 flags.DEFINE_string(
@@ -106,7 +114,12 @@ flags.DEFINE_enum("norm", "linf", ["linf", "l2", "l1"], "Norm of the ball.")
 flags.DEFINE_integer(
     "num_epsilons", None, "Points of the evaluation grid; default: 1/255 steps."
 )
-flags.DEFINE_enum("train_attack", "pgd", ["pgd", "apgd"], "Training attack.")
+flags.DEFINE_enum(
+    "train_attack",
+    "pgd",
+    ["fgsm", "pgd", "apgd"],
+    "Training attack; fgsm starts at random (fast adversarial training).",
+)
 flags.DEFINE_integer("train_steps", 7, "Steps of the training attack.")
 flags.DEFINE_enum(
     "eval_attack",
@@ -128,6 +141,30 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("epochs", 20, "Epochs.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
 flags.DEFINE_float("weight_decay", 1e-4, "Weight decay of AdamW.")
+flags.DEFINE_float(
+    "head_multiplier", 1.0, "Learning rate of the head, in multiples."
+)
+flags.DEFINE_float(
+    "layer_decay",
+    1.0,
+    "Factor of the learning rate from each block to the one before.",
+)
+flags.DEFINE_enum(
+    "adaptation",
+    "full",
+    ["full", "head", "last", "lora"],
+    "What is trained: everything, the head (a linear probe), the head and the "
+    "--last_blocks, or the head and a low-rank update of --lora_rank.",
+)
+flags.DEFINE_integer("last_blocks", 1, "See --adaptation.", lower_bound=1)
+flags.DEFINE_integer("lora_rank", 8, "See --adaptation.", lower_bound=1)
+flags.DEFINE_integer(
+    "probe_epochs",
+    0,
+    "Epochs of a clean linear probe before the fine-tuning, which then starts "
+    "from its head.",
+    lower_bound=0,
+)
 flags.DEFINE_float(
     "warmup", 0.05, "Share of the training over which the rate rises."
 )
@@ -162,11 +199,13 @@ def prepare(name):
     Returns:
         The run folder and the data.
     """
+    if FLAGS.recipe:
+        print(f"{recipes.apply(FLAGS.recipe, FLAGS)}\n", flush=True)
     check_flags()
     print_flags()
     data = load_data(FLAGS.seed)
     print(f"\n{data}", flush=True)
-    make_classifier(data.num_classes, FLAGS.seed)
+    adapt(make_classifier(data.num_classes, FLAGS.seed))
     return run_folder(name), data
 
 
@@ -337,6 +376,15 @@ def make_attack(name, steps=None):
     return attack(steps or 10, FLAGS.norm)
 
 
+def make_training_attack():
+    """The attack of the flags that training uses."""
+    from keras_epsched import attacks
+
+    if FLAGS.train_attack == "fgsm":
+        return attacks.FGSM(FLAGS.norm, random_start=True, step_ratio=1.25)
+    return make_attack(FLAGS.train_attack, FLAGS.train_steps)
+
+
 def make_schedules():
     """The three arms: standard, fixed and scheduled."""
     import keras_epsched as ke
@@ -350,9 +398,11 @@ def make_schedules():
     }
 
 
-def make_optimizer(learning_rate, steps):
-    """AdamW, with a short warm-up and cosine decay."""
+def make_optimizer(learning_rate, steps, classifier):
+    """AdamW, with a short warm-up and cosine decay; by groups if asked for."""
     import keras
+
+    import keras_epsched as ke
 
     warmup = int(FLAGS.warmup * steps)
     rate = keras.optimizers.schedules.CosineDecay(
@@ -362,8 +412,51 @@ def make_optimizer(learning_rate, steps):
         warmup_steps=warmup,
     )
     optimizer = keras.optimizers.AdamW(rate, weight_decay=FLAGS.weight_decay)
+    if (FLAGS.head_multiplier, FLAGS.layer_decay) != (1.0, 1.0):
+        groups = ke.models.parameter_groups(
+            classifier,
+            head_multiplier=FLAGS.head_multiplier,
+            layer_decay=FLAGS.layer_decay,
+        )
+        return ke.training.GroupOptimizer(optimizer, groups)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
+
+
+def adapt(classifier):
+    """Chooses what is trained, and says how much that is."""
+    import keras_epsched as ke
+
+    ke.models.adapt(
+        classifier,
+        FLAGS.adaptation,
+        last=FLAGS.last_blocks,
+        rank=FLAGS.lora_rank,
+    )
+    print(ke.models.trainable_parameters(classifier), flush=True)
+
+
+def probe_linearly(classifier, data, learning_rate, verbose):
+    """Trains the head alone, on clean images."""
+    import keras
+
+    import keras_epsched as ke
+
+    ke.models.adapt(classifier, "head")
+    classifier.compile(
+        optimizer=keras.optimizers.AdamW(
+            learning_rate * FLAGS.head_multiplier, weight_decay=0.0
+        ),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    classifier.fit(
+        data.train,
+        validation_data=data.validation,
+        epochs=FLAGS.probe_epochs,
+        shuffle=False,
+        verbose=verbose,
+    )
 
 
 def train(schedule, learning_rate, seed, folder, verbose=2):
@@ -382,16 +475,21 @@ def train(schedule, learning_rate, seed, folder, verbose=2):
     keras.utils.set_random_seed(seed)
     data = load_data(seed)
     classifier = make_classifier(data.num_classes, seed)
+    if FLAGS.probe_epochs:
+        probe_linearly(classifier, data, learning_rate, verbose)
+    adapt(classifier)
     trainer = ke.AdversarialTrainer(
         classifier,
-        attack=make_attack(FLAGS.train_attack, FLAGS.train_steps),
+        attack=make_training_attack(),
         attack_mode=FLAGS.attack_mode,
         batchnorm_momentum=FLAGS.batchnorm_momentum,
         freeze_batchnorm=FLAGS.freeze_batchnorm,
         seed=seed,
     )
     trainer.compile(
-        optimizer=make_optimizer(learning_rate, FLAGS.epochs * len(data.train)),
+        optimizer=make_optimizer(
+            learning_rate, FLAGS.epochs * len(data.train), classifier
+        ),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -465,5 +563,5 @@ def check_flags():
     if not ("epsilons" in FLAGS and FLAGS.epsilons):
         evaluation_grid()
     make_schedules()
-    make_attack(FLAGS.train_attack, FLAGS.train_steps)
+    make_training_attack()
     make_attack(FLAGS.eval_attack, FLAGS.eval_steps)

@@ -24,6 +24,8 @@ def test_windows_shrink_as_published():
         assert sides[query] == max(side, 1)
         assert sides[query - 1] >= sides[query]
     assert sides[0] == sides[10] and sides[8001] == sides[10000]
+    rescaled = window_sides(1000, 32, 32, 0.8, rescale=True)
+    np.testing.assert_array_equal(rescaled, sides[:10000:10])
     # No window is larger than the image, or empty.
     assert window_sides(10, 4, 64, 1.0)[0] == 4
     assert window_sides(10, 2, 2, 0.1)[0] == 1

@@ -9,9 +9,10 @@ from keras_epsched.configurable import register
 
 # Queries, of ten thousand, after which the share of changed pixels halves.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+_PLANNED = 10_000
 
 
-def window_sides(queries, height, width, share):
+def window_sides(queries, height, width, share, rescale=False):
     """Side of the window of each query.
 
     Args:
@@ -19,11 +20,13 @@ def window_sides(queries, height, width, share):
         height: Int. Height of the images.
         width: Int. Their width.
         share: Float. Share of the pixels that the first window covers.
+        rescale: Boolean. Whether to go through the whole plan.
 
     Returns:
         An int array of shape `(queries,)`.
     """
-    halved = np.searchsorted(_HALVINGS, np.arange(queries), side="left")
+    query = np.arange(queries) * (_PLANNED / queries if rescale else 1)
+    halved = np.searchsorted(_HALVINGS, query.astype(int), side="left")
     sides = np.sqrt(share / 2.0**halved * height * width)
     return np.clip(np.round(sides), 1, min(height, width)).astype("int32")
 
@@ -67,6 +70,10 @@ class Square(Attack):
         norm: String. `"linf"`, `"l2"` or `"l1"`.
         share: Float in (0, 1]. Share of the image that the first window
             covers.
+        rescale: Boolean. The windows shrink by a plan that was made for 10,000
+            queries. By default it is followed as far as the queries last, as
+            AutoAttack does; with `rescale` all of it is fitted into them,
+            which is at times much stronger.
 
     Example:
     ```python
@@ -74,16 +81,26 @@ class Square(Attack):
     ```
     """
 
-    def __init__(self, queries=5000, norm="linf", share=0.8):
+    def __init__(self, queries=5000, norm="linf", share=0.8, rescale=False):
         super().__init__(queries, norm, "margin")
         if not 0 < share <= 1:
             raise ValueError(
                 f"`share` must lie in (0, 1]. Received: share={share}"
             )
         self.share = float(share)
+        self.rescale = bool(rescale)
 
     def get_config(self):
-        return {"queries": self.steps, "norm": self.norm, "share": self.share}
+        return {
+            "queries": self.steps,
+            "norm": self.norm,
+            "share": self.share,
+            "rescale": self.rescale,
+        }
+
+    def window_sides(self, height, width):
+        """Side of the window of each query."""
+        return window_sides(self.steps, height, width, self.share, self.rescale)
 
     def check_shape(self, shape):
         if len(shape) != 4:
@@ -136,9 +153,7 @@ class Windows:
     def __init__(self, attack, problem):
         self.problem = problem
         _, self.height, self.width, self.channels = problem.images.shape
-        self.sides = window_sides(
-            attack.steps, self.height, self.width, attack.share
-        )
+        self.sides = attack.window_sides(self.height, self.width)
 
     def first(self, key):
         """Vertical stripes."""
@@ -168,9 +183,7 @@ class Bumps:
         self.power = {"l2": 2.0, "l1": 1.0}[attack.norm]
         _, self.height, self.width, self.channels = problem.images.shape
         shortest = min(self.height, self.width)
-        sides = window_sides(
-            attack.steps, self.height, self.width, attack.share
-        )
+        sides = attack.window_sides(self.height, self.width)
         # Odd, for a pyramid has one summit.
         sides = np.maximum(sides, 3) // 2 * 2 + 1
         self.sides = np.minimum(sides, (shortest - 1) // 2 * 2 + 1)

@@ -315,7 +315,7 @@ class Inspector:
         norm = self.sweep.members[0].attack.norm
         return self._against_survivors(
             name,
-            self.sweep.compiled(Square(queries, norm)),
+            self.sweep.compiled(Square(queries, norm, rescale=True)),
             0.05,
             "the gradients mislead, and the accuracies are too high. Use "
             "`AutoAttack` or add `Square` to the attack",

@@ -77,7 +77,8 @@ def adapt(
             "the classifier has LoRA already, which cannot be undone: load it "
             "afresh"
         )
-    parts = _parts(classifier)
+    # Everything can be trained of models without a head, too.
+    parts = {} if mode == "full" else _parts(classifier)
     names = [*dict.fromkeys(parts.values())]
     if mode == "last" and not 1 <= last <= len(names) - 1:
         raise ValueError(
@@ -89,15 +90,10 @@ def adapt(
     # Keras does not hand a True on to layers inside a task of KerasHub.
     for layer in classifier._flatten_layers():
         layer.trainable = True
-    kept = {
-        "full": names,
-        "head": [HEAD],
-        "last": names[-1 - last :],
-        "lora": [HEAD],
-    }[mode]
+    kept = names[-1 - last :] if mode == "last" else [HEAD]
     # Inner layers after the outer ones, whose setting reaches all inside.
     for layer in sorted(layers, key=lambda layer: layer.path.count("/")):
-        if parts.get(id(layer), HEAD) not in kept:
+        if mode != "full" and parts[id(layer)] not in kept:
             layer.trainable = False
     if mode == "lora":
         for layer in chosen:

@@ -111,7 +111,14 @@ def test_a_model_that_does_not_fit_the_data_is_refused(comparison, tmp_path):
 
 def test_finetune_writes_a_report(tmp_path):
     output = tmp_path / "run"
-    text = _run("finetune.py", f"--output={output}", *_SHORT)
+    flags = ("--recipe=fast_fgsm", "--adaptation=last", "--probe_epochs=1")
+    flags += ("--head_multiplier=5", "--layer_decay=0.8", *_SHORT)
+    text = _run("finetune.py", f"--output={output}", *flags)
+    assert "Fast is better than free" in text
+    assert "parameters are trained" in text
+    config = json.loads((output / "config.json").read_text())["flags"]
+    assert (config["train_attack"], config["schedule"]) == ("fgsm", "fixed")
+    assert config["epochs"] == 2  # a flag of _SHORT, above the recipe
     assert "expected robustness" in text
     assert (output / "model.keras").exists()
     assert ke.Report.load(output).protocol == "nested"
@@ -126,6 +133,8 @@ def test_finetune_writes_a_report(tmp_path):
         ("--dataset=no_such_dataset", "no_such_dataset"),
         ("--backbone=no_such_preset", "no_such_preset"),
         ("--norm=l2", "num"),
+        ("--recipe=no_such_recipe", "epsilon_scheduling_2026"),
+        ("--adaptation=lora", "freeze the whole backbone"),
     ],
 )
 def test_bad_flags_are_told_before_training(flag, message, tmp_path):

@@ -1,0 +1,188 @@
+"""Recipes of record: values for the flags, and where each comes from.
+
+A recipe sets the defaults of flags; a flag on the command line overrides it.
+`--recipe` takes a name of `RECIPES` or a JSON file of the same form, as
+tune.py writes.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Values for flags.
+
+    Args:
+        source: String. Where the recipe was published.
+        flags: Mapping from the name of a flag to its value.
+        choices: Mapping from the name of a flag to the reason for its value,
+            where the source does not state one: those are our choice.
+    """
+
+    source: str
+    flags: Mapping[str, object]
+    choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        unknown = sorted(set(self.choices) - set(self.flags))
+        if unknown:
+            raise ValueError(
+                f"`choices` of flags that have no value: {unknown}"
+            )
+
+    def __str__(self):
+        from tabulate import tabulate
+
+        rows = [
+            (name, value, self.choices.get(name, "as published"))
+            for name, value in self.flags.items()
+        ]
+        headers = ("flag", "value", "why")
+        return f"{self.source}\n\n{tabulate(rows, headers)}"
+
+
+RECIPES = {
+    "epsilon_scheduling_2026": Recipe(
+        source=(
+            "Ngnawé et al., Epsilon-Scheduling, ICLR 2026 (arXiv 2509.23325)"
+        ),
+        flags={
+            "image_size": 224,
+            "epsilon": 4 / 255,
+            "norm": "linf",
+            "schedule": "scheduled",
+            "ramp_start": 12 / 50,
+            "ramp_end": 37 / 50,
+            "update_freq": "epoch",
+            "epochs": 50,
+            "train_attack": "apgd",
+            "train_steps": 7,
+            "attack_mode": "inference",
+            "eval_attack": "apgd",
+            "eval_steps": 10,
+            "augment": ["flip", "color", "rotation"],
+            "learning_rate": 1.22e-4,
+            "head_multiplier": 33.0,
+            "weight_decay": 1e-6,
+            "warmup": 0.05,
+            "batch_size": 64,
+        },
+        choices={
+            "attack_mode": "the network of the authors' sibling code attacks "
+            "in this mode (arXiv 2508.14079)",
+            "learning_rate": "searched for each task; this is the most "
+            "frequent optimum of the sibling code. See tune.py",
+            "head_multiplier": "the same: 4e-3 for the head",
+            "weight_decay": "the same",
+            "warmup": "a warm-up of unstated length",
+            "batch_size": "not stated; fits 16 GB at 224 pixels. The sibling "
+            "code accumulates 1024 images",
+        },
+    ),
+    "fast_fgsm": Recipe(
+        source="Wong et al., Fast is better than free, ICLR 2020 "
+        "(arXiv 2001.03994)",
+        flags={
+            "train_attack": "fgsm",
+            "train_steps": 1,
+            "schedule": "fixed",
+            "attack_mode": "training",
+            "epochs": 15,
+            "warmup": 0.4,
+            "augment": ["flip"],
+        },
+        choices={
+            "warmup": "a triangular rate in the source, whose rise this is; "
+            "here a cosine follows, and AdamW stands for SGD",
+            "augment": "flips and padded crops in the source",
+        },
+    ),
+    "light_vit": Recipe(
+        source="Debenedetti et al., A light recipe to train robust vision "
+        "transformers, SaTML 2023 (arXiv 2209.07399)",
+        flags={
+            "image_size": 224,
+            "epsilon": 4 / 255,
+            "train_attack": "fgsm",
+            "train_steps": 1,
+            "schedule": "scheduled",
+            "ramp_start": 0.0,
+            "ramp_end": 0.1,
+            "epochs": 100,
+            "augment": ["flip"],
+            "learning_rate": 5e-4,
+            "weight_decay": 0.5,
+            "warmup": 0.1,
+            "batch_size": 64,
+        },
+        choices={
+            "train_steps": "one step, of 1.25 epsilon here and 1.5 there",
+            "epochs": "the ramp takes the ten epochs of the source; their "
+            "number after it depends on the task",
+            "warmup": "the same ten epochs",
+            "batch_size": "fits 16 GB at 224 pixels",
+        },
+    ),
+}
+
+
+def get(name: str) -> Recipe:
+    """A recipe by its name, or from a JSON file.
+
+    Args:
+        name: String. Name of a recipe, or path of a file.
+
+    Returns:
+        A `Recipe`.
+
+    Raises:
+        ValueError: If there is no such recipe, or the file is none.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    path = pathlib.Path(name)
+    if not path.is_file():
+        raise ValueError(
+            f"--recipe={name} is neither a recipe ({', '.join(RECIPES)}) nor a "
+            "file"
+        )
+    try:
+        return Recipe(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"--recipe={name} is no recipe: expected a JSON object with "
+            f'"source", "flags" and "choices". {error}'
+        ) from error
+
+
+def apply(name: str, flags) -> Recipe:
+    """Makes the values of a recipe the defaults of the flags.
+
+    Args:
+        name: String. As in `get`.
+        flags: `absl.flags.FLAGS`, parsed. Flags of the command line keep
+            their values.
+
+    Returns:
+        The `Recipe`, of which flags unknown to the launcher are left out.
+
+    Raises:
+        ValueError: If a value does not fit its flag.
+    """
+    recipe = get(name)
+    known = {key: recipe.flags[key] for key in recipe.flags if key in flags}
+    for key, value in known.items():
+        try:
+            flags.set_default(key, value)
+        except Exception as error:
+            raise ValueError(
+                f"--recipe={name}: --{key} cannot be {value!r}. {error}"
+            ) from error
+    return dataclasses.replace(
+        recipe,
+        flags=known,
+        choices={k: v for k, v in recipe.choices.items() if k in known},
+    )
