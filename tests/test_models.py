@@ -96,8 +96,8 @@ def test_vit_equals_task_predict_and_survives_saving(shared_data, tmp_path):
     net.save(tmp_path / "vit.keras")
     loaded = models.load(tmp_path / "vit.keras")
     np.testing.assert_array_equal(logits(loaded, x), expected)
-    with pytest.raises(ValueError, match="position embeddings"):
-        models.classifier(path, image_size=(128, 128))
+    with pytest.raises(ValueError, match="multiple of 16.*(100, 128)"):
+        models.classifier(path, image_size=(100, 128))
 
 
 def test_headless_resnet_with_a_new_head_equals_task_predict(shared_data):
@@ -211,8 +211,12 @@ def test_softmax_of_a_preset_is_taken_off(preset):
 def test_unknown_names(tmp_path):
     with pytest.raises(ValueError, match="resnet_18_imagenet"):
         models.classifier("resnet18_imagenet", 3)
-    with pytest.raises(ValueError, match="no image classifier"):
-        models.classifier("dinov2_small", 3)
+    with pytest.raises(ValueError, match="vit_base_patch16_224_imagenet"):
+        models.classifier("vit_base_patch16_224_imagnet", 3)
+    with pytest.raises(ValueError, match="keras.applications.*MobileNetV2"):
+        models.classifier("keras.applications.MobileNetv2", 3)
+    with pytest.raises(ValueError, match="takes no images"):
+        models.classifier("bert_base_en", 3)
     with pytest.raises(ValueError, match="no config.json"):
         models.classifier(tmp_path, 3)
     with pytest.raises(ValueError, match="source=3"):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_epsched.models import heads, presets
+from keras_epsched.models import checkpoints, heads, sources
 
 _USUAL_VALUES = (
     "Usual values, for pixels in 0..255: scale=1/127.5, offset=-1.0 "
@@ -22,6 +22,8 @@ def classifier(
     num_classes: int | None = None,
     *,
     image_size: tuple[int, int] | None = None,
+    weights: str | os.PathLike | None = "pretrained",
+    backbone_config: dict | None = None,
     scale: float | Sequence[float] | None = None,
     offset: float | Sequence[float] | None = None,
     value_range: tuple[float, float] = (0, 255),
@@ -41,32 +43,51 @@ def classifier(
 
     A source is one of:
 
-    1. A preset: a KerasHub name (`"vit_base_patch16_224_imagenet"`), a handle
-       (`"hf://user/model"`), a bundled name (see
-       `keras_epsched.models.bundled_presets`) or a preset folder. Names go
-       before folders. The normalisation is that of the preset's image
-       converter; images are *not* resized.
-    2. A `keras.Model`, or the path of a `.keras` file with one. Without
+    1. A name. Of the paper's backbones: `"ViT-B/16"`, `"Swin-B"`,
+       `"ConvNeXt-B"`, `"ResNet-50"`, `"CLIP ViT-B/16"`, or as the paper or
+       timm call them. Of KerasHub: any preset with images
+       (`"vit_base_patch16_224_imagenet"`), or a handle
+       (`"hf://user/model"`). Of Keras: `"keras.applications.MobileNet"`, or
+       just `"MobileNet"`. Or a bundled preset (see
+       `keras_epsched.models.bundled_presets`). CLIP, SigLIP, MetaCLIP 2 and
+       DINO get a linear head on the pooled features of the image.
+       `python -m keras_epsched.models.table` lists them all.
+    2. A folder: a KerasHub preset, or a Hugging Face or timm checkpoint in
+       safetensors. Names go before folders.
+    3. A `keras.Model`, or the path of a `.keras` file with one. Without
        `num_classes` it is a finished classifier that must give logits, and is
        taken as it is. With `num_classes` it gets a new head: a last `Dense`
        layer (and the activation behind it) is cut off, features of rank 4 are
        averaged over the image, and a new `Dense` layer follows. Layers are
        shared with the model that was passed, not copied. A KerasHub task
-       brings the normalisation of its image converter. A subclassed model
-       must be built; it casts pixels to its compute dtype at its door, and
-       its softmax cannot be seen.
+       brings the normalisation of its image converter; a KerasHub backbone is
+       pooled as its preset would be. A subclassed model must be built; it
+       casts pixels to its compute dtype at its door, and its softmax cannot be
+       seen.
+
+    The normalisation of 1 is known: it is that of the preset's image
+    converter, or of the family's `preprocess_input`; for 2 it is also read
+    from `preprocessor_config.json`. Images are *not* resized.
 
     The head is new, with random weights, whenever `num_classes` is given,
     also where it is the old number.
 
     Args:
-        source: Preset name or folder, `keras.Model`, or `.keras` file.
+        source: Name, folder, `keras.Model`, or `.keras` file.
         num_classes: Classes of the new head. `None` keeps the head.
         image_size: `(height, width)`. Defaults to that of the preset's image
-            converter, or of the model's input. Another size needs a network
-            whose input size is free.
+            converter, or of the model's input. A transformer's position
+            embeddings are interpolated to another size, if its patches (and
+            windows) fill the image; else the network's input size must be
+            free.
+        weights: `"pretrained"`: those that come with the source, downloaded
+            where needed (`"imagenet"` is the same). `None`: random. Or the
+            path of a `.weights.h5` file (`.h5` for keras.applications), saved
+            from the backbone or from a classifier that this function made.
+        backbone_config: Further arguments of a keras.applications model, such
+            as `{"alpha": 0.75}`.
         scale: Factor, or one a channel, that the network expects on pixels in
-            0..255. Goes with `offset`. Defaults to the preset's; required for
+            0..255. Goes with `offset`. Defaults to the source's; required for
             a new head on a `keras.Model`.
         offset: What is added after `scale`, likewise.
         value_range: `(low, high)` of the pixels that the result takes.
@@ -78,7 +99,7 @@ def classifier(
             models.
         seed: Seed of the new head's weights. `None` draws it from Keras'
             global seed.
-        dtype: Dtype policy of a preset's backbone, such as
+        dtype: Dtype policy of a backbone built by name, such as
             `"mixed_bfloat16"`. Defaults to the global policy. A `keras.Model`
             keeps its own.
         name: Name of the result.
@@ -87,13 +108,29 @@ def classifier(
         A functional `keras.Model`, uncompiled.
 
     Raises:
-        ValueError: The source is unknown or has no head, the output is not
-            logits, the normalisation is unknown, or the size does not fit.
-        ConnectionError: A preset could not be downloaded.
+        ValueError: The source is unknown, corrupt or has no head, the output
+            is not logits, the normalisation is unknown, or the size or the
+            weights do not fit.
+        ConnectionError: Weights could not be downloaded.
+        ImportError: safetensors is needed, and not installed.
 
     Example:
     ```python
     net = keras_epsched.models.classifier("resnet_50_imagenet", 120)
+
+    # Position embeddings interpolated from 14 x 14 patches to 24 x 24.
+    net = keras_epsched.models.classifier(
+        "CLIP ViT-B/16", 120, image_size=(384, 384)
+    )
+
+    # Weights from a file: nothing is downloaded.
+    net = keras_epsched.models.classifier(
+        "keras.applications.MobileNet",
+        12,
+        image_size=(160, 160),
+        weights="mobilenet_7_5_224_no_top.weights.h5",
+        backbone_config={"alpha": 0.75},
+    )
 
     # ViT with its ImageNet head, in bfloat16.
     net = keras_epsched.models.classifier(
@@ -120,57 +157,34 @@ def classifier(
             "Expected `num_classes` of at least 2 (logits, one a class). "
             f"Received: num_classes={num_classes}"
         )
-    is_preset = False
-    if isinstance(source, keras.Model):
-        model = source
-    elif not isinstance(source, str | os.PathLike):
-        raise ValueError(
-            "Expected a preset name or folder, a `keras.Model` or the path of "
-            f"a `.keras` file. Received: source={source!r}"
-        )
-    elif os.fspath(source).endswith(".keras"):
-        model = presets.load(source)
-    else:
-        is_preset = True
-        model = presets.load_task(
-            os.fspath(source), num_classes, dropout, seed, dtype
-        )
-    if dtype is not None and not is_preset:
-        raise ValueError(
-            "A model that exists keeps its dtype policy. Build it under "
-            "`keras.config.set_dtype_policy(...)` instead. "
-            f"Received: dtype={dtype!r}"
-        )
-    # KerasHub keeps the normalisation outside of the network.
-    preprocessor = getattr(model, "preprocessor", None)
-    converter = getattr(preprocessor, "image_converter", None)
-    if converter is not None:
-        image_size = image_size or converter.image_size
-        if scale is None:
-            scale = 1.0 if converter.scale is None else converter.scale
-            offset = 0.0 if converter.offset is None else converter.offset
-    elif scale is None and (is_preset or num_classes is not None):
+    found = sources.find(
+        source,
+        num_classes,
+        image_size=image_size,
+        weights="pretrained" if weights == "imagenet" else weights,
+        backbone_config=backbone_config,
+        dropout=dropout,
+        seed=seed,
+        dtype=dtype,
+    )
+    if scale is None:
+        scale, offset = found.scale, found.offset
+    if scale is None and (found.is_preset or num_classes is not None):
         raise ValueError(
             "The normalisation that the network expects cannot be read from "
-            f"{model.name!r}: pass `scale` and `offset`. {_USUAL_VALUES}"
+            f"{found.model.name!r}: pass `scale` and `offset`. {_USUAL_VALUES}"
         )
-    needs_head = num_classes is not None and not is_preset
-    network = heads.plain(model)
-    if needs_head:
-        network = heads.without_head(network)
-    else:
-        _require_logits(network, is_preset)
-        if dropout and not is_preset:
-            raise ValueError(
-                "A finished classifier gets no dropout: pass `num_classes` "
-                f"for a new head, or dropout=0. Received: dropout={dropout}"
-            )
+    network = heads.plain(found.model)
+    if not found.needs_head:
+        _require_logits(network, found.is_preset)
 
-    shape = _input_shape(network, image_size)
+    shape = _input_shape(network, image_size or found.image_size)
     inputs = keras.Input(shape, dtype="float32", name="pixels")
     x = _normalised(inputs, scale, offset, value_range)
+    if found.reversed_channels:
+        x = keras.ops.flip(x, axis=-1)
     x = network(x)
-    if needs_head:
+    if found.needs_head:
         x = heads.new_head(x, num_classes, dropout, seed)
     if not isinstance(x, keras.KerasTensor) or len(x.shape) != 2:
         raise ValueError(
@@ -180,7 +194,11 @@ def classifier(
         )
     if x.dtype != "float32":
         x = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
-    return keras.Model(inputs, x, name=name or "classifier")
+    net = keras.Model(inputs, x, name=name or "classifier")
+    if weights not in ("pretrained", "imagenet", None):
+        holders = [*found.holders, network, net]
+        checkpoints.load_weights(weights, holders, x.shape[-1])
+    return net
 
 
 def _require_logits(network, is_preset):
@@ -229,10 +247,10 @@ def _input_shape(network, image_size):
         shape[1] not in (None, height) or shape[2] not in (None, width)
     ):
         raise ValueError(
-            f"The network takes images of {shape[1]} x {shape[2]} only (a "
-            "transformer's position embeddings have that size; other sizes "
-            "are not supported yet). Resize the images, or build the model "
-            f"for the other size. Received: image_size={(height, width)}"
+            f"The network takes images of {shape[1]} x {shape[2]} only. Resize "
+            "the images, or build the model for the other size: by its name, "
+            "`classifier` interpolates position embeddings. "
+            f"Received: image_size={(height, width)}"
         )
     return height, width, shape[-1]
 

@@ -1,0 +1,172 @@
+"""Names of backbones: the paper's, KerasHub's, keras.applications'."""
+
+import dataclasses
+import difflib
+
+from keras_epsched.models import applications, presets
+
+# Backbones without an image classifier that have an image encoder.
+_TOWERS = (
+    "CLIP",
+    "DINOV2",
+    "DINOV3",
+    "DeepLabV3",
+    "DepthAnything",
+    "MetaCLIP2",
+    "RetinaNet",
+    "SAM",
+    "SigLIP",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PaperBackbone:
+    """One of the six backbones of the paper, and its like in Keras.
+
+    Args:
+        title: The usual name.
+        short: The paper's name.
+        checkpoint: The paper's checkpoint, on Hugging Face.
+        source: Name for `classifier`; `None` where Keras has no such model.
+        weights: How the weights in Keras relate to the paper's.
+    """
+
+    title: str
+    short: str
+    checkpoint: str
+    source: str | None
+    weights: str
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """All names that it goes by, in lower case."""
+        timm = self.checkpoint.removeprefix("timm/")
+        names = (self.title, self.short, self.checkpoint, timm)
+        return tuple(name.lower() for name in names)
+
+
+PAPER_BACKBONES = (
+    PaperBackbone(
+        "ViT-B/16",
+        "ViT",
+        "timm/vit_base_patch16_224.augreg_in1k",
+        "vit_base_patch16_224_imagenet",
+        "not the paper's: these saw ImageNet-21k first, the paper's "
+        "ImageNet-1k only",
+    ),
+    PaperBackbone(
+        "Swin-B",
+        "SWIN",
+        "timm/swin_base_patch4_window7_224.ms_in22k_ft_in1k",
+        "swin_base_patch4_window7_224",
+        "not the paper's: these saw ImageNet-1k only, the paper's "
+        "ImageNet-22k first",
+    ),
+    PaperBackbone(
+        "ConvNeXt-B",
+        "CNX",
+        "timm/convnext_base.fb_in22k_ft_in1k",
+        "keras.applications.ConvNeXtBase",
+        "the paper's, as Keras converted them: ImageNet-22k, then 1k",
+    ),
+    PaperBackbone(
+        "ResNet-50",
+        "R50",
+        "timm/resnet50.a1_in1k",
+        "resnet_50_imagenet",
+        "the paper's, as KerasHub converted them",
+    ),
+    PaperBackbone(
+        "CLIP ViT-B/16",
+        "ClipViT",
+        "timm/vit_base_patch16_clip_224.laion2b",
+        "clip_vit_base_patch16",
+        "not the paper's: OpenAI's, the paper's saw LAION-2B",
+    ),
+    PaperBackbone(
+        "CLIP ConvNeXt-B",
+        "ClipCNX",
+        "laion/CLIP-convnext_base_w-laion2B-s13B-b82K",
+        None,
+        "in no Keras library",
+    ),
+)
+
+
+def resolved(name: str) -> str:
+    """Returns the name in Keras of a name in the paper; others unchanged.
+
+    Args:
+        name: Any name. Case does not matter for those of the paper.
+
+    Returns:
+        The name that KerasHub or keras.applications knows.
+
+    Raises:
+        ValueError: There is no such backbone in Keras.
+
+    Example:
+    ```python
+    resolved("ViT-B/16")  # "vit_base_patch16_224_imagenet"
+    resolved("timm/resnet50.a1_in1k")  # "resnet_50_imagenet"
+    ```
+    """
+    for backbone in PAPER_BACKBONES:
+        if name.lower() not in backbone.aliases:
+            continue
+        if backbone.source is None:
+            raise ValueError(
+                f"{backbone.title} ({backbone.checkpoint}) is "
+                f"{backbone.weights}. The nearest that are: "
+                "'clip_vit_base_patch16' (trained likewise, another network) "
+                "and 'keras.applications.ConvNeXtBase' (the same kind of "
+                f"network, trained on ImageNet). Received: source={name!r}"
+            )
+        return backbone.source
+    return name
+
+
+def unknown(name: str) -> ValueError:
+    """The error for a name that nothing knows, with the nearest names.
+
+    Args:
+        name: The name.
+
+    Returns:
+        The error, to be raised.
+    """
+    import keras_hub
+
+    bundled = presets.bundled_presets()
+    paper = {alias for b in PAPER_BACKBONES if b.source for alias in b.aliases}
+    known = {known.lower(): known for known in image_presets()}
+    known.update({known.lower(): known for known in applications.names()})
+    known.update({name: name for name in [*bundled, *paper]})
+    wanted = name.lower().removeprefix(applications.PREFIX)
+    near = difflib.get_close_matches(wanted, known, n=5)
+    near = ", ".join(known[match] for match in near)
+    mistaken = name in keras_hub.models.Backbone.presets
+    return ValueError(
+        "Expected the name of an image backbone of KerasHub, of "
+        "keras.applications or of the paper, a bundled preset, a folder with "
+        "a checkpoint or a `.keras` file. "
+        f"Received: source={name!r}"
+        + (", which takes no images. " if mistaken else ". ")
+        + (f"Near matches: {near}. " if near else "")
+        + f"Bundled presets: {', '.join(bundled) or 'none'}. All names: "
+        "`python -m keras_epsched.models.table`."
+    )
+
+
+def image_presets() -> dict[str, dict]:
+    """Returns the KerasHub presets that `classifier` takes.
+
+    Returns:
+        Dictionary from names to KerasHub's description of the preset.
+    """
+    import keras_hub
+
+    found = dict(keras_hub.models.ImageClassifier.presets)
+    for tower in _TOWERS:
+        found.update(getattr(keras_hub.models, f"{tower}Backbone").presets)
+    return found

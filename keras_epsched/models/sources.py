@@ -1,0 +1,116 @@
+"""Finds the network that a name, a folder, a file or a model stands for."""
+
+import os
+
+import keras
+
+from keras_epsched.models import (
+    applications,
+    heads,
+    hub,
+    names,
+    presets,
+)
+from keras_epsched.models.networks import Network
+
+
+def find(
+    source: str | os.PathLike | keras.Model,
+    num_classes: int | None,
+    *,
+    image_size: tuple[int, int] | None,
+    weights: str | os.PathLike | None,
+    backbone_config: dict | None,
+    dropout: float,
+    seed: int | None,
+    dtype: str | keras.DTypePolicy | None,
+) -> Network:
+    """Returns the network that a source of `classifier` stands for.
+
+    Args:
+        source: See `keras_epsched.models.classifier`, here and below.
+        num_classes: Classes of the new head. `None` keeps the head.
+        image_size: `(height, width)`.
+        weights: `"pretrained"`; with `None` or a path they are random.
+        backbone_config: Further arguments of a keras.applications model.
+        dropout: Dropout rate in front of the head.
+        seed: Seed of the new head's weights.
+        dtype: Dtype policy of a backbone built by name.
+
+    Returns:
+        The network, with what it expects of pixels.
+
+    Raises:
+        ValueError: The source is unknown, or does not take an argument.
+    """
+    known = isinstance(source, str | os.PathLike | keras.Model)
+    if not known or source == "":
+        raise ValueError(
+            "Expected a name, a folder, a `keras.Model` or the path of a "
+            f"`.keras` file. Received: source={source!r}"
+        )
+    model = source
+    if not isinstance(source, keras.Model):
+        name = names.resolved(os.fspath(source))
+        plain = name.removeprefix(applications.PREFIX)
+        if plain in applications.names():
+            return applications.load(
+                plain,
+                num_classes,
+                image_size=image_size,
+                weights=weights,
+                backbone_config=backbone_config or {},
+                dtype=dtype,
+            )
+        if backbone_config:
+            raise ValueError(
+                "`backbone_config` is for models of keras.applications. "
+                f"Received: source={name!r}, backbone_config={backbone_config}"
+            )
+        if not name.endswith(".keras"):
+            return hub.load(
+                name,
+                num_classes,
+                image_size=image_size,
+                weights=weights,
+                dropout=dropout,
+                seed=seed,
+                dtype=dtype,
+            )
+        model = presets.load(name)
+    return _existing(model, num_classes, image_size, weights, dropout, dtype)
+
+
+def _existing(model, num_classes, image_size, weights, dropout, dtype):
+    """Returns the network of a model that was passed, or that was saved."""
+    if dtype is not None or weights is None:
+        raise ValueError(
+            "A model that exists keeps its dtype policy and its weights. "
+            "Build it under `keras.config.set_dtype_policy(...)` instead, or "
+            f"anew. Received: dtype={dtype!r}, weights={weights!r}"
+        )
+    if num_classes is None and dropout:
+        raise ValueError(
+            "A finished classifier gets no dropout: pass `num_classes` "
+            f"for a new head, or dropout=0. Received: dropout={dropout}"
+        )
+    if hub.is_backbone(model):
+        return hub.from_model(model, num_classes, image_size)
+    scale = offset = None
+    # KerasHub keeps the normalisation outside of the network.
+    preprocessor = getattr(model, "preprocessor", None)
+    converter = getattr(preprocessor, "image_converter", None)
+    if converter is not None:
+        scale = 1.0 if converter.scale is None else converter.scale
+        offset = 0.0 if converter.offset is None else converter.offset
+    if hub.is_task(model):
+        model = hub.task_at_size(model, image_size)
+    return Network(
+        heads.plain(model)
+        if num_classes is None
+        else heads.without_head(heads.plain(model)),
+        needs_head=num_classes is not None,
+        image_size=None if converter is None else converter.image_size,
+        scale=scale,
+        offset=offset,
+    )
