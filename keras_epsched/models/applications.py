@@ -138,6 +138,8 @@ def load(
         holders += [model, _before_pooling(model)]
     known = backbone_config.get("include_preprocessing", True)
     scale, offset, reverse = normalisation(name)
+    if name.startswith("EfficientNetB") and not pretrained:
+        scale, offset = _rest_of_efficientnet()
     return Network(
         model,
         needs_head=num_classes is not None,
@@ -158,6 +160,21 @@ def _keep_pixels_in_float32(model):
         ):
             return
         layer.dtype_policy = "float32"
+
+
+def _rest_of_efficientnet():
+    """Scale and offset that complete the normalisation of EfficientNet.
+
+    Its normalising layer divides by the root of what it should divide by.
+    Keras mends that behind the layer, but only where it downloads the
+    weights: a file of the same weights would see other numbers. This does the
+    same in front of the layer.
+    """
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return (
+        [s**-0.5 for s in std],
+        [255 * m * (1 - s**-0.5) for m, s in zip(mean, std, strict=True)],
+    )
 
 
 def _before_pooling(model):

@@ -3,6 +3,14 @@
 import keras
 from keras import ops
 
+# KerasHub would fail on others in the middle of the network.
+_SQUARE = (
+    "CLIPVisionEncoder",
+    "DINOV2Backbone",
+    "MetaCLIP2VisionEncoder",
+    "MiTBackbone",
+    "SigLIPVisionEncoder",
+)
 _TOKENS = 3  # Class and distillation token: at most two, and none.
 
 
@@ -107,6 +115,12 @@ def interpolated(
 
 def _check(backbone, image_size):
     """Refuses sizes that do not divide into patches and windows."""
+    name = type(backbone).__name__
+    if name in _SQUARE and image_size[0] != image_size[1]:
+        raise ValueError(
+            f"{name} takes square images only. "
+            f"Received: image_size={tuple(image_size)}"
+        )
     patch = getattr(backbone, "patch_size", None)
     if patch is None:
         return
@@ -120,7 +134,7 @@ def _check(backbone, image_size):
         parts += f", then windows of {window} x {window} at every stage"
     if any(size % step for size, step in zip(image_size, steps, strict=True)):
         raise ValueError(
-            f"{type(backbone).__name__} divides the image into {parts}: "
+            f"{name} divides the image into {parts}: "
             f"expected a height that is a multiple of {steps[0]} and a width "
             f"that is a multiple of {steps[1]}. Received: "
             f"image_size={tuple(image_size)}"

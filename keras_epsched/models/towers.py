@@ -60,6 +60,8 @@ def pooled(tower: keras.Model, backbone: keras.Model) -> keras.Model:
         tower = dinov2.restorable(tower)
     named = isinstance(tower.input, dict)
     x = tower({key: images for key in tower.input} if named else images)
+    if name == "HGNetV2Backbone":
+        x = x[list(x)[-1]]  # One feature map a stage.
     rank = len(x.shape) if isinstance(x, keras.KerasTensor) else None
     if rank == 3 and name in _CLASS_TOKEN:
         x = x[:, 0]
