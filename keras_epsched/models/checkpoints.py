@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import struct
+import warnings
 from collections.abc import Sequence
 
 import keras
@@ -127,11 +128,16 @@ def load_weights(
     check_weights_file(path)
     errors = []
     for model in models:
-        try:
-            model.load_weights(os.fspath(path))
-            return
-        except (ValueError, KeyError, OSError) as error:
-            errors.append(str(error).strip().split("\n")[0])
+        # Keras warns of every layer that does not fit before it gives up.
+        with warnings.catch_warnings(record=True) as said:
+            try:
+                model.load_weights(os.fspath(path))
+            except (ValueError, KeyError, OSError) as error:
+                errors.append(str(error).strip().split("\n")[0])
+                continue
+        for warning in said:
+            warnings.warn(warning.message, stacklevel=2)
+        return
     classes = _classes_in(path)
     raise ValueError(
         f"The weights in {os.fspath(path)!r} fit neither the backbone nor the "
