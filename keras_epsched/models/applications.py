@@ -81,7 +81,8 @@ def load(
     Args:
         name: Name of the model, such as `"ResNet50"`.
         num_classes: Classes of a new head. `None` keeps the ImageNet head.
-        image_size: `(height, width)`; defaults to the model's own.
+        image_size: `(height, width)`. `None` leaves it free where features
+            are asked for, and is the model's own size with its head.
         weights: `"pretrained"` downloads those of ImageNet. With `None` or a
             path the weights are random.
         backbone_config: Further arguments of the constructor.
