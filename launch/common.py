@@ -352,12 +352,19 @@ def make_classifier(num_classes, seed):
         FLAGS.backbone,
         num_classes,
         image_size=(FLAGS.image_size, FLAGS.image_size),
-        weights=None if FLAGS.weights == "random" else FLAGS.weights,
-        backbone_config=json.loads(FLAGS.backbone_config),
-        scale=FLAGS.scale,
-        offset=FLAGS.offset,
         seed=seed,
+        **backbone_arguments(),
     )
+
+
+def backbone_arguments():
+    """Arguments of `classifier` that every launcher takes as flags."""
+    return {
+        "weights": None if FLAGS.weights == "random" else FLAGS.weights,
+        "backbone_config": json.loads(FLAGS.backbone_config),
+        "scale": FLAGS.scale,
+        "offset": FLAGS.offset,
+    }
 
 
 def make_attack(name, steps=None):

@@ -205,7 +205,9 @@ def main(_):
     (folder / "table.txt").write_text(text, encoding="utf-8")
     common.write_json(folder / "results.json", summary(reports, histories))
     protocol = FLAGS.protocols[0]
-    backbone = pathlib.Path(FLAGS.backbone).name
+    backbone = FLAGS.backbone
+    if pathlib.Path(backbone).exists():
+        backbone = pathlib.Path(backbone).name
     ke.evaluation.plot_curves(
         {arm: reports[arm][protocol] for arm in _ARMS},
         path=[folder / "curve.png", folder / "curve.svg"],

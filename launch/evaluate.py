@@ -86,8 +86,7 @@ def load_classifier(model):
     return ke.models.classifier(
         model,
         image_size=(FLAGS.image_size, FLAGS.image_size),
-        scale=FLAGS.scale,
-        offset=FLAGS.offset,
+        **common.backbone_arguments(),
     )
 
 
