@@ -161,7 +161,8 @@ def _cspnet(shape):
         stackwise_depth=[1, 1],
         stackwise_strides=[2, 2],
         stackwise_num_filters=[8, 16],
-        block_type="dark",
+        block_type="dark_block",
+        stage_type="dark",
         image_shape=(None, None, 3),
     )
 
