@@ -103,6 +103,11 @@ def test_family_is_trained_evaluated_and_saved(family, tmp_path):
     net.save(tmp_path / "net.keras")
     loaded = models.load(tmp_path / "net.keras")
     np.testing.assert_array_equal(logits(loaded, x), logits(net, x))
+    # Its last block is told from the rest.
+    *_, last, head = models.blocks(loaded).values()
+    models.adapt(loaded, "last", last=1)
+    assert len(loaded.trainable_variables) == len(last) + len(head)
+    assert len(head) == 2 < len(net.trainable_variables) - len(last)
 
 
 @pytest.mark.parametrize(

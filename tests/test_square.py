@@ -52,6 +52,20 @@ def test_pyramid():
     np.testing.assert_allclose(bump[2, :3], rings)
 
 
+def test_the_first_point_of_l2_is_made_of_pairs_of_bumps():
+    images = np.full((4, 10, 10, 2), 128.0, "float32")
+    problem = Problem(Square(9, "l2"), None, images, np.zeros(4), 0.5, (0, 255))
+    first = Bumps(Square(9, "l2"), problem).first(
+        noise.make_key(1, np.arange(4))
+    )
+    delta = np.asarray(first) - images
+    # Tiles of 2 x 2, whose halves cancel, and the sphere.
+    np.testing.assert_allclose(delta[:, ::2], -delta[:, 1::2], atol=1e-4)
+    assert (delta[:, ::2] != 0).any()
+    size = np.linalg.norm(delta.reshape(4, -1), axis=1)
+    np.testing.assert_allclose(size, 0.5 * 255, rtol=1e-5)
+
+
 @pytest.mark.parametrize("norm", ["l2", "l1"])
 def test_a_query_touches_no_more_than_two_windows(norm):
     attack = Square(8001, norm)

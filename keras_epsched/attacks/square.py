@@ -38,7 +38,7 @@ def pyramid(height, width):
     columns = np.abs(np.arange(width) - width // 2)[None]
     depth = longest - np.maximum(rows, columns)
     rings = np.cumsum(1.0 / (longest + 1.0 - np.arange(longest + 1)) ** 2)
-    return np.where(depth >= 0, rings[np.clip(depth, 0, longest)], 0.0)
+    return rings[depth]
 
 
 def two_bumps(side):
