@@ -52,7 +52,7 @@ flags.DEFINE_integer("queries", 1000, "Queries of Square.", lower_bound=1)
 flags.DEFINE_integer("targets", 9, "Classes that are aimed at.", lower_bound=1)
 flags.DEFINE_list(
     "remaining",
-    ["0.75", "0.5", "0.25"],
+    ["0.8", "0.55", "0.35"],
     "Shares of the clean accuracy that the epsilons should leave.",
 )
 flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)

@@ -261,6 +261,20 @@ def resolved_flags():
     }
 
 
+def flags_of(module):
+    """Names and values of the flags that a module defines."""
+    found = FLAGS.get_flags_for_module(module)
+    return {flag.name: flag.value for flag in found}
+
+
+def flag_arguments():
+    """The flags, but those of the search, as on a command line."""
+    names = [*flags_of(sys.modules[__name__]), "schedule"]
+    names += ["select_images"] if "select_images" in FLAGS else []
+    texts = [FLAGS[name].serialize() for name in names if name != "output"]
+    return [text for text in texts if text]
+
+
 def write_config(folder, **more):
     """Writes config.json: all that is needed to repeat the run."""
     import importlib.metadata
@@ -469,7 +483,7 @@ def probe_linearly(classifier, data, learning_rate, verbose):
     )
 
 
-def train(schedule, learning_rate, seed, folder, verbose=2):
+def train(schedule, learning_rate, seed, folder, verbose=2, callbacks=()):
     """Fine-tunes one classifier by one schedule.
 
     Returns:
@@ -503,7 +517,10 @@ def train(schedule, learning_rate, seed, folder, verbose=2):
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    callbacks = [ke.callbacks.EpsilonScheduler(schedule, FLAGS.update_freq)]
+    callbacks = [
+        ke.callbacks.EpsilonScheduler(schedule, FLAGS.update_freq),
+        *callbacks,
+    ]
     if folder is not None:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         callbacks += [

@@ -1,0 +1,169 @@
+r"""Searches learning rate and weight decay, and writes the best as a recipe.
+
+Trials are drawn at random and stopped early by ASHA, in Ray Tune, each within
+a budget of time, as in the paper (arXiv 2509.23325): there by clean validation
+accuracy, in [1e-5, 1e-1], 30 minutes a trial, for the fixed epsilon, whose
+choice the schedule then uses as well. Needs `pip install -e ".[study]"`.
+
+Examples:
+  python launch/tune.py --trials=8 --epochs=10 --output=runs/search
+  # Continue what was interrupted; trials that were under way start again:
+  python launch/tune.py --trials=8 --epochs=10 --output=runs/search --resume
+  # The best of it:
+  python launch/finetune.py --recipe=runs/search/recipe.json
+"""
+
+import json
+import pathlib
+
+import common
+import tune_trial
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum(
+    "schedule",
+    "fixed",
+    ["standard", "fixed", "scheduled"],
+    "Schedule of the trials.",
+)
+flags.DEFINE_integer("trials", 16, "Number of trials.", lower_bound=1)
+flags.DEFINE_float("lowest", 1e-5, "Lowest learning rate and weight decay.")
+flags.DEFINE_float("highest", 1e-1, "Highest.")
+flags.DEFINE_bool(
+    "tune_head", False, "Also search the head's multiple, in [1, 100]."
+)
+flags.DEFINE_enum(
+    "select",
+    "clean",
+    ["clean", "expected_robustness"],
+    "What is to be best on the validation images, after each epoch.",
+)
+flags.DEFINE_integer(
+    "select_images",
+    256,
+    "Validation images for --select=expected_robustness.",
+    lower_bound=1,
+)
+flags.DEFINE_float("trial_minutes", 30.0, "Budget of a trial.")
+flags.DEFINE_integer("grace_epochs", 1, "Epochs before ASHA stops a trial.")
+flags.DEFINE_float("trial_cpus", 1.0, "CPU cores of a trial.")
+flags.DEFINE_float("trial_gpus", 0.0, "GPUs, or the share of one, of a trial.")
+flags.DEFINE_bool("resume", False, "Continue the search that --output holds.")
+
+
+def make_tuner(folder):
+    """The search of the flags, new or continued."""
+    import functools
+
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+
+    trial = functools.partial(
+        tune_trial.run, arguments=common.flag_arguments(), score=FLAGS.select
+    )
+    trial = tune.with_resources(
+        trial, {"cpu": FLAGS.trial_cpus, "gpu": FLAGS.trial_gpus}
+    )
+    if FLAGS.resume:
+        return tune.Tuner.restore(
+            str(folder / "search"), trial, restart_errored=True
+        )
+    between = tune.loguniform(FLAGS.lowest, FLAGS.highest)
+    space = {"learning_rate": between, "weight_decay": between}
+    if FLAGS.tune_head:
+        space["head_multiplier"] = tune.loguniform(1.0, 100.0)
+    return tune.Tuner(
+        trial,
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            metric="score",
+            mode="max",
+            num_samples=FLAGS.trials,
+            scheduler=ASHAScheduler(
+                max_t=FLAGS.epochs,
+                grace_period=min(FLAGS.grace_epochs, FLAGS.epochs),
+            ),
+        ),
+        run_config=tune.RunConfig(
+            name="search",
+            storage_path=str(folder.resolve()),
+            stop={"time_total_s": 60 * FLAGS.trial_minutes},
+        ),
+    )
+
+
+def open_folder():
+    """The folder of the search, which --resume expects to be there."""
+    if not FLAGS.resume:
+        return common.prepare("tune")[0]
+    folder = pathlib.Path(FLAGS.output or "")
+    if FLAGS.output is None or not (folder / "search").is_dir():
+        raise ValueError(
+            "--resume needs the --output of the search. Received: "
+            f"--output={FLAGS.output}"
+        )
+    if FLAGS.recipe:
+        common.recipes.apply(FLAGS.recipe, FLAGS)
+    return folder
+
+
+def write_recipe(folder, best):
+    """Writes what finetune.py takes by --recipe."""
+    path = folder / "recipe.json"
+    why = f"the best of {FLAGS.trials} trials by {FLAGS.select}"
+    own = {"recipe", "output", "data_dir", "download"}
+    values = {**common.flags_of(common), "schedule": FLAGS.schedule}
+    values = {key: each for key, each in values.items() if key not in own}
+    common.write_json(
+        path,
+        {
+            "source": f"A search on {FLAGS.dataset}: score "
+            f"{best.metrics['score']:.4f} after epoch "
+            f"{best.metrics['training_iteration']}",
+            "flags": {**values, **best.config},
+            "choices": dict.fromkeys(best.config, why),
+        },
+    )
+    return path
+
+
+def main(_):
+    from tabulate import tabulate
+
+    if not 0 < FLAGS.lowest < FLAGS.highest:
+        raise ValueError(
+            "--lowest must be positive and below --highest. Received: "
+            f"{FLAGS.lowest}, {FLAGS.highest}"
+        )
+    try:
+        import ray  # noqa: F401  (said before anything is prepared)
+    except ImportError as error:
+        raise ImportError(
+            'the search needs Ray Tune: pip install -e ".[study]"'
+        ) from error
+    folder = open_folder()
+    results = make_tuner(folder).fit()
+    rows = [
+        {
+            **result.config,
+            "score": result.metrics.get("score"),
+            "epochs": result.metrics.get("training_iteration"),
+            "seconds": result.metrics.get("time_total_s"),
+            "error": str(result.error or ""),
+        }
+        for result in results
+        if result.config
+    ]
+    rows.sort(key=lambda row: -(row["score"] or 0.0))
+    common.write_json(folder / "trials.json", rows)
+    print(tabulate(rows, headers="keys"))
+    if all(row["score"] is None for row in rows):
+        raise RuntimeError(f"no trial has finished an epoch: see {folder}")
+    best = results.get_best_result("score", "max", scope="all")
+    print(f"\nrecipe: {write_recipe(folder, best)}")
+    print(json.dumps({"run_folder": str(folder)}))
+
+
+if __name__ == "__main__":
+    app.run(main)
