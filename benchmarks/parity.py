@@ -3,7 +3,7 @@ r"""Are our attacks as strong as those of others, on one network and budget?
 An attack that is too weak makes any network look robust, and nothing else
 would show it. So robustly fine-tuned networks are attacked by ours and by
 others with the same steps, queries, targets and images, at epsilons that leave
-about three quarters, half and one quarter of the clean accuracy:
+much of the clean accuracy, about half and about a third of it:
 
 - APGD, APGD-T, FAB-T and Square against torchattacks, which runs in a process
   of its own on the same .keras file, loaded by Keras on torch (parity_peer.py);
