@@ -37,7 +37,7 @@ class Recipe:
         from tabulate import tabulate
 
         rows = [
-            (name, value, self.choices.get(name, "as published"))
+            (name, value, self.choices.get(name, "as in the source"))
             for name, value in self.flags.items()
         ]
         headers = ("flag", "value", "why")

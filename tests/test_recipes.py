@@ -42,7 +42,7 @@ def test_a_recipe_sets_defaults_only(recipes):
     assert set(recipe.flags) == known
     text = str(recipe)
     assert "2509.23325" in text
-    assert "not stated" in text and "as published" in text
+    assert "not stated" in text and "as in the source" in text
 
 
 def test_every_choice_has_a_reason(recipes):
