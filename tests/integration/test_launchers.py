@@ -13,6 +13,7 @@ import keras_epsched as ke
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _SHORT = ("--epochs=2", "--train_steps=1", "--eval_steps=2", "--seed=3")
+_COARSE = "--num_epsilons=5"
 
 
 def _run(script, *flags, code=0):
@@ -29,7 +30,7 @@ def _run(script, *flags, code=0):
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "compare"
-    text = _run("compare.py", f"--output={folder}", *_SHORT)
+    text = _run("compare.py", f"--output={folder}", _COARSE, *_SHORT)
     return folder, text
 
 
@@ -112,7 +113,7 @@ def test_a_model_that_does_not_fit_the_data_is_refused(comparison, tmp_path):
 def test_finetune_writes_a_report(tmp_path):
     output = tmp_path / "run"
     flags = ("--recipe=fast_fgsm", "--adaptation=last", "--probe_epochs=1")
-    flags += ("--head_multiplier=5", "--layer_decay=0.8", *_SHORT)
+    flags += ("--head_multiplier=5", "--layer_decay=0.8", _COARSE, *_SHORT)
     text = _run("finetune.py", f"--output={output}", *flags)
     assert "Fast is better than free" in text
     assert "parameters are trained" in text
