@@ -218,8 +218,7 @@ def prepare(name):
     Returns:
         The run folder and the data.
     """
-    if FLAGS.recipe:
-        print(f"{recipes.apply(FLAGS.recipe, FLAGS)}\n", flush=True)
+    apply_recipe()
     check_flags()
     print_flags()
     data = load_data(FLAGS.seed)
@@ -228,6 +227,12 @@ def prepare(name):
         print(f"\n{_ROBUST_BACKBONE}", flush=True)
     adapt(make_classifier(data.num_classes, FLAGS.seed))
     return run_folder(name), data
+
+
+def apply_recipe():
+    """Makes the recipe of the flags their defaults, and prints it."""
+    if FLAGS.recipe:
+        print(f"{recipes.apply(FLAGS.recipe, FLAGS)}\n", flush=True)
 
 
 def run_folder(name):
@@ -467,14 +472,16 @@ def probe_linearly(classifier, data, learning_rate, verbose):
     import keras_epsched as ke
 
     ke.models.adapt(classifier, "head")
-    classifier.compile(
+    # The same layers; the classifier itself stays uncompiled.
+    probe = keras.Model(classifier.inputs, classifier.outputs)
+    probe.compile(
         optimizer=keras.optimizers.AdamW(
             learning_rate * FLAGS.head_multiplier, weight_decay=0.0
         ),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    classifier.fit(
+    probe.fit(
         data.train,
         validation_data=data.validation,
         epochs=FLAGS.probe_epochs,

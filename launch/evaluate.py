@@ -143,6 +143,7 @@ def open_folder(data):
 def main(_):
     import keras_epsched as ke
 
+    common.apply_recipe()
     points = grid()
     if FLAGS.bisect and FLAGS.protocol != "nested":
         raise ValueError("--bisect needs --protocol=nested")

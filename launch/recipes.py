@@ -27,6 +27,8 @@ class Recipe:
     choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
+        if not isinstance(self.flags, Mapping):
+            raise ValueError(f"`flags` must be a mapping: {self.flags!r}")
         unknown = sorted(set(self.choices) - set(self.flags))
         if unknown:
             raise ValueError(
@@ -167,13 +169,17 @@ def apply(name: str, flags) -> Recipe:
             their values.
 
     Returns:
-        The `Recipe`, of which flags unknown to the launcher are left out.
+        The `Recipe`, of which flags unknown to the launcher are left out; they
+        are printed.
 
     Raises:
         ValueError: If a value does not fit its flag.
     """
     recipe = get(name)
     known = {key: recipe.flags[key] for key in recipe.flags if key in flags}
+    others = sorted(set(recipe.flags) - set(known))
+    if others:
+        print(f"--recipe={name}: this launcher has no flags {others}")
     for key, value in known.items():
         try:
             flags.set_default(key, value)

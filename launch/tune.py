@@ -55,7 +55,10 @@ flags.DEFINE_bool("resume", False, "Continue the search that --output holds.")
 def make_tuner(folder):
     """The search of the flags, new or continued."""
     import functools
+    import os
 
+    # Trials write nothing, and relative paths stay what they are.
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
@@ -67,7 +70,7 @@ def make_tuner(folder):
     )
     if FLAGS.resume:
         return tune.Tuner.restore(
-            str(folder / "search"), trial, restart_errored=True
+            str((folder / "search").resolve()), trial, restart_errored=True
         )
     between = tune.loguniform(FLAGS.lowest, FLAGS.highest)
     space = {"learning_rate": between, "weight_decay": between}
@@ -103,26 +106,29 @@ def open_folder():
             "--resume needs the --output of the search. Received: "
             f"--output={FLAGS.output}"
         )
-    if FLAGS.recipe:
-        common.recipes.apply(FLAGS.recipe, FLAGS)
+    common.apply_recipe()
     return folder
 
 
-def write_recipe(folder, best):
+def write_recipe(folder, best, row):
     """Writes what finetune.py takes by --recipe."""
     path = folder / "recipe.json"
     why = f"the best of {FLAGS.trials} trials by {FLAGS.select}"
+    # The schedule is not the search's to choose.
     own = {"recipe", "output", "data_dir", "download"}
-    values = {**common.flags_of(common), "schedule": FLAGS.schedule}
-    values = {key: each for key, each in values.items() if key not in own}
+    values = {
+        key: each
+        for key, each in common.flags_of(common).items()
+        if key not in own
+    }
     common.write_json(
         path,
         {
-            "source": f"A search on {FLAGS.dataset}: score "
-            f"{best.metrics['score']:.4f} after epoch "
-            f"{best.metrics['training_iteration']}",
-            "flags": {**values, **best.config},
-            "choices": dict.fromkeys(best.config, why),
+            "source": f"A search on {FLAGS.dataset}, schedule "
+            f"{FLAGS.schedule}: score {row['score']:.4f} after epoch "
+            f"{row['epochs']}",
+            "flags": {**values, **best},
+            "choices": dict.fromkeys(best, why),
         },
     )
     return path
@@ -155,13 +161,15 @@ def main(_):
         for result in results
         if result.config
     ]
+    # By the last epoch of each, whose weights a training would give.
     rows.sort(key=lambda row: -(row["score"] or 0.0))
     common.write_json(folder / "trials.json", rows)
     print(tabulate(rows, headers="keys"))
-    if all(row["score"] is None for row in rows):
+    if not rows or rows[0]["score"] is None:
         raise RuntimeError(f"no trial has finished an epoch: see {folder}")
-    best = results.get_best_result("score", "max", scope="all")
-    print(f"\nrecipe: {write_recipe(folder, best)}")
+    names = ("learning_rate", "weight_decay", "head_multiplier")
+    best = {name: rows[0][name] for name in names if name in rows[0]}
+    print(f"\nrecipe: {write_recipe(folder, best, rows[0])}")
     print(json.dumps({"run_folder": str(folder)}))
 
 

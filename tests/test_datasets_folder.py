@@ -85,6 +85,15 @@ def test_bad_files_are_named_or_skipped(folder, name):
     assert len(list(data.train)) == 6
 
 
+def test_photographs_with_a_preview_are_images(folder):
+    """Cameras write two pictures into a file, which Pillow calls MPO."""
+    both = io.BytesIO()
+    picture(0).save(both, "MPO", save_all=True, append_images=[picture(1)])
+    assert Image.open(both).format == "MPO"
+    (folder / "train" / "ant" / "camera.jpg").write_bytes(both.getvalue())
+    assert load(folder).class_counts["train"].sum() == 14
+
+
 def test_sixteen_bit_colour(folder):
     """Pillow reads these as 8 bits, without a word."""
     import tensorflow as tf

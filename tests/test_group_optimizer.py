@@ -157,5 +157,12 @@ def test_groups_must_fit():
         GroupOptimizer(keras.optimizers.SGD(), twice)
     with pytest.raises(ValueError, match="2 trained variables are in no group"):
         GroupOptimizer(keras.optimizers.SGD(), groups(found)[:1]).build(found)
+    excluding = keras.optimizers.AdamW()
+    excluding.exclude_from_weight_decay(var_names=["pos"])
+    with pytest.raises(ValueError, match="would be lost"):
+        GroupOptimizer(excluding, groups(found))
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
+    with pytest.raises(ValueError, match="pass the optimizer itself"):
+        GroupOptimizer(scaled, groups(found))
     with pytest.raises(ValueError, match="must be a `keras.optimizers"):
         GroupOptimizer("sgd", groups(found))

@@ -216,7 +216,9 @@ def _examine(path: str, decode: bool, size: int, changed: int):
     named = path.lower().endswith(SUFFIXES)
     try:
         with open(path, "rb") as file, Image.open(file) as image:
-            kind, mode = image.format, image.mode
+            # Many cameras add a preview, which makes the JPEG an "MPO".
+            kind = "JPEG" if image.format == "MPO" else image.format
+            mode = image.mode
             alpha = "A" in mode or "transparency" in image.info
             file.seek(0)
             header = file.read(_BIT_DEPTH.stop)

@@ -191,7 +191,7 @@ class Sweep:
         ]
         return np.concatenate(batches)[: len(pixels)]
 
-    def attack_once(self, member, pixels, labels, numbers, epsilons, draw=0):
+    def attack_once(self, member, pixels, labels, numbers, epsilons, draw):
         """Attacks images afresh, apart from the sweep; for its checks."""
         results = []
         for at in range(0, len(pixels), self.batch_size):

@@ -40,6 +40,9 @@ def adapt(
     linear probe, then fine-tuning); only LoRA cannot be undone.
 
     Frozen BatchNorm layers keep their statistics as well, as always in Keras.
+    Files do not say what is frozen: KerasHub does not store it for its inner
+    layers, and LoRA is merged into the weights. To train a model that was
+    loaded, call `adapt` again.
 
     Args:
         classifier: `keras.Model` whose graph ends in a `Dense` layer, as
@@ -93,8 +96,7 @@ def adapt(
     kept = names[-1 - last :] if mode == "last" else [HEAD]
     # Inner layers after the outer ones, whose setting reaches all inside.
     for layer in sorted(layers, key=lambda layer: layer.path.count("/")):
-        if mode != "full" and parts[id(layer)] not in kept:
-            layer.trainable = False
+        layer.trainable = mode == "full" or parts[id(layer)] in kept
     if mode == "lora":
         for layer in chosen:
             layer.trainable = True

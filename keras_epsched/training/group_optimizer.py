@@ -56,6 +56,16 @@ class GroupOptimizer(keras.optimizers.Optimizer):
                 "`optimizer` must be a `keras.optimizers.Optimizer`. "
                 f"Received: {optimizer!r}"
             )
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            raise ValueError(
+                "pass the optimizer itself: `compile` scales the loss where "
+                f"float16 needs it. Received: {optimizer!r}"
+            )
+        if hasattr(optimizer, "_exclude_from_weight_decay"):
+            raise ValueError(
+                "`exclude_from_weight_decay` of the given optimizer would be "
+                'lost: give such variables a group with "weight_decay": 0.0'
+            )
         config = optimizer.get_config()
         rate = config["learning_rate"]
         if isinstance(rate, dict):
@@ -92,7 +102,9 @@ class GroupOptimizer(keras.optimizers.Optimizer):
             raise ValueError(
                 f"{len(unknown)} trained variables are in no group: "
                 f"{unknown[:3]}. Make the groups from the model that is "
-                "trained, after choosing what is trained"
+                "trained, after choosing what is trained. (Of a model that "
+                "was loaded: name its inner layers, or load it with "
+                "`compile=False`.)"
             )
         for number, member in enumerate(self._members):
             mine = [v for v in variables if self._number(v) == number]
