@@ -132,6 +132,14 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer("train_steps", 7, "Steps of the training attack.")
 flags.DEFINE_enum(
+    "objective",
+    "adversarial",
+    ["adversarial", "trades"],
+    "What a step minimises: the loss of adversarial images, or that of clean "
+    "ones and --beta times the divergence of the two predictions.",
+)
+flags.DEFINE_float("beta", 6.0, "See --objective=trades.", lower_bound=0.0)
+flags.DEFINE_enum(
     "eval_attack",
     "apgd",
     ["fgsm", "pgd", "apgd", "apgdt", "fab", "square"]
@@ -414,6 +422,15 @@ def make_training_attack():
     return make_attack(FLAGS.train_attack, FLAGS.train_steps)
 
 
+def make_objective():
+    """The objective of the flags."""
+    import keras_epsched as ke
+
+    if FLAGS.objective == "trades":
+        return ke.training.TRADES(beta=FLAGS.beta)
+    return FLAGS.objective
+
+
 def make_schedules():
     """The three arms: standard, fixed and scheduled."""
     import keras_epsched as ke
@@ -512,6 +529,7 @@ def train(schedule, learning_rate, seed, folder, verbose=2, callbacks=()):
     trainer = ke.AdversarialTrainer(
         classifier,
         attack=make_training_attack(),
+        objective=make_objective(),
         attack_mode=FLAGS.attack_mode,
         batchnorm_momentum=FLAGS.batchnorm_momentum,
         freeze_batchnorm=FLAGS.freeze_batchnorm,
@@ -598,4 +616,5 @@ def check_flags():
         evaluation_grid()
     make_schedules()
     make_training_attack()
+    make_objective()
     make_attack(FLAGS.eval_attack, FLAGS.eval_steps)

@@ -102,6 +102,32 @@ RECIPES = {
             "augment": "flips and padded crops in the source",
         },
     ),
+    "trades_10": Recipe(
+        source="Zhang et al., Theoretically principled trade-off between "
+        "robustness and accuracy, ICML 2019 (arXiv 1901.08573)",
+        flags={
+            "objective": "trades",
+            "beta": 6.0,
+            "epsilon": 0.031,
+            "norm": "linf",
+            "train_attack": "pgd",
+            "train_steps": 10,
+            "schedule": "fixed",
+            "attack_mode": "inference",
+            "epochs": 100,
+            "augment": ["flip"],
+            "batch_size": 128,
+        },
+        choices={
+            "train_steps": "ten, of 0.25 epsilon here and 0.007 there; the "
+            "start is a random point of the ball, there noise of 0.001",
+            "schedule": "from scratch in the source. From a non-robust "
+            "backbone compare --schedule=scheduled",
+            "augment": "flips and padded crops in the source",
+            "epochs": "of SGD in the source; AdamW and cosine here, whose "
+            "learning rate you choose",
+        },
+    ),
     "light_vit": Recipe(
         source="Debenedetti et al., A light recipe to train robust vision "
         "transformers, SaTML 2023 (arXiv 2209.07399)",

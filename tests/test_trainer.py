@@ -298,20 +298,34 @@ tf.config.set_logical_device_configuration(
 )
 sys.path.insert(0, sys.argv[1])
 from networks import make_data
+from test_objectives import trades_gradient
 from test_trainer import EPSILON, fgsm, linear_trainer, linear_weights
 import keras
+import keras_epsched as ke
+objective = sys.argv[2]
+if objective == "trades":
+    # Cross-entropy inside, whose steepest step needs no random start.
+    objective = ke.training.TRADES(beta=6.0, inner_loss="attack")
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 with strategy.scope():
     optimizer = keras.optimizers.SGD(1e-5)
     trainer = linear_trainer(
-        epsilon=EPSILON, compile_with={"optimizer": optimizer}
+        epsilon=EPSILON,
+        objective=objective,
+        compile_with={"optimizer": optimizer},
     )
 assert strategy.num_replicas_in_sync == 2
 images, labels = make_data()
 trainer.fit(images, labels, batch_size=len(images), verbose=0)
 weights = linear_weights()
 moved, error = fgsm(weights, images, labels, EPSILON)
-expected = weights - 1e-5 * moved.T @ error / len(images)
+gradient = moved.T @ error / len(images)
+if objective != "adversarial":
+    clean = images.reshape(len(images), -1).astype("float64")
+    gradient = trades_gradient(
+        weights, clean, moved, labels, np.ones(len(images)), 6.0
+    )
+expected = weights - 1e-5 * gradient
 assert np.abs(expected - weights).max() > 2e-5
 difference = np.abs(trainer.model.get_weights()[0] - expected).max()
 print("difference", difference)
@@ -319,14 +333,15 @@ assert difference < 1e-6, difference
 """
 
 
-def test_two_replicas_do_the_step_of_one():
+@pytest.mark.parametrize("objective", ["adversarial", "trades"])
+def test_two_replicas_do_the_step_of_one(objective):
     import pathlib
     import subprocess
     import sys
 
     here = pathlib.Path(__file__).parent
     result = subprocess.run(
-        [sys.executable, "-c", _TWO_REPLICAS, str(here)],
+        [sys.executable, "-c", _TWO_REPLICAS, str(here), objective],
         capture_output=True,
         text=True,
         timeout=300,

@@ -102,6 +102,7 @@ class Attack(Configurable):
         epsilon,
         key,
         value_range: tuple[float, float] = (0, 255),
+        loss: Callable | None = None,
     ):
         """Returns adversarial images to train on.
 
@@ -113,6 +114,8 @@ class Attack(Configurable):
                 on the [0, 1] scale.
             key: Integer tensor of shape `(batch,)`, from `noise.make_key`.
             value_range: Pair of the lowest and highest pixel value.
+            loss: Function `(labels, logits) -> (batch,)` to maximise instead
+                of the attack's own, as an objective may ask.
 
         Returns:
             A float32 tensor like `images`, without gradient.
@@ -120,7 +123,9 @@ class Attack(Configurable):
         Raises:
             NotImplementedError: If the attack is for evaluation only.
         """
-        problem = Problem(self, logits_fn, images, labels, epsilon, value_range)
+        problem = Problem(
+            self, logits_fn, images, labels, epsilon, value_range, loss
+        )
         return ops.stop_gradient(self._perturb(problem, key))
 
     @property
@@ -185,10 +190,19 @@ def check_count(value, name: str) -> int:
 class Problem:
     """One batch under attack: the ball, the box and the network."""
 
-    def __init__(self, attack, logits_fn, images, labels, epsilon, value_range):
+    def __init__(
+        self,
+        attack,
+        logits_fn,
+        images,
+        labels,
+        epsilon,
+        value_range,
+        loss=None,
+    ):
         low, high = (float(bound) for bound in value_range)
         self.norm = norms.get(attack.norm)
-        self.loss = losses.get(attack.loss)
+        self.loss = losses.get(attack.loss) if loss is None else loss
         self.eot = getattr(attack, "eot", 1)
         self.logits_fn = logits_fn
         self.images = ops.cast(images, "float32")

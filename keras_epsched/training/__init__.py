@@ -3,6 +3,7 @@
 from keras_epsched.training.group_optimizer import (
     GroupOptimizer as GroupOptimizer,
 )
+from keras_epsched.training.objectives import TRADES as TRADES
 from keras_epsched.training.objectives import (
     AdversarialObjective as AdversarialObjective,
 )

@@ -53,7 +53,8 @@ class AdversarialTrainer(keras.Model):
         model: `keras.Model` from pixels in `value_range` to logits of shape
             `(batch, num_classes)`, as `keras_epsched.models.classifier` makes.
         attack: `Attack`. Defaults to `PGD(steps=7)`.
-        objective: `"adversarial"` or an `Objective`.
+        objective: `"adversarial"`, `"trades"` or an `Objective` of
+            `keras_epsched.training`.
         epsilon: Float. Strength until a scheduler sets it, on the [0, 1]
             scale.
         attack_mode: `"inference"` or `"training"`: whether the attack sees
@@ -149,6 +150,7 @@ class AdversarialTrainer(keras.Model):
         self.model = model
         self.attack = attack
         self.objective = objectives.get(objective)
+        self.objective.check_attack(attack)
         self.attack_mode = attack_mode
         self.batchnorm_momentum = batchnorm_momentum
         self.freeze_batchnorm = bool(freeze_batchnorm)
@@ -264,13 +266,14 @@ class AdversarialTrainer(keras.Model):
         places = ops.arange(ops.shape(images)[0])
         key = noise.make_key(seed[0], seed[1], backend.replica_id(), places)
         logits_fn = self.frozen_logits(self.attack_mode == "training")
-        return ops.cond(
-            epsilon > 0,
-            lambda: self.attack.perturb(
-                logits_fn, images, labels, epsilon, key, self.value_range
-            ),
-            lambda: images,
-        )
+
+        def attack():
+            loss = self.objective.attack_loss(logits_fn, images)
+            return self.attack.perturb(
+                logits_fn, images, labels, epsilon, key, self.value_range, loss
+            )
+
+        return ops.cond(epsilon > 0, attack, lambda: images)
 
     def perturb(self, data):
         """Replaces the images of a batch by what the objective trains on.

@@ -1,0 +1,251 @@
+"""Objectives: the loss, its gradient and what the attack maximises."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from linear import run
+from networks import (
+    conv_net,
+    linear_net,
+    linear_weights,
+    make_data,
+    make_trainer,
+    weights_of,
+)
+
+import keras_epsched as ke
+from keras_epsched.training import objectives
+
+EPSILON = 8 / 255
+
+
+def log_softmax(logits):
+    logits = logits - logits.max(-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+def kl_divergence(logits, others):
+    logs, other_logs = log_softmax(logits), log_softmax(others)
+    return (np.exp(logs) * (logs - other_logs)).sum(-1)
+
+
+def trades_gradient(weights, clean, adversarial, labels, shares, beta):
+    """Gradient of the loss of TRADES for a linear model, in float64."""
+    one_hot = np.eye(weights.shape[1])[labels]
+    logs, other_logs = (
+        log_softmax(flat @ weights) for flat in (clean, adversarial)
+    )
+    p, q = np.exp(logs), np.exp(other_logs)
+    ratio = logs - other_logs
+    # Of sum p (log p - log q): by the first logits, and by the second.
+    by_clean = p * (ratio - (p * ratio).sum(-1, keepdims=True))
+    shares = shares[:, None] / len(labels)
+    return clean.T @ (shares * (p - one_hot + beta * by_clean)) + (
+        adversarial.T @ (shares * beta * (q - p))
+    )
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_step_of_trades_in_closed_form(weighted):
+    images, labels = make_data()
+    weights = linear_weights()
+    trainer = make_trainer(
+        linear_net(weights),
+        objective=ke.training.TRADES(beta=6.0),
+        epsilon=EPSILON,
+        compile_with={"optimizer": keras.optimizers.SGD(1e-6)},
+    )
+    shares = np.linspace(0.2, 2.0, len(labels)) if weighted else None
+    state = np.asarray(trainer.seed_generator.state)
+    views = trainer.perturb((images, labels))[0]
+    trainer.seed_generator.state.assign(state)
+    trainer.train_on_batch(images, labels, sample_weight=shares)
+
+    clean, adversarial = (
+        np.asarray(views[name], "float64").reshape(len(images), -1)
+        for name in ("clean", "adversarial")
+    )
+    assert np.abs(clean - adversarial).max() == pytest.approx(8, abs=1e-3)
+    gradient = trades_gradient(
+        weights,
+        clean,
+        adversarial,
+        labels,
+        np.ones(len(labels)) if shares is None else shares,
+        beta=6.0,
+    )
+    (result,) = weights_of(trainer.model)
+    change = np.abs(1e-6 * gradient).max()
+    assert change > 1e-5
+    np.testing.assert_allclose(
+        result, weights - 1e-6 * gradient, atol=1e-3 * change
+    )
+
+
+def test_the_attack_finds_the_corner_of_largest_divergence():
+    # The divergence is convex in the pixels of a linear model, so its
+    # maximum over the ball is at one of the 16 corners.
+    rng = np.random.default_rng(0)
+    images = rng.uniform(100, 150, (64, 2, 2, 1)).astype("float32")
+    weights = rng.normal(0, 0.02, (4, 3)).astype("float32")
+    flat = images.reshape(64, 4).astype("float64")
+    corners = np.array(list(itertools.product([-1, 1], repeat=4)))
+    moved = flat[:, None] + 255 * EPSILON * corners
+    divergences = kl_divergence((flat @ weights)[:, None], moved @ weights)
+    # The labels are wrong throughout, and must not matter.
+    labels = (flat @ weights).argmin(-1)
+
+    def logits_fn(x):
+        return keras.ops.reshape(x, (-1, 4)) @ weights
+
+    loss = objectives.TRADES().attack_loss(logits_fn, images)
+    reached = []
+    for seed in range(8):
+        found = run(
+            ke.attacks.PGD(steps=10),
+            logits_fn,
+            images,
+            labels,
+            EPSILON,
+            method="perturb",
+            seed=seed,
+            loss=loss,
+        )
+        adversarial = found.reshape(64, 4).astype("float64")
+        reached.append(kl_divergence(flat @ weights, adversarial @ weights))
+    best = divergences.max(1)
+    assert (np.max(reached, 0) <= best * 1.0001).all()
+    # A start may lead to another corner, a local maximum.
+    assert (np.max(reached, 0) > 0.999 * best).mean() > 0.95
+    assert (np.min(reached, 0) > np.sort(divergences, 1)[:, 8]).all()
+
+
+def test_the_inner_loss_may_be_that_of_the_attack():
+    data = make_data()
+    model = conv_net(dropout=0, batchnorm=False)
+    ours, trades, kl = (
+        make_trainer(model, epsilon=EPSILON, objective=each).perturb(data)[0]
+        for each in (
+            "adversarial",
+            ke.training.TRADES(inner_loss="attack"),
+            "trades",
+        )
+    )
+    np.testing.assert_array_equal(ours, trades["adversarial"])
+    assert np.abs(ours - kl["adversarial"]).max() > 1
+    np.testing.assert_array_equal(kl["clean"], data[0])
+
+
+def test_regularisers_count_once_and_metrics_see_adversarial_images():
+    images, labels = make_data()
+    inputs = keras.Input(images.shape[1:])
+    dense = keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.1))
+    model = keras.Model(inputs, dense(keras.layers.Flatten()(inputs)))
+    kernel = linear_weights()
+    dense.set_weights([kernel, np.zeros(3)])
+    trainer = make_trainer(
+        model,
+        objective="trades",
+        epsilon=EPSILON,
+        compile_with={"optimizer": keras.optimizers.SGD(0.0)},
+    )
+    state = np.asarray(trainer.seed_generator.state)
+    views = trainer.perturb((images, labels))[0]
+    trainer.seed_generator.state.assign(state)
+    logs = trainer.train_on_batch(images, labels, return_dict=True)
+    clean, moved = (
+        np.asarray(views[name], "float64").reshape(len(images), -1) @ kernel
+        for name in ("clean", "adversarial")
+    )
+    rows = np.arange(len(labels))
+    expected = -log_softmax(clean)[rows, labels].mean()
+    expected += 6.0 * kl_divergence(clean, moved).mean()
+    expected += 0.1 * (kernel**2).sum()
+    assert logs["loss"] == pytest.approx(expected, rel=1e-4)
+    accuracy = np.mean(moved.argmax(-1) == labels)
+    assert accuracy != np.mean(clean.argmax(-1) == labels)
+    assert logs["accuracy"] == pytest.approx(accuracy)
+
+
+def test_batchnorm_averages_both_views():
+    images, labels = make_data()
+    trainer = make_trainer(
+        conv_net(dropout=0), objective="trades", epsilon=EPSILON
+    )
+    model = trainer.model
+    norm = next(
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    )
+    before = keras.Model(model.inputs, norm.input)
+    state = np.asarray(trainer.seed_generator.state)
+    views = trainer.perturb((images, labels))[0]
+    trainer.seed_generator.state.assign(state)
+    expected = np.asarray(norm.moving_mean)
+    for name in ("clean", "adversarial"):
+        mean = np.asarray(before(views[name])).mean((0, 1, 2))
+        expected = 0.99 * expected + 0.01 * mean
+    trainer.train_on_batch(images, labels)
+    np.testing.assert_allclose(norm.moving_mean, expected, atol=1e-6)
+
+
+def test_at_epsilon_zero_the_pull_is_none():
+    data = make_data()
+    ours, theirs = (
+        make_trainer(conv_net(dropout=0, batchnorm=False), objective=each)
+        for each in ("trades", "adversarial")
+    )
+    for trainer in (ours, theirs):
+        trainer.train_on_batch(*data)
+    for one, other in zip(
+        weights_of(ours.model), weights_of(theirs.model), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-7)
+
+
+def test_a_trainer_with_trades_is_saved(tmp_path):
+    trainer = make_trainer(
+        epsilon=EPSILON, objective=ke.training.TRADES(beta=2.0)
+    )
+    trainer.train_on_batch(*make_data())
+    trainer.save(tmp_path / "trainer.keras")
+    loaded = keras.saving.load_model(tmp_path / "trainer.keras")
+    assert loaded.objective == ke.training.TRADES(beta=2.0)
+    for each in (trainer, loaded):
+        each.train_on_batch(*make_data())
+    for one, other in zip(
+        weights_of(trainer.model), weights_of(loaded.model), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_half_precision_takes_the_divergence_in_float32():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (8, 5)).astype("float32")
+    others = logits + rng.normal(0, 1e-3, (8, 5)).astype("float32")
+    found = objectives.kl_divergence(logits, others)
+    expected = kl_divergence(logits.astype(float), others.astype(float))
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+    # Confidence that probabilities could not hold.
+    far = objectives.kl_divergence([[200.0, 0.0]], [[0.0, 200.0]])
+    np.testing.assert_allclose(far, [200.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ke.training.TRADES(beta=-1), "beta"),
+        (lambda: ke.training.TRADES(inner_loss="ce"), "inner_loss"),
+        (lambda: objectives.get("trade"), "trades"),
+        (
+            lambda: make_trainer(objective="trades", attack=ke.attacks.FGSM()),
+            "random_start=True",
+        ),
+    ],
+)
+def test_mistakes_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
