@@ -2,6 +2,8 @@
 
 import keras
 import numpy as np
+import pytest
+from keras import ops
 
 import keras_epsched as ke
 
@@ -97,3 +99,28 @@ def drive(epsilon=8 / 255):
 
 def weights_of(model):
     return [np.asarray(each) for each in model.get_weights()]
+
+
+def whenever_it_runs(function, value):
+    """Calls a Python function with a value of the running graph."""
+    name = keras.backend.backend()
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        tf.py_function(function, [value], [])
+    elif name == "jax":
+        import jax
+
+        jax.debug.callback(function, value)
+    else:
+        function(value)
+
+
+def logits_of(model, images):
+    """Logits as an array."""
+    return ops.convert_to_numpy(model(images, training=False))
+
+
+def only_on(backend, reason):
+    """Skips a test on the other backends."""
+    return pytest.mark.skipif(keras.backend.backend() != backend, reason=reason)

@@ -63,7 +63,10 @@ def test_ce_does_not_saturate(gap):
     )
     assert np.isfinite(value).all()
     np.testing.assert_allclose(
-        [gradient[0, 0], gradient[1, 1]], [-1.0, -1.0], rtol=1e-5
+        # torch rounds more than the others.
+        [gradient[0, 0], gradient[1, 1]],
+        [-1.0, -1.0],
+        rtol=1e-3,
     )
     np.testing.assert_allclose(gradient.sum(-1), 0.0, atol=1e-5)
     assert (np.abs(gradient).max(-1) > 0.5).all()

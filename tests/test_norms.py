@@ -1,8 +1,8 @@
 """Projections and steepest steps against references in float64."""
 
-import keras
 import numpy as np
 import pytest
+from keras import ops
 from scipy import optimize
 
 from keras_epsched import backend
@@ -13,8 +13,8 @@ SHAPE = (6, 5, 2)
 
 
 def compiled(function, *tensors):
-    tensors = [keras.ops.convert_to_tensor(tensor) for tensor in tensors]
-    return keras.ops.convert_to_numpy(
+    tensors = [ops.convert_to_tensor(tensor) for tensor in tensors]
+    return ops.convert_to_numpy(
         backend.compile(function, jit_compile=False)(*tensors)
     )
 
@@ -110,7 +110,7 @@ def test_l2_projection_with_pixels_that_hit_the_box_one_after_the_other():
             ),
             moved,
             x,
-            np.full((1, 1), radius, "float32"),
+            ops.full((1, 1), radius, "float32"),
         )
         best = nearest(
             moved[0].astype("float64"),
@@ -144,7 +144,7 @@ def test_points_inside_are_kept_and_radius_zero_gives_the_image(name):
     norm = norms.get(name)
 
     def project(radius):
-        radius = np.full((8, 1, 1, 1), radius, "float32")
+        radius = ops.full((8, 1, 1, 1), radius, "float32")
         return compiled(
             lambda moved, x: norm.project(moved, x, radius, box), moved, x
         )
@@ -164,9 +164,10 @@ def test_rounding_never_leaves_the_ball_in_large_images(name, box, epsilon):
     moved = x + 0.1 * width * rng.standard_normal(x.shape)
     norm = norms.get(name)
     found = compiled(
-        lambda moved, x: norm.project(moved, x, radius, box),
+        lambda moved, x, radius: norm.project(moved, x, radius, box),
         moved.astype("float32"),
         x,
+        radius,
     )
     limit = radius.ravel().astype("float64")
     limit += 2 * np.spacing(np.float32(max(map(abs, box))))
@@ -184,7 +185,7 @@ def test_changes_of_less_than_an_ulp_do_not_add_up(name, share):
         lambda x: norms.get(name).project(
             x + 4 * ulp,
             x,
-            np.full((1, 1), radius, "float32"),
+            ops.full((1, 1), radius, "float32"),
             (0.0, 255.0),
         ),
         x,
@@ -239,7 +240,7 @@ def test_equal_gradients_share_the_l1_step():
     gradient = np.asarray([[1.0, -1.0, 1.0, 0.5]], "float32")
     step = compiled(
         lambda g, x: norms.get("l1").step(
-            g, x, np.full((1, 1), 3.0, "float32"), (0.0, 255.0)
+            g, x, ops.full((1, 1), 3.0, "float32"), (0.0, 255.0)
         ),
         gradient,
         x,
@@ -255,9 +256,9 @@ def test_sparse_step_moves_the_wanted_share_among_pixels_with_room():
         lambda g, x: norms.get("l1").sparse_step(
             g,
             x,
-            np.full((1, 1), 6.0, "float32"),
+            ops.full((1, 1), 6.0, "float32"),
             (0.0, 255.0),
-            np.full((1, 1), 0.3, "float32"),
+            ops.full((1, 1), 0.3, "float32"),
         ),
         gradient,
         x,
@@ -292,7 +293,7 @@ def test_no_gradient_no_step(name):
     zeros = np.zeros((2, *SHAPE), "float32")
     step = compiled(
         lambda g, x: norms.get(name).step(
-            g, x, np.ones((2, 1, 1, 1), "float32"), (0, 255)
+            g, x, ops.ones((2, 1, 1, 1), "float32"), (0, 255)
         ),
         zeros,
         zeros + 7,
@@ -309,7 +310,11 @@ def test_random_starts_fill_the_ball_or_lie_on_the_sphere(name):
 
     def start(on_sphere):
         found = compiled(
-            lambda x: norm.start(x, radius, key, (0.0, 255.0), on_sphere), x
+            lambda x, radius: norm.start(
+                x, radius, key, (0.0, 255.0), on_sphere
+            ),
+            x,
+            radius,
         )
         return found - x
 

@@ -5,11 +5,13 @@ import itertools
 import keras
 import numpy as np
 import pytest
+from keras import ops
 from linear import run
 from networks import (
     conv_net,
     linear_net,
     linear_weights,
+    logits_of,
     make_data,
     make_trainer,
     weights_of,
@@ -98,9 +100,11 @@ def test_the_attack_finds_the_corner_of_largest_divergence():
     labels = (flat @ weights).argmin(-1)
 
     def logits_fn(x):
-        return keras.ops.reshape(x, (-1, 4)) @ weights
+        return ops.reshape(x, (-1, 4)) @ ops.convert_to_tensor(weights)
 
-    loss = objectives.TRADES().attack_loss(logits_fn, images)
+    loss = objectives.TRADES().attack_loss(
+        logits_fn, ops.convert_to_tensor(images)
+    )
     reached = []
     for seed in range(8):
         found = run(
@@ -186,7 +190,7 @@ def test_batchnorm_averages_both_views():
     trainer.seed_generator.state.assign(state)
     expected = np.asarray(norm.moving_mean)
     for name in ("clean", "adversarial"):
-        mean = np.asarray(before(views[name])).mean((0, 1, 2))
+        mean = logits_of(before, views[name]).mean((0, 1, 2))
         expected = 0.99 * expected + 0.01 * mean
     trainer.train_on_batch(images, labels)
     np.testing.assert_allclose(norm.moving_mean, expected, atol=1e-6)
@@ -228,7 +232,7 @@ def test_half_precision_takes_the_divergence_in_float32():
     others = logits + rng.normal(0, 1e-3, (8, 5)).astype("float32")
     found = objectives.kl_divergence(logits, others)
     expected = kl_divergence(logits.astype(float), others.astype(float))
-    np.testing.assert_allclose(found, expected, atol=1e-7)
+    np.testing.assert_allclose(found, expected, atol=3e-7)
     # Confidence that probabilities could not hold.
     far = objectives.kl_divergence([[200.0, 0.0]], [[0.0, 200.0]])
     np.testing.assert_allclose(far, [200.0], rtol=1e-6)

@@ -5,7 +5,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from keras import ops
 from networks import CLASSES, conv_net, make_data, trained_net
 
 import keras_epsched as ke
@@ -48,9 +48,24 @@ def wrapped(model, before=None, after=None):
     if before is not None:
         x = keras.layers.Lambda(before, output_shape=x.shape[1:])(x)
     x = model(x)
-    if after is not None:
+    if isinstance(after, keras.layers.Layer):
+        x = after(x)
+    elif after is not None:
         x = keras.layers.Lambda(after, output_shape=x.shape[1:])(x)
     return keras.Model(inputs, x)
+
+
+class Noise(keras.layers.Layer):
+    """Adds noise, a new one at each call."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+        self.seed_generator = keras.random.SeedGenerator(0)
+
+    def call(self, inputs):
+        noise = keras.random.normal(ops.shape(inputs), seed=self.seed_generator)
+        return inputs + self.size * noise
 
 
 NAMES = [
@@ -116,22 +131,18 @@ def test_few_passes_are_not_exceeded(trained):
 
 
 def test_randomness(trained):
-    noisy = wrapped(
-        trained, after=lambda x: x + 0.5 * tf.random.normal(tf.shape(x))
-    )
+    noisy = wrapped(trained, after=Noise(0.5))
     fired(noisy, "random outputs")
 
 
 def test_averaged_randomness_is_no_failure(trained):
-    noisy = wrapped(
-        trained, after=lambda x: x + 0.05 * tf.random.normal(tf.shape(x))
-    )
+    noisy = wrapped(trained, after=Noise(0.05))
     report = evaluate(noisy, APGD(4, eot=4), epsilons=GRID[::4])
     assert outcome(report, "random outputs")["status"] == "passed"
 
 
 def test_zero_gradients(trained):
-    dead = wrapped(trained, before=lambda x: tf.stop_gradient(x) + 0.0 * x)
+    dead = wrapped(trained, before=lambda x: ops.stop_gradient(x) + 0.0 * x)
     report = fired(dead, "zero gradients")
     assert report.zero_gradient_images == report.correct[:, 0].sum()
 
@@ -141,7 +152,7 @@ def test_zero_gradients(trained):
 )
 def test_vanishing_gradients(trained, attack):
     vanishing = wrapped(
-        trained, before=lambda x: tf.stop_gradient(x) + 1e-9 * x
+        trained, before=lambda x: ops.stop_gradient(x) + 1e-9 * x
     )
     report = fired(vanishing, "zero gradients", attack)
     assert report.zero_gradient_images == report.correct[:, 0].sum()
@@ -156,7 +167,7 @@ def test_small_logits_have_gradients(trained):
 def test_saturation(trained):
     inputs = keras.Input(trained.input_shape[1:])
     layer = keras.layers.Lambda(
-        lambda x: tf.clip_by_value(1e5 * x, -65504.0, 65504.0),
+        lambda x: ops.clip(1e5 * x, -65504.0, 65504.0),
         output_shape=(CLASSES,),
         dtype="float16",
     )
@@ -166,9 +177,9 @@ def test_saturation(trained):
     )
 
 
-@tf.custom_gradient
 def reversed_gradient(x):
-    return tf.identity(x), lambda upstream: -upstream
+    # The value of x, and the gradient of its opposite.
+    return 2 * ops.stop_gradient(x) - x
 
 
 def test_misleading_gradients(trained):
@@ -237,7 +248,7 @@ def test_stored_adversarials_that_are_none(trained, attack_class):
 
 def test_softmax_is_refused(trained):
     with pytest.raises(ValueError, match="softmax"):
-        evaluate(wrapped(trained, after=tf.nn.softmax))
+        evaluate(wrapped(trained, after=ops.softmax))
 
 
 def test_nothing_to_check_is_said():
@@ -273,9 +284,7 @@ def test_a_weak_attack_of_many_steps(trained):
 
 
 def test_single_draws_in_an_ensemble_are_reported(trained):
-    noisy = wrapped(
-        trained, after=lambda x: x + 0.5 * tf.random.normal(tf.shape(x))
-    )
+    noisy = wrapped(trained, after=Noise(0.5))
     attack = AttackEnsemble([APGD(3, eot=4), Square(20)])
     fired(noisy, "random outputs", attack, epsilons=GRID[::4])
 

@@ -14,12 +14,15 @@ from networks import (
     drive,
     linear_net,
     linear_weights,
+    logits_of,
     make_data,
     make_trainer,
+    only_on,
     weights_of,
 )
 
 import keras_epsched as ke
+from keras_epsched import backend
 from keras_epsched.training import first_batch
 
 EPSILON = 8 / 255
@@ -31,7 +34,7 @@ def linear_trainer(**kwargs):
 
 
 def mean_loss(model, images, labels):
-    logits = model(images, training=False)
+    logits = logits_of(model, images)
     losses = keras.losses.sparse_categorical_crossentropy(
         labels, logits, from_logits=True
     )
@@ -116,7 +119,9 @@ def test_the_attack_leaves_statistics_and_seeds_alone(mode):
     model = trainer.model
     before = [np.asarray(v) for v in model.variables]
     assert len(before) > len(model.weights)  # The seed of Dropout is there.
-    perturb = tf.function(lambda x, y: trainer.perturb((x, y))[0])
+    perturb = backend.compile(
+        lambda x, y: trainer.perturb((x, y))[0], variables=trainer.variables
+    )
     first = perturb(*make_data())
     for old, variable in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(old, variable)
@@ -333,6 +338,7 @@ assert difference < 1e-6, difference
 """
 
 
+@only_on("tensorflow", "tf.distribute is TensorFlow's own")
 @pytest.mark.parametrize("objective", ["adversarial", "trades"])
 def test_two_replicas_do_the_step_of_one(objective):
     import pathlib
@@ -411,6 +417,7 @@ def test_frozen_batchnorm_stays_as_it_is_and_is_saved(tmp_path):
     assert len(loaded.trainable_weights) == len(trainer.trainable_weights) == 4
 
 
+@only_on("tensorflow", "other backends export by TensorFlow or ONNX")
 def test_the_classifier_is_what_one_exports(tmp_path):
     trainer = make_trainer(epsilon=EPSILON)
     images, labels = make_data()
@@ -605,6 +612,7 @@ def test_validation_data_are_looked_at_too(images, labels, message):
             )
 
 
+@only_on("tensorflow", "elsewhere arrays have a size")
 def test_images_of_unknown_size_are_named():
     def unknown(images, labels):
         images = tf.py_function(tf.identity, [images], tf.float32)

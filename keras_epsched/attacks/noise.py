@@ -12,6 +12,8 @@ import math
 import numpy as np
 from keras import ops
 
+from keras_epsched import backend
+
 _MASK = 0xFFFFFFFF
 # Odd and below 2**31: the product with 32 bits fits a signed 64-bit integer.
 _FIRST_FACTOR = 0x21F0AAAD
@@ -19,7 +21,11 @@ _SECOND_FACTOR = 0x7FEB352D
 
 
 def _integer(value):
-    return ops.cast(value, "int64")
+    if isinstance(value, (int, np.integer, np.ndarray)):
+        # 32 bits hold no more, and JAX refuses larger numbers.
+        value = np.asarray(value, "int64") & _MASK
+        value = value.astype(backend.HASH_DTYPE)
+    return ops.cast(value, backend.HASH_DTYPE)
 
 
 def _mix(value, xp=ops):
@@ -42,7 +48,7 @@ def make_key(*parts):
             image numbers of shape `(batch,)`, counters.
 
     Returns:
-        An int64 tensor in [0, 2**32), of the broadcast shape.
+        An integer tensor in [0, 2**32), of the broadcast shape.
     """
     key = _integer(0x9E3779B9)
     for part in parts:

@@ -1,17 +1,26 @@
-"""The one seam to the backend: all that Keras does not offer for every one.
-
-TensorFlow is supported; another backend is refused here, when it is used.
-"""
+"""The one seam to the backend: all that Keras does not offer for every one."""
 
 import keras
 
-if keras.backend.backend() == "tensorflow":
-    from keras_epsched.backend.tensorflow import compile as compile
-    from keras_epsched.backend.tensorflow import replica_id as replica_id
-    from keras_epsched.backend.tensorflow import vjp as vjp
+_NAME = keras.backend.backend()
+
+if _NAME == "tensorflow":
+    from keras_epsched.backend import tensorflow as _backend
+elif _NAME == "jax":
+    from keras_epsched.backend import jax as _backend
+elif _NAME == "torch":
+    from keras_epsched.backend import torch as _backend
 else:
     raise ImportError(
-        "keras_epsched runs on the TensorFlow backend of Keras. Received: "
-        f"{keras.backend.backend()!r}. Set the environment variable "
-        "KERAS_BACKEND=tensorflow before Keras is imported."
+        "keras_epsched runs on the TensorFlow, JAX and torch backends of "
+        f"Keras. Received: {_NAME!r}. Set the environment variable "
+        "KERAS_BACKEND=tensorflow (or jax, or torch) before Keras is imported."
     )
+
+HASH_DTYPE = _backend.HASH_DTYPE
+TrainerSteps = _backend.TrainerSteps
+compile = _backend.compile
+frozen = _backend.frozen
+replica_id = _backend.replica_id
+synchronise = _backend.synchronise
+vjp = _backend.vjp

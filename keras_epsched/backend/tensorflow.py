@@ -1,8 +1,15 @@
 """What Keras does not offer, for TensorFlow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import tensorflow as tf
+
+from keras_epsched.backend import common
+
+# Holds 32 bits and their product with a factor below 2**31.
+HASH_DTYPE = "int64"
+
+TrainerSteps = common.TrainerSteps
 
 
 def vjp(function: Callable, x):
@@ -29,18 +36,17 @@ def vjp(function: Callable, x):
     def pullback(cotangent):
         gradient = tape.gradient(value, x, output_gradients=cotangent)
         if gradient is None:
-            raise ValueError(
-                "the logits do not depend on the image by differentiable "
-                "operations, so no gradient attack is possible. Preprocess "
-                "inside the model with Keras layers, not with rounding, "
-                "integer casts or NumPy functions."
-            )
+            raise common.independent()
         return gradient
 
     return value, pullback
 
 
-def compile(function: Callable, jit_compile: bool | str = "auto") -> Callable:
+def compile(
+    function: Callable,
+    jit_compile: bool | str = "auto",
+    variables: Iterable = (),
+) -> Callable:
     """Compiles a function of tensors into a graph.
 
     Args:
@@ -48,10 +54,21 @@ def compile(function: Callable, jit_compile: bool | str = "auto") -> Callable:
         jit_compile: Boolean or `"auto"`: use XLA. On a GPU XLA is the faster
             choice; on a CPU it slows convolutions down several times, so
             `"auto"` takes it where there is a GPU.
+        variables: What the function reads or changes of Keras' variables;
+            a graph of TensorFlow finds them by itself.
     """
     if jit_compile == "auto":
         jit_compile = bool(tf.config.list_physical_devices("GPU"))
     return tf.function(function, jit_compile=jit_compile)
+
+
+def frozen(variable):
+    """The value of a variable, for passes that are never differentiated."""
+    return variable.value
+
+
+def synchronise(model) -> None:
+    """Makes variables readable and writable in the midst of `fit`."""
 
 
 def replica_id():

@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+from keras import ops
 
 from keras_epsched.epsilons import SAME_EPSILON, check_epsilon
 
@@ -55,7 +56,7 @@ def batches(dataset, batch_size):
                 "the dataset must yield (images, labels). Received: a batch "
                 f"of type {type(batch).__name__}"
             )
-        images, labels = (np.asarray(each) for each in batch[:2])
+        images, labels = (ops.convert_to_numpy(each) for each in batch[:2])
         if images.ndim < 2 or labels.ndim < 1 or len(images) != len(labels):
             raise ValueError(
                 "the dataset must yield batches of images and labels. "
@@ -134,7 +135,7 @@ def fingerprint(classifier) -> str:
     """A checksum of the weights, by which a model is recognised."""
     digest = hashlib.sha256()
     for weight in classifier.weights:
-        digest.update(np.ascontiguousarray(weight))
+        digest.update(np.ascontiguousarray(ops.convert_to_numpy(weight.value)))
     return digest.hexdigest()
 
 

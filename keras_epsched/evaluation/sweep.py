@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_epsched import backend, checks
 from keras_epsched.attacks import noise
@@ -109,7 +110,9 @@ class Sweep:
         self.num_classes = None
         # Pairs of the number of an attack and its variant, in their order.
         self.stages = []
-        self._predict = backend.compile(self._logits, jit_compile)
+        self._predict = backend.compile(
+            self._logits, jit_compile, classifier.variables
+        )
 
     def _logits(self, images):
         return checks.single_output(self.classifier(images, training=False))
@@ -148,7 +151,9 @@ class Sweep:
         checks.check_logits(logits)
         self.set_classes(logits.shape[1])
         checks.check_labels(labels, self.num_classes)
-        labels = np.asarray(checks.class_labels(labels, self.num_classes))
+        labels = ops.convert_to_numpy(
+            checks.class_labels(labels, self.num_classes)
+        )
         count = len(self.epsilons)
         images = [
             Image(
@@ -182,7 +187,10 @@ class Sweep:
     def predict(self, pixels):
         """Logits of images, averaged over the draws of a random network."""
         batches = [
-            sum(np.asarray(self._predict(padded)) for _ in range(self.eot))
+            sum(
+                ops.convert_to_numpy(self._predict(padded))
+                for _ in range(self.eot)
+            )
             / self.eot
             for at in range(0, len(pixels), self.batch_size)
             for padded in [
@@ -207,12 +215,16 @@ class Sweep:
                 np.zeros(size, bool),
                 np.zeros(size),
             )
-            results.append(np.asarray(result.broken)[:size])
+            results.append(ops.convert_to_numpy(result.broken)[:size])
         return np.concatenate(results)
 
     def compiled(self, attack):
         """An attack, ready to run."""
-        search = backend.compile(self._make_search(attack), self.jit_compile)
+        search = backend.compile(
+            self._make_search(attack),
+            self.jit_compile,
+            self.classifier.variables,
+        )
         return Member(attack, search)
 
     def set_classes(self, num_classes):
@@ -254,7 +266,10 @@ class Sweep:
             np.array([self.stages[stage][1] for _, _, stage in tasks]),
         )
         member.runs += count
-        result = [None if each is None else np.asarray(each) for each in result]
+        result = [
+            None if each is None else ops.convert_to_numpy(each)
+            for each in result
+        ]
         for slot, task in enumerate(tasks):
             row = [None if each is None else each[slot] for each in result]
             self._settle(*task, *row, progress)
@@ -279,7 +294,7 @@ class Sweep:
             fill(pixels, "float32"),
             fill(labels, "int32"),
             fill(epsilons, "float32"),
-            tuple(fill(draw, "int64") for draw in draws),
+            tuple(fill(draw, backend.HASH_DTYPE) for draw in draws),
             fill(start, "float32"),
             fill(use_start, "bool"),
             fill(variants, "int32"),
@@ -427,7 +442,7 @@ class Sweep:
 
 def lots(seed, numbers):
     """A random number of each image, the same in every evaluation."""
-    return np.asarray(noise.make_key(seed, numbers, 2**31))
+    return ops.convert_to_numpy(noise.make_key(seed, numbers, 2**31))
 
 
 def pad(values, size):

@@ -9,7 +9,6 @@ network is not robust. The monitor shows when the two modes part.
 import warnings
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_epsched import backend
@@ -64,8 +63,8 @@ class BatchNormMonitor(keras.callbacks.Callback):
 
     def __init__(self, images, labels):
         super().__init__()
-        self.images = np.asarray(images, "float32")
-        self.labels = np.asarray(labels)
+        self.images = ops.convert_to_numpy(images).astype("float32")
+        self.labels = ops.convert_to_numpy(labels)
         self._measure = None
         self._parted = 0
         self._warned = False
@@ -77,7 +76,7 @@ class BatchNormMonitor(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         losses = self._measure(self.images, self.labels)
-        inference, training = (float(loss) for loss in losses)
+        inference, training = (float(each) for each in losses)
         if logs is not None:
             logs["adversarial_loss_inference"] = inference
             logs["adversarial_loss_training"] = training
@@ -127,4 +126,4 @@ def make_mode_losses(trainer):
         )
 
     jit_compile = getattr(trainer, "jit_compile", False)
-    return backend.compile(mode_losses, bool(jit_compile))
+    return backend.compile(mode_losses, bool(jit_compile), trainer.variables)

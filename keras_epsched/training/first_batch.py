@@ -4,8 +4,11 @@ import inspect
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_epsched import checks
+
+_NO_LABELS = "adversarial training needs labels: data must yield (x, y)"
 
 
 def as_list(callbacks) -> list:
@@ -30,6 +33,8 @@ def peek(x, y=None):
     """
     if y is not None:
         return x, y
+    if hasattr(x, "shape"):
+        raise ValueError(_NO_LABELS)
     if isinstance(x, keras.utils.PyDataset):
         batch = x[0]
     elif hasattr(x, "take") and hasattr(x, "element_spec"):
@@ -40,8 +45,7 @@ def peek(x, y=None):
         raise ValueError("expected training data. Received: an empty dataset")
     if not isinstance(batch, (tuple, list)) or len(batch) < 2:
         raise ValueError(
-            "adversarial training needs labels: data must yield (x, y). "
-            f"Received: a batch of type {type(batch).__name__}"
+            f"{_NO_LABELS}. Received: a batch of type {type(batch).__name__}"
         )
     return batch[0], batch[1]
 
@@ -59,12 +63,12 @@ def check(trainer, x, y=None, most=64):
     found = peek(x, y)
     if found is None:
         return None
-    images, labels = (np.asarray(each) for each in found)
+    images, labels = (ops.convert_to_numpy(each) for each in found)
     checks.check_images(images, trainer.value_range)
     # From everywhere: arrays are often sorted by class.
     rows = np.linspace(0, len(images) - 1, min(len(images), most)).astype(int)
     images, few_labels = images[rows], labels[rows]
-    logits = np.asarray(trainer(images, training=False))
+    logits = ops.convert_to_numpy(trainer(images, training=False))
     checks.check_logits(logits)
     checks.check_labels(labels, logits.shape[1])
     return images, few_labels

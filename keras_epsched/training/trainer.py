@@ -20,7 +20,7 @@ _SEED_KEY = "seed_state"
 
 
 @register
-class AdversarialTrainer(keras.Model):
+class AdversarialTrainer(backend.TrainerSteps, keras.Model):
     """Trains a classifier on adversarial images, by an ordinary `fit`.
 
     A training device around a classifier: each step perturbs the batch within
@@ -171,6 +171,7 @@ class AdversarialTrainer(keras.Model):
         if validation_attack is not None:
             self._robust_accuracy = keras.metrics.Mean(name="robust_accuracy")
         self._validating = False
+        self._num_classes = None
         self._takes_training = _takes_training(model)
         if model.built:
             self.built = True
@@ -191,22 +192,28 @@ class AdversarialTrainer(keras.Model):
     @property
     def epsilon(self) -> float:
         """Current perturbation strength, on the [0, 1] scale."""
-        return float(self._epsilon.numpy())
+        return self._read(self._epsilon)
 
     @epsilon.setter
     def epsilon(self, value):
-        self._epsilon.assign(check_epsilon(value, self.attack.norm))
+        epsilon = check_epsilon(value, self.attack.norm)
+        backend.synchronise(self)
+        self._epsilon.assign(epsilon)
 
     @property
     def target_epsilon(self) -> float:
         """Strength of robust validation, on the [0, 1] scale."""
-        return float(self._target_epsilon.numpy())
+        return self._read(self._target_epsilon)
 
     @target_epsilon.setter
     def target_epsilon(self, value):
-        self._target_epsilon.assign(
-            check_epsilon(value, self.attack.norm, "target_epsilon")
-        )
+        epsilon = check_epsilon(value, self.attack.norm, "target_epsilon")
+        backend.synchronise(self)
+        self._target_epsilon.assign(epsilon)
+
+    def _read(self, variable):
+        backend.synchronise(self)
+        return float(ops.convert_to_numpy(variable.value))
 
     # === The network ===
 
@@ -235,7 +242,7 @@ class AdversarialTrainer(keras.Model):
         """Returns a function to logits that changes no variable."""
 
         def logits_fn(images):
-            variables = [(v, v.value) for v in self.model.variables]
+            variables = [(v, backend.frozen(v)) for v in self.model.variables]
             # Through the trainer, whose call context passes `training` on to
             # layers of a model that has no such argument.
             with keras.StatelessScope(variables):
@@ -245,9 +252,11 @@ class AdversarialTrainer(keras.Model):
 
     def class_labels(self, labels, images):
         """Returns the class of each image, from any form of labels."""
-        spec = keras.KerasTensor((None, *images.shape[1:]), "float32")
-        num_classes = self.compute_output_spec(spec).shape[-1]
-        return checks.class_labels(labels, num_classes)
+        if self._num_classes is None:
+            # Of one image: in a compiled step nothing of it is left.
+            logits = self.frozen_logits(False)(images[:1])
+            self._num_classes = logits.shape[-1]
+        return checks.class_labels(labels, self._num_classes)
 
     # === Steps ===
 
@@ -299,7 +308,7 @@ class AdversarialTrainer(keras.Model):
             self._clean_accuracy.update_state(ops.cast(hits, "float32"))
         # Drawn outside the condition on epsilon: runs with different schedules
         # draw the same.
-        seed = ops.cast(self.seed_generator.next(), "int64")
+        seed = ops.cast(self.seed_generator.next(), backend.HASH_DTYPE)
         adversarial = self.attacked(images, labels, seed)
         views = self.objective.views(images, adversarial)
         return views, y, sample_weight
@@ -310,15 +319,8 @@ class AdversarialTrainer(keras.Model):
         current = ops.convert_to_tensor(self._epsilon)
         return ops.where(target > 0, target, current)
 
-    def train_step(self, data):
-        """One step: perturb, then the step of `keras.Model`."""
-        return super().train_step(self.perturb(data))
-
-    def test_step(self, data):
-        """One step of validation: clean, and robust if asked for."""
-        logs = super().test_step(data)
-        if self.validation_attack is None:
-            return logs
+    def measure_robustness(self, data):
+        """Updates `robust_accuracy` by the `validation_attack` on a batch."""
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         images = checks.static_images(x)
         result = self.validation_attack.search(
@@ -333,7 +335,6 @@ class AdversarialTrainer(keras.Model):
         self._robust_accuracy.update_state(
             1.0 - ops.cast(result.broken, "float32")
         )
-        return self.get_metrics_result()
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True

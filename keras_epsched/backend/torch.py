@@ -1,0 +1,66 @@
+"""What Keras does not offer, for torch; see tensorflow.py for the contracts."""
+
+from collections.abc import Callable, Iterable
+
+import keras
+import torch
+from keras import ops
+
+from keras_epsched.backend import common
+
+HASH_DTYPE = "int64"
+
+TrainerSteps = common.TrainerSteps
+
+
+def vjp(function: Callable, x):
+    """Evaluates `function` and prepares its vector-Jacobian product."""
+    # Evaluation runs without gradients, and all else that attacks do.
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        value = function(x)
+
+    def pullback(cotangent):
+        if not value.requires_grad:
+            raise common.independent()
+        (gradient,) = torch.autograd.grad(
+            value, x, cotangent, allow_unused=True
+        )
+        if gradient is None:
+            raise common.independent()
+        return gradient
+
+    return value.detach(), pullback
+
+
+def compile(
+    function: Callable,
+    jit_compile: bool | str = "auto",
+    variables: Iterable = (),
+) -> Callable:
+    """A function of arrays that keeps no graph for gradients.
+
+    `torch.compile` is used where `jit_compile=True` asks for it, as Keras
+    does; its first calls take minutes.
+    """
+
+    def run(*arguments):
+        tensors = keras.tree.map_structure(ops.convert_to_tensor, arguments)
+        with torch.no_grad():
+            return function(*tensors)
+
+    return torch.compile(run) if jit_compile is True else run
+
+
+def frozen(variable):
+    """The value of a variable, for passes that are never differentiated."""
+    return variable.value.detach()
+
+
+def synchronise(model) -> None:
+    """Makes variables readable and writable in the midst of `fit`."""
+
+
+def replica_id():
+    """0: Keras has no distribution on torch."""
+    return 0
