@@ -27,10 +27,13 @@ class GroupOptimizer(keras.optimizers.Optimizer):
     multiplier of the group.
 
     Biases, and scales of normalisation layers, never decay: what has a single
-    axis or none.
+    axis or none, or "bias" in its name (those of attention have two axes).
 
     Clipping, moving averages and gradient accumulation are those of the given
     optimizer, over all weights together.
+
+    Loaded with its model, it knows the weights by their order, as Keras does
+    for the state of optimizers: paths of inner layers may differ by then.
 
     Args:
         optimizer: `keras.optimizers.Optimizer`, of any kind. It is copied.
@@ -78,10 +81,11 @@ class GroupOptimizer(keras.optimizers.Optimizer):
         self._template = keras.saving.serialize_keras_object(optimizer)
         self.weight_decay = config.get("weight_decay")
         self.groups = [dict(group) for group in groups]
-        self._group_of = {}
+        self._order = None
+        self._group_of_path = {}
         for number, group in enumerate(self.groups):
             for path in group["variables"]:
-                if self._group_of.setdefault(path, number) != number:
+                if self._group_of_path.setdefault(path, number) != number:
                     raise ValueError(
                         f"the variable {path!r} is in two groups: give the "
                         "layers of the model names that differ"
@@ -97,22 +101,29 @@ class GroupOptimizer(keras.optimizers.Optimizer):
     def build(self, variables):
         """Makes the state of all groups."""
         super().build(variables)
-        unknown = [v.path for v in variables if v.path not in self._group_of]
+        paths = [variable.path for variable in variables]
+        if self._order and _names(self._order) == _names(paths):
+            paths = self._order
+        unknown = [path for path in paths if path not in self._group_of_path]
         if unknown:
             raise ValueError(
                 f"{len(unknown)} trained variables are in no group: "
                 f"{unknown[:3]}. Make the groups from the model that is "
-                "trained, after choosing what is trained. (Of a model that "
-                "was loaded: name its inner layers, or load it with "
-                "`compile=False`.)"
+                "trained, after choosing what is trained. (Files do not say "
+                "what was frozen: load such a model with `compile=False`.)"
             )
+        self._order = paths
+        self._group_of = {
+            self._var_key(variable): self._group_of_path[path]
+            for variable, path in zip(variables, paths, strict=True)
+        }
         for number, member in enumerate(self._members):
             mine = [v for v in variables if self._number(v) == number]
             if mine:
                 member.build(mine)
 
     def _number(self, variable):
-        return self._group_of[variable.path]
+        return self._group_of[self._var_key(variable)]
 
     @property
     def variables(self):
@@ -126,7 +137,7 @@ class GroupOptimizer(keras.optimizers.Optimizer):
             group = self.groups[self._number(variable)]
             decay = group["weight_decay"]
             decay = self.weight_decay if decay is None else decay
-            if decay and len(variable.shape) > 1:
+            if decay and _decays(variable):
                 factor = ops.cast(
                     rate * group["multiplier"] * decay, variable.dtype
                 )
@@ -148,6 +159,7 @@ class GroupOptimizer(keras.optimizers.Optimizer):
             "optimizer": self._template,
             "groups": self.groups,
             "name": self.name,
+            "order": self._order,
         }
 
     @classmethod
@@ -156,4 +168,14 @@ class GroupOptimizer(keras.optimizers.Optimizer):
         optimizer = keras.saving.deserialize_keras_object(
             config["optimizer"], custom_objects
         )
-        return cls(optimizer, config["groups"], config["name"])
+        made = cls(optimizer, config["groups"], config["name"])
+        made._order = config.get("order")
+        return made
+
+
+def _decays(variable):
+    return len(variable.shape) > 1 and "bias" not in variable.name
+
+
+def _names(paths):
+    return [path.rpartition("/")[2] for path in paths]
