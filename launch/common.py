@@ -457,8 +457,8 @@ def make_optimizer(learning_rate, steps, classifier):
         warmup_target=learning_rate if warmup else None,
         warmup_steps=warmup,
     )
-    # One group would do without multiples, but not exclude_from_weight_decay
-    # instead, which files of Keras forget. Groups cost a step nothing.
+    # Without multiples too: Keras does not store exclude_from_weight_decay,
+    # and groups take no time.
     return ke.training.GroupOptimizer(
         keras.optimizers.AdamW(rate, weight_decay=FLAGS.weight_decay),
         ke.models.parameter_groups(

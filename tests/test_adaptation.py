@@ -1,5 +1,7 @@
 """What is trained in each mode, and that nothing is frozen silently."""
 
+import types
+
 import keras
 import keras_hub
 import numpy as np
@@ -7,7 +9,12 @@ import pytest
 from networks import CLASSES, conv_net, drive, make_data, make_trainer
 
 import keras_epsched as ke
-from keras_epsched.models import adapt, blocks, parameter_groups
+from keras_epsched.models import (
+    adapt,
+    adaptation,
+    blocks,
+    parameter_groups,
+)
 
 
 def transformer(num_classes=CLASSES):
@@ -76,6 +83,79 @@ def test_layers_without_names_are_blocks():
     assert len(found) == 2 and names[-1] == "head"
     # The convolution with its normalisation.
     assert len(found[names[0]]) == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("block12a_expand_conv", "block12a"),
+        ("downsampling_block_0/conv", "downsampling_block_0"),
+        ("stage_1_block_3_conv", "stage_1_block_3"),
+        ("normal_A_block_12/block_5/conv", "normal_A_block_12"),
+        ("reduction_A_block_stem_1/block_2/x", "reduction_A_block_stem_1"),
+        ("reduction_A_block_reduce_4/block_1", "reduction_A_block_reduce_4"),
+        # The other layers of these blocks have no such names.
+        ("block35_10_conv", None),
+        ("conv2d_7", None),
+    ],
+)
+def test_names_of_blocks(path, name):
+    layer = types.SimpleNamespace(path=path)
+    assert adaptation._block_name(layer) == name
+
+
+def branched(long_skip=False):
+    """Two convolutions, then twice two branches, without names of blocks."""
+
+    def conv(x):
+        x = keras.layers.Conv2D(2, 1, padding="same", use_bias=False)(x)
+        return keras.layers.BatchNormalization(scale=False)(x)
+
+    inputs = keras.Input((8, 8, 3))
+    x = first = conv(conv(inputs))
+    for name in ("mixed0", "mixed1"):
+        branches = [conv(conv(x)), conv(x)]
+        x = keras.layers.Concatenate(name=name)(branches)
+    if long_skip:
+        x = keras.layers.Concatenate(name="end")([x, first, inputs])
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(3)(x))
+
+
+def test_branches_and_their_merge_are_a_block():
+    model = branched()
+    for each in (model, ke.models.classifier(model, 5, scale=1.0, offset=0.0)):
+        found = blocks(each)
+        names = [name.split("/")[-1] for name in found]
+        assert names[2:] == ["mixed0", "mixed1", "head"]
+        assert [len(part) for part in found.values()] == [2, 2, 6, 6, 2]
+    adapt(model, "last", last=1)
+    assert len(model.trainable_variables) == 8
+    rates = [group["multiplier"] for group in parameter_groups(model)]
+    assert rates == [1.0] * 5
+
+
+def test_blocks_of_inception():
+    backbone = keras.applications.InceptionV3(
+        include_top=False, weights=None, input_shape=(75, 75, 3)
+    )
+    model = ke.models.classifier(backbone, 5, scale=1.0, offset=0.0)
+    names = [name.split("/")[-1] for name in blocks(model)]
+    # Five convolutions come first.
+    assert names[5:] == [*(f"mixed{i}" for i in range(11)), "head"]
+
+
+def test_blocks_that_are_not_found():
+    model = branched(long_skip=True)
+    assert [*blocks(model)] == ["end", "head"]
+    with pytest.raises(ValueError, match="`last` needs blocks.*all its 8"):
+        adapt(model, "last")
+    with pytest.raises(ValueError, match="`layer_decay` needs blocks"):
+        parameter_groups(model, layer_decay=0.5)
+    # What needs none goes on.
+    assert len(parameter_groups(model, head_multiplier=2.0)) == 2
+    adapt(model, "head")
+    assert len(model.trainable_variables) == 2
 
 
 def test_modes_and_back_again():

@@ -1,5 +1,6 @@
 """Which weights of a classifier are trained: all, the head, a part, LoRA."""
 
+import collections
 import math
 import re
 
@@ -11,9 +12,11 @@ MODES = ("full", "head", "last", "lora")
 HEAD = "head"
 STEM = "stem"
 
-# How the families of KerasHub and keras.applications name their blocks.
+# How the families of KerasHub and keras.applications name their blocks. In
+# "block35_1_conv" (InceptionResNetV2) only some layers of a block are named.
 _BLOCK = re.compile(
-    r"stage_?\d+[/_]blocks?_?\d+|(conv|stack)\d+_block\d+|block_?\d+[a-z]?"
+    r"stage_?\d+[/_]blocks?_?\d+|(conv|stack)\d+_block\d+"
+    r"|block_?((stem|reduce)_)?\d+(?!\d)[a-z]?(?!_\d)"
     r"|layers?_\d+|expanded_conv_\d+|conv_[dp]w_\d+"
 )
 _NORMALISATIONS = (
@@ -62,8 +65,9 @@ def adapt(
         The classifier.
 
     Raises:
-        ValueError: If the mode is unknown, there are fewer blocks, no layer
-            is a target of LoRA, or the classifier has LoRA already.
+        ValueError: If the mode is unknown, there are fewer blocks or none
+            are found, no layer is a target of LoRA, or the classifier has
+            LoRA already.
 
     Example:
     ```python
@@ -83,6 +87,8 @@ def adapt(
     # Everything can be trained of models without a head, too.
     parts = {} if mode == "full" else _parts(classifier)
     names = [*dict.fromkeys(parts.values())]
+    if mode == "last":
+        _check_blocks(classifier, parts, "last")
     if mode == "last" and not 1 <= last <= len(names) - 1:
         raise ValueError(
             f"`last` must be between 1 and {len(names) - 1}, the number of "
@@ -114,8 +120,9 @@ def blocks(classifier: keras.Model) -> dict[str, list[keras.Variable]]:
 
     A block is what its family calls one (a residual block, a layer of a
     transformer); layers between two blocks, such as a last normalisation,
-    belong to the block before. In networks that name none, each layer is a
-    block, together with the normalisation behind it.
+    belong to the block before. In networks that name none, a block is what
+    lies between two layers through which all paths lead: a layer together with
+    the normalisation behind it, or branches with the layer that merges them.
 
     Args:
         classifier: `keras.Model` whose graph ends in a `Dense` layer.
@@ -166,7 +173,8 @@ def parameter_groups(
         A list of `dict`s, one for each block.
 
     Raises:
-        ValueError: If a number is out of range, or there is no head.
+        ValueError: If a number is out of range, there is no head, or
+            `layer_decay` is asked of a network whose blocks are not found.
 
     Example:
     ```python
@@ -185,6 +193,8 @@ def parameter_groups(
         raise ValueError(
             f"`layer_decay` must lie in (0, 1]. Received: {layer_decay}"
         )
+    if layer_decay != 1:
+        _check_blocks(classifier, _parts(classifier), "layer_decay")
     if head_weight_decay is None:
         head_weight_decay = weight_decay
     found = blocks(classifier)
@@ -248,16 +258,71 @@ def _parts(classifier):
     """The name of the block of each layer, by the layer's id."""
     head = _head(classifier)
     layers = [layer for layer in _layers(classifier) if layer is not head]
-    keys = {id(layer): _block_name(layer) for layer in layers}
-    named = any(keys.values())
+    names = {id(layer): _block_name(layer) for layer in layers}
+    if not any(names.values()):
+        names = _segments(classifier)
     parts, current = {}, STEM
     for layer in layers:
-        own = keys[id(layer)]
-        if not named and not isinstance(layer, _NORMALISATIONS):
-            own = layer.path
-        current = own or current
+        current = names.get(id(layer)) or current
         parts[id(layer)] = current
     return {**parts, id(head): HEAD}
+
+
+def _segments(model, prefix=""):
+    """The name of the layer where the branches around each layer merge."""
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    nodes = [node for depth in depths for node in model._nodes_by_depth[depth]]
+    readers = collections.Counter(
+        id(tensor) for node in nodes for tensor in node.input_tensors
+    )
+    found, members, unread = {}, [], set()
+    for node in nodes:
+        members.append(node.operation)
+        readers.subtract(id(tensor) for tensor in node.input_tensors)
+        unread = {tensor for tensor in unread if readers[tensor]}
+        if not unread:
+            # All paths lead through this one.
+            found |= _segment(members, prefix)
+            members = []
+        unread |= {id(x) for x in node.outputs if readers[id(x)]}
+    return found
+
+
+def _segment(members, prefix):
+    name = f"{prefix}{members[-1].name}"
+    if len(members) == 1:
+        model = heads.plain(members[0])
+        if heads.is_graph(model):
+            return _segments(model, f"{name}/")
+    layers = [
+        layer
+        for member in members
+        if isinstance(member, keras.layers.Layer)
+        for layer in member._flatten_layers()
+        if layer._trainable_variables
+    ]
+    # Normalisation alone belongs to the block before.
+    if all(isinstance(layer, _NORMALISATIONS) for layer in layers):
+        return {}
+    return {id(layer): name for layer in layers}
+
+
+def _check_blocks(classifier, parts, argument):
+    """Refuses a network that is one block, though it has many layers."""
+    layers = [
+        layer
+        for layer in _layers(classifier)
+        if layer._trainable_variables
+        and parts[id(layer)] != HEAD
+        and not isinstance(layer, _NORMALISATIONS)
+    ]
+    if len(layers) > 1 and len({parts[id(layer)] for layer in layers}) == 1:
+        raise ValueError(
+            f"`{argument}` needs blocks, and those of {classifier.name!r} "
+            f"cannot be told apart: all its {len(layers)} layers are in "
+            f"{parts[id(layers[0])]!r}. Give its layers names with the block, "
+            "as 'block_1_conv'"
+        )
 
 
 def _block_name(layer):
