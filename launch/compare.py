@@ -18,8 +18,8 @@ Examples:
 
 With several --learning_rates the best is chosen first, for the FIXED arm, by
 its expected robustness on the validation split with the first seed: the
-comparison favours the baseline. The default is what that choice gave on the
-built-in demonstration:
+comparison favours the baseline. Without --learning_rates, that of a --recipe
+is taken. The default is what that choice gave on the built-in demonstration:
 
   | rate | fixed: clean | fixed: expected robustness (validation) |
   |---|---|---|
@@ -54,6 +54,18 @@ flags.DEFINE_multi_enum(
     ["nested", "independent"],
     ["nested", "independent"],
     "Sweep over epsilon; repeat the flag for both.",
+)
+
+
+def _are_rates(texts):
+    try:
+        return bool(texts) and all(float(text) > 0 for text in texts)
+    except ValueError:
+        return False
+
+
+flags.register_validator(
+    "learning_rates", _are_rates, "expected positive numbers, as 1e-4,1e-3"
 )
 
 _ARMS = ("standard", "fixed", "scheduled")
@@ -168,8 +180,9 @@ def main(_):
     import keras_epsched as ke
 
     started = time.time()
-    rates = [float(rate) for rate in FLAGS.learning_rates]
     folder, probe = common.prepare("compare")
+    # Those of the recipe, where the command line has none.
+    rates = [float(rate) for rate in FLAGS.learning_rates]
     rate, choice = choose_learning_rate(rates, folder)
     common.write_config(
         folder,

@@ -202,6 +202,8 @@ def apply(name: str, flags) -> Recipe:
         ValueError: If a value does not fit its flag.
     """
     recipe = get(name)
+    if "learning_rates" in flags and "learning_rate" in recipe.flags:
+        recipe = _as_learning_rates(recipe)
     known = {key: recipe.flags[key] for key in recipe.flags if key in flags}
     others = sorted(set(recipe.flags) - set(known))
     if others:
@@ -218,3 +220,12 @@ def apply(name: str, flags) -> Recipe:
         flags=known,
         choices={k: v for k, v in recipe.choices.items() if k in known},
     )
+
+
+def _as_learning_rates(recipe):
+    """The recipe with its rate as the only one that compare.py tries."""
+    values, choices = dict(recipe.flags), dict(recipe.choices)
+    values["learning_rates"] = [str(values.pop("learning_rate"))]
+    if "learning_rate" in choices:
+        choices["learning_rates"] = choices.pop("learning_rate")
+    return dataclasses.replace(recipe, flags=values, choices=choices)

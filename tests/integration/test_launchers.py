@@ -136,6 +136,7 @@ def test_finetune_writes_a_report(tmp_path):
         ("--norm=l2", "num"),
         ("--recipe=no_such_recipe", "epsilon_scheduling_2026"),
         ("--adaptation=lora", "freeze the whole backbone"),
+        ("--learning_rates=1e-3,fast", "expected positive numbers"),
     ],
 )
 def test_bad_flags_are_told_before_training(flag, message, tmp_path):
