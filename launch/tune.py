@@ -3,18 +3,24 @@ r"""Searches learning rate and weight decay, and writes the best as a recipe.
 Trials are drawn at random and stopped early by ASHA, in Ray Tune, each within
 a budget of time, as in the paper (arXiv 2509.23325): there by clean validation
 accuracy, in [1e-5, 1e-1], 30 minutes a trial, for the fixed epsilon, whose
-choice the schedule then uses as well. Needs `pip install -e ".[study]"`.
+choice the schedule then uses as well. Draws repeat with the same --seed. Each
+trial has a GPU of its own where there are any; --trial_gpus=0.5 puts two on
+one. Needs `pip install -e ".[study]"`.
 
 Examples:
   python launch/tune.py --trials=8 --epochs=10 --output=runs/search
-  # Continue what was interrupted; trials that were under way start again:
+  # Continue what was interrupted; trials that were under way start again. All
+  # flags must be as before, but those of time and of what a trial occupies:
   python launch/tune.py --trials=8 --epochs=10 --output=runs/search --resume
   # The best of it:
   python launch/finetune.py --recipe=runs/search/recipe.json
 """
 
+import contextlib
 import json
+import os
 import pathlib
+import sys
 
 import common
 import tune_trial
@@ -48,58 +54,111 @@ flags.DEFINE_integer(
 flags.DEFINE_float("trial_minutes", 30.0, "Budget of a trial.")
 flags.DEFINE_integer("grace_epochs", 1, "Epochs before ASHA stops a trial.")
 flags.DEFINE_float("trial_cpus", 1.0, "CPU cores of a trial.")
-flags.DEFINE_float("trial_gpus", 0.0, "GPUs, or the share of one, of a trial.")
+flags.DEFINE_float(
+    "trial_gpus",
+    None,
+    "GPUs, or the share of one, of a trial; default: one if there are any.",
+    lower_bound=0.0,
+)
 flags.DEFINE_bool("resume", False, "Continue the search that --output holds.")
+
+# What may differ when a search goes on: where it is, and how fast it is.
+_MAY_DIFFER = (
+    "resume",
+    "output",
+    "download",
+    "trial_minutes",
+    "trial_cpus",
+    "trial_gpus",
+)
+
+
+def make_space():
+    """What is searched."""
+    from ray import tune
+
+    between = tune.loguniform(FLAGS.lowest, FLAGS.highest)
+    space = {"learning_rate": between, "weight_decay": between}
+    if FLAGS.tune_head:
+        space["head_multiplier"] = tune.loguniform(1.0, 100.0)
+    return space
+
+
+def make_generator():
+    """Draws of the space, the same for the same seed."""
+    from ray.tune.search.basic_variant import BasicVariantGenerator
+
+    return BasicVariantGenerator(random_state=FLAGS.seed)
 
 
 def make_tuner(folder):
     """The search of the flags, new or continued."""
     import functools
-    import os
 
     # Trials write nothing, and relative paths stay what they are.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+    import ray
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
+    ray.init()
+    resources = tune_trial.resources(
+        ray.cluster_resources(), FLAGS.trial_cpus, FLAGS.trial_gpus
+    )
     trial = functools.partial(
-        tune_trial.run, arguments=common.flag_arguments(), score=FLAGS.select
+        tune_trial.run,
+        arguments=common.flag_arguments(),
+        score=FLAGS.select,
+        minutes=FLAGS.trial_minutes,
+        gpus=resources["gpu"],
     )
-    trial = tune.with_resources(
-        trial, {"cpu": FLAGS.trial_cpus, "gpu": FLAGS.trial_gpus}
-    )
+    trial = tune.with_resources(trial, resources)
     if FLAGS.resume:
         return tune.Tuner.restore(
             str((folder / "search").resolve()), trial, restart_errored=True
         )
-    between = tune.loguniform(FLAGS.lowest, FLAGS.highest)
-    space = {"learning_rate": between, "weight_decay": between}
-    if FLAGS.tune_head:
-        space["head_multiplier"] = tune.loguniform(1.0, 100.0)
     return tune.Tuner(
         trial,
-        param_space=space,
+        param_space=make_space(),
         tune_config=tune.TuneConfig(
             metric="score",
             mode="max",
             num_samples=FLAGS.trials,
+            search_alg=make_generator(),
             scheduler=ASHAScheduler(
                 max_t=FLAGS.epochs,
                 grace_period=min(FLAGS.grace_epochs, FLAGS.epochs),
             ),
         ),
         run_config=tune.RunConfig(
-            name="search",
-            storage_path=str(folder.resolve()),
-            stop={"time_total_s": 60 * FLAGS.trial_minutes},
+            name="search", storage_path=str(folder.resolve())
         ),
     )
+
+
+@contextlib.contextmanager
+def gpus_hidden():
+    """Keeps what is computed here off the GPUs, which are for the trials.
+
+    A backend takes the memory of those that it sees, and keeps it; what it has
+    not seen at first it does not see later. Ray must see them again.
+    """
+    name = tune_trial.VISIBLE_GPUS
+    before = os.environ.get(name)
+    os.environ[name] = "-1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 def open_folder():
     """The folder of the search, which --resume expects to be there."""
     if not FLAGS.resume:
-        return common.prepare("tune")[0]
+        with gpus_hidden():
+            return common.prepare("tune")[0]
     folder = pathlib.Path(FLAGS.output or "")
     if FLAGS.output is None or not (folder / "search").is_dir():
         raise ValueError(
@@ -107,7 +166,35 @@ def open_folder():
             f"--output={FLAGS.output}"
         )
     common.apply_recipe()
+    check_flags_as_stored(folder / "config.json")
     return folder
+
+
+def check_flags_as_stored(path):
+    """Refuses to go on with a search by other flags than its own."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))["flags"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"--resume compares the flags with those in {path}, which cannot "
+            f"be read: {error!r}"
+        ) from error
+    given = {
+        **common.flags_of(common),
+        **common.flags_of(sys.modules[__name__]),
+    }
+    differ = [
+        f"--{name}: stored {stored.get(name, 'nothing')!r}, received {value!r}"
+        for name, value in sorted(given.items())
+        if name not in _MAY_DIFFER
+        and (name not in stored or stored[name] != value)
+    ]
+    if differ:
+        raise ValueError(
+            "--resume continues a search with its own flags. Give these as "
+            f"{path} has them, or start a search in another --output:\n  "
+            + "\n  ".join(differ)
+        )
 
 
 def write_recipe(folder, best, row):
