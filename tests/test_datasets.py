@@ -202,9 +202,8 @@ def test_rotation_is_about_the_centre_and_at_most_two_degrees():
 
 
 def test_letters_are_legible_and_repeat():
-    from keras_epsched.datasets.letters import letters_dataset_builder
+    from keras_epsched.datasets.letters.examples import render
 
-    render = letters_dataset_builder.render
     images = np.stack([render(i % 26, seed=(0, i)) for i in range(104)])
     assert images.shape == (104, 32, 32, 1) and images.dtype == np.uint8
     assert (np.ptp(images.astype(int), axis=(1, 2, 3)) > 60).all()
@@ -234,8 +233,8 @@ def test_two_processes_may_prepare_at_once(tmp_path, monkeypatch):
     examples = builder._generate_examples
     started = []
 
-    def few_examples(self, test):
-        for key, example in examples(self, test):
+    def few_examples(self, split):
+        for key, example in examples(self, split):
             if key % 20 == 0:
                 yield key, example
 

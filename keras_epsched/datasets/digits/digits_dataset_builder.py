@@ -2,25 +2,9 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-_TEST_PER_CLASS = 50
-_SPLIT_SEED = 0
-_HIGHEST_VALUE = 16
-
-
-def _test_rows(labels: np.ndarray) -> np.ndarray:
-    """Row numbers of the test images: a seeded choice, the same per class."""
-    generator = np.random.default_rng(_SPLIT_SEED)
-    return np.concatenate(
-        [
-            generator.choice(
-                np.flatnonzero(labels == label), _TEST_PER_CLASS, replace=False
-            )
-            for label in range(10)
-        ]
-    )
+from keras_epsched.datasets.digits import examples
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -37,7 +21,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     ```
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version(examples.VERSION)
     RELEASE_NOTES = {"1.0.0": "Initial release."}
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -49,8 +33,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             ),
             features=tfds.features.FeaturesDict(
                 {
-                    "image": tfds.features.Image(shape=(8, 8, 1)),
-                    "label": tfds.features.ClassLabel(num_classes=10),
+                    "image": tfds.features.Image(shape=examples.SHAPE),
+                    "label": tfds.features.ClassLabel(
+                        num_classes=len(examples.CLASS_NAMES)
+                    ),
                 }
             ),
             supervised_keys=("image", "label"),
@@ -60,20 +46,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
         del dl_manager  # Nothing is downloaded.
         return {
-            "train": self._generate_examples(test=False),
-            "test": self._generate_examples(test=True),
+            split: self._generate_examples(split)
+            for split in examples.SPLIT_SIZES
         }
 
-    def _generate_examples(self, test: bool) -> Iterator[tuple[int, dict]]:
-        import sklearn.datasets
-
-        digits = sklearn.datasets.load_digits()
-        images = np.rint(digits.images * (255 / _HIGHEST_VALUE))
-        images = images.astype("uint8")[..., np.newaxis]
-        in_test = np.zeros(len(images), dtype=bool)
-        in_test[_test_rows(digits.target)] = True
-        for row in np.flatnonzero(in_test == test):
-            yield (
-                int(row),
-                {"image": images[row], "label": int(digits.target[row])},
-            )
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
+        for key, image, label in examples.generate(split):
+            yield key, {"image": image, "label": label}
