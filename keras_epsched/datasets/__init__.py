@@ -1,5 +1,6 @@
 """Image classification data: tfds names, prepared folders, image folders."""
 
+from keras_epsched.datasets.batches import ImageBatches as ImageBatches
 from keras_epsched.datasets.load import ImageData as ImageData
 from keras_epsched.datasets.load import load as load
 from keras_epsched.datasets.paper import PAPER_DATASETS as PAPER_DATASETS

@@ -6,10 +6,12 @@ import pathlib
 import re
 import tempfile
 
-from keras_epsched.datasets import image_folder, paper
+from keras_epsched import optional
+from keras_epsched.datasets import embedded, image_folder, paper
 from keras_epsched.datasets.sources import Source, from_builder
 
-EMBEDDED = ("digits", "letters")
+# What reads and prepares all but `embedded` and folders of images.
+_TFDS = ("tensorflow", "tensorflow_datasets")
 # Builders of this package whose data are not.
 _PACKAGED = ("caltech256", "fgvc_aircraft", "stanford_cars")
 _LAYOUTS = (
@@ -41,6 +43,8 @@ def find(
     Raises:
         ValueError: If there is no such dataset, it is not prepared, or it is
             not one of images with one label each.
+        ImportError: If only tfds can read it, and that or TensorFlow is not
+            installed.
 
     Example:
     ```python
@@ -51,12 +55,12 @@ def find(
         # tfds expands "~" where it writes, not in the path that it tells.
         data_dir = os.path.expanduser(data_dir)
     # "digits/1.0.0", as `ImageData.name` says it, is understood as well.
-    embedded = re.fullmatch(
-        rf"({'|'.join(EMBEDDED)})(?:[:/](\d+\.\d+\.\d+))?", str(name)
+    known = re.fullmatch(
+        rf"({'|'.join(embedded.NAMES)})(?:[:/](\d+\.\d+\.\d+))?", str(name)
     )
-    if isinstance(name, str) and embedded:
-        base, version = embedded.groups(default="")
-        return from_builder(_prepare_embedded(base, version, data_dir))
+    if isinstance(name, str) and known:
+        base, version = known.groups(default="")
+        return _embedded(base, version, data_dir)
     folder = pathlib.Path(name).expanduser()
     if folder.is_dir():
         return _from_folder(folder, skip_corrupt)
@@ -65,16 +69,23 @@ def find(
     return from_builder(_prepare_registered(name, data_dir, download))
 
 
-def _prepare_embedded(
+def _embedded(
     name: str, version: str, data_dir: str | os.PathLike | None
-):
+) -> Source:
+    """`digits` or `letters`, from tfds where it is installed."""
+    only = embedded.examples_of(name).VERSION
+    if version not in ("", only):
+        raise ValueError(
+            f"{name!r} has one version, {only}. Received: '{name}:{version}'."
+        )
+    if not optional.available(*_TFDS):
+        return embedded.source(name, data_dir)
+    return from_builder(_prepare_embedded(name, data_dir))
+
+
+def _prepare_embedded(name: str, data_dir: str | os.PathLike | None):
     """The builder of `digits` or `letters`, with its data in place."""
     packaged = _packaged_builder(name)
-    if version not in ("", str(packaged.VERSION)):
-        raise ValueError(
-            f"{name!r} has one version, {packaged.VERSION}. "
-            f"Received: '{name}:{version}'."
-        )
     builder = packaged(data_dir=data_dir)
     if builder.data_path.exists():
         return builder
@@ -100,8 +111,7 @@ def _prepare_registered(
     name: str, data_dir: str | os.PathLike | None, download: bool
 ):
     """The builder of a tfds name, with its data in place."""
-    import tensorflow_datasets as tfds
-
+    tfds = _tfds(f"The dataset {name!r}")
     dataset = paper.of_name(name)
     # With a version or a config, a name is that of tfds and no other.
     names = (
@@ -117,7 +127,7 @@ def _prepare_registered(
         raise ValueError(
             f"{name!r} is neither a dataset that tfds knows or has prepared "
             f"in {_folder_of(data_dir)}, nor an existing folder. Offline "
-            f"datasets: {', '.join(EMBEDDED)}; those of the paper: "
+            f"datasets: {', '.join(embedded.NAMES)}; those of the paper: "
             f"{', '.join(paper.PAPER_DATASETS)}. {_LAYOUTS}"
         ) from None
     except (AssertionError, ValueError) as error:
@@ -179,23 +189,25 @@ def _folder_of(data_dir: str | os.PathLike | None) -> str:
     return str(data_dir or tfds.core.constants.DATA_DIR)
 
 
-def _from_folder(folder: pathlib.Path, skip_corrupt: bool) -> Source:
-    import tensorflow_datasets as tfds
-
-    if (folder / "dataset_info.json").is_file():
-        return from_builder(tfds.builder_from_directory(folder))
-    versions = [
-        child
-        for child in folder.iterdir()
-        if re.fullmatch(r"\d+\.\d+\.\d+", child.name)
-        and (child / "dataset_info.json").is_file()
-    ]
-    if versions:
-        newest = max(
-            versions,
-            key=lambda path: [int(part) for part in path.name.split(".")],
+def _tfds(purpose: str):
+    """tfds, or an error that says what else there is."""
+    for package in _TFDS:
+        tfds = optional.package(
+            package,
+            purpose,
+            "Without it, `load` takes "
+            f"{' and '.join(map(repr, embedded.NAMES))} and folders of images, "
+            "and `keras_epsched.datasets.ImageBatches` any sequence of "
+            "examples, such as a `tfds.data_source`.",
         )
-        return from_builder(tfds.builder_from_directory(newest))
+    return tfds
+
+
+def _from_folder(folder: pathlib.Path, skip_corrupt: bool) -> Source:
+    prepared = _prepared(folder)
+    if prepared is not None:
+        tfds = _tfds(f"The prepared dataset in {prepared}")
+        return from_builder(tfds.builder_from_directory(prepared))
     images = image_folder.ImageFolder(folder, skip_corrupt)
     if not images.files:
         found = sorted(child.name for child in folder.iterdir())
@@ -204,6 +216,7 @@ def _from_folder(folder: pathlib.Path, skip_corrupt: bool) -> Source:
             f"{found[:10]}. A tfds dataset of the same name is loaded from "
             "another working folder."
         )
+    in_graph = optional.available("tensorflow")
     return Source(
         # All image folders have the same name and version in tfds.
         name=f"image_folder:{images.folder}",
@@ -211,9 +224,26 @@ def _from_folder(folder: pathlib.Path, skip_corrupt: bool) -> Source:
         split_sizes={split: len(each) for split, each in images.files.items()},
         # Labels are those of the folders: no file is read for them.
         split_bytes=dict.fromkeys(images.files, 0),
-        read=images.read,
+        read=images.read if in_graph else images.examples,
         labels=images.labels,
         content=images.content,
-        decode=image_folder.decode,
+        decode=image_folder.decode if in_graph else None,
         skipped=images.skipped,
+    )
+
+
+def _prepared(folder: pathlib.Path) -> pathlib.Path | None:
+    """The newest version that tfds prepared in a folder, if any."""
+    if (folder / "dataset_info.json").is_file():
+        return folder
+    versions = [
+        child
+        for child in folder.iterdir()
+        if re.fullmatch(r"\d+\.\d+\.\d+", child.name)
+        and (child / "dataset_info.json").is_file()
+    ]
+    return max(
+        versions,
+        key=lambda path: [int(part) for part in path.name.split(".")],
+        default=None,
     )

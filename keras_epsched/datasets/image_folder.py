@@ -9,6 +9,8 @@ from concurrent import futures
 
 import numpy as np
 
+from keras_epsched import optional
+
 SUFFIXES = (".jpg", ".jpeg", ".png")
 _FORMATS = ("JPEG", "PNG")
 # Part of the definition of an image folder's splits: never the user's seed.
@@ -96,6 +98,11 @@ class ImageFolder:
         labels = self.labels(split)[np.asarray(numbers, dtype=np.int64)]
         return tf.data.Dataset.from_tensor_slices((paths, labels))
 
+    def examples(self, split: str, numbers):
+        """Returns a sequence of images, decoded by Pillow, and labels."""
+        labels = self.labels(split)
+        return _Files([(self.files[split][n], int(labels[n])) for n in numbers])
+
     def labels(self, split: str) -> np.ndarray:
         """The label of each image of a split, in its order."""
         number = {name: i for i, name in enumerate(self.class_names)}
@@ -163,6 +170,20 @@ class ImageFolder:
         }
 
 
+class _Files:
+    """Images and labels; a file is decoded when it is asked for."""
+
+    def __init__(self, files):
+        self._files = files
+
+    def __len__(self):
+        return len(self._files)
+
+    def __getitem__(self, number):
+        path, label = self._files[number]
+        return _decoded_by_pillow(path), label
+
+
 def decode(path):
     """Decodes an image file; an error names the file.
 
@@ -186,6 +207,7 @@ def decode(path):
 
 
 def _decoded(path: bytes) -> np.ndarray:
+    """Decodes as TensorFlow does, which reads them in the training."""
     import tensorflow as tf
 
     try:
@@ -195,10 +217,24 @@ def _decoded(path: bytes) -> np.ndarray:
                 tf.io.read_file(path), channels=3, expand_animations=False
             ).numpy()
     except tf.errors.OpError as error:
-        raise ValueError(
-            f"The image {path.decode()} cannot be decoded: {error.message} "
-            "Repair or remove it, or load the folder with `skip_corrupt=True`."
-        ) from None
+        raise _undecodable(path.decode(), error.message) from None
+
+
+def _decoded_by_pillow(path) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _undecodable(path, error) from None
+
+
+def _undecodable(path, error):
+    return ValueError(
+        f"The image {path} cannot be decoded: {error} Repair or remove it, or "
+        "load the folder with `skip_corrupt=True`."
+    )
 
 
 def _examined(path: pathlib.Path, decode: bool) -> tuple[str, bool]:
@@ -239,7 +275,10 @@ def _examine(path: str, decode: bool, size: int, changed: int):
         return "16 bits a channel, expected 8", False
     if decode or not whole:
         try:
-            _decoded(path.encode())
+            if optional.available("tensorflow"):
+                _decoded(path.encode())
+            else:
+                _decoded_by_pillow(path)
         except ValueError:
             return "cannot be decoded: cut short or damaged", False
     return "", alpha

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_epsched.datasets import builders, labels, paper, pipeline
+from keras_epsched.datasets import (
+    builders,
+    embedded,
+    labels,
+    paper,
+    pipeline,
+)
+from keras_epsched.datasets.batches import (
+    ImageBatches,
+    checked_batch_size,
+    checked_size,
+)
 from keras_epsched.datasets.sources import Source
 from keras_epsched.datasets.splits import Part, own_parts, resolve
 
@@ -31,11 +42,13 @@ class ImageData:
     Returned by `load`. Each dataset yields `(images, labels)`: `float32` of
     shape `(batch, height, width, 3)` with values in `[0, 255]`, and `int64`
     of shape `(batch,)`. Each has the attribute `split_info`, a `SplitInfo`.
+    They are of the class `tf.data.Dataset`, or `ImageBatches` where TensorFlow
+    is not installed.
 
     Args:
-        train: `tf.data.Dataset`. Shuffled, full batches only.
-        validation: `tf.data.Dataset`. In a fixed order, all examples.
-        test: `tf.data.Dataset`. In a fixed order, all examples.
+        train: Dataset. Shuffled, full batches only.
+        validation: Dataset. In a fixed order, all examples.
+        test: Dataset. In a fixed order, all examples.
         num_classes: Integer.
         class_names: Tuple of strings, in the order of the labels.
         image_size: Pair of integers `(height, width)`.
@@ -52,9 +65,9 @@ class ImageData:
     ```
     """
 
-    train: "tf.data.Dataset"
-    validation: "tf.data.Dataset"
-    test: "tf.data.Dataset"
+    train: "tf.data.Dataset | ImageBatches"
+    validation: "tf.data.Dataset | ImageBatches"
+    test: "tf.data.Dataset | ImageBatches"
     num_classes: int
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
@@ -120,6 +133,12 @@ def load(
     held out, which tfds stores in the order of a hash, so that it holds the
     classes in about the same proportion.
 
+    Where TensorFlow or tfds is not installed, `"digits"`, `"letters"` and
+    folders of images are read by Python and Pillow instead: the same examples,
+    in the same splits, in a `keras.utils.PyDataset` that shuffles otherwise
+    (see `ImageBatches`, which takes other data). Pixels are the same but for
+    JPEG files, which TensorFlow decodes less accurately: by a grey level.
+
     Args:
         name: String or path. One of:
             - `"digits"` or `"letters"`, which need no network and are
@@ -174,6 +193,8 @@ def load(
             not prepared or no image classification, a split or labels of
             training images are missing, a class folder is empty, files cannot
             be used, or the training images do not fill one batch.
+        ImportError: If the dataset needs tfds, and that or TensorFlow is not
+            installed.
 
     Example:
     ```python
@@ -203,12 +224,8 @@ def load(
     )
     ```
     """
-    image_size = _checked_size(image_size)
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(
-            "`batch_size` must be a positive integer. "
-            f"Received: batch_size={batch_size!r}."
-        )
+    image_size = checked_size(image_size)
+    batch_size = checked_batch_size(batch_size)
     if validation_split is not None and not 0 < validation_split < 1:
         raise ValueError(
             "`validation_split` must be a share of the training images, "
@@ -238,29 +255,20 @@ def load(
         pixels = math.prod(image_size) * 3
         cache = sum(sizes.values()) * pixels * 4 <= _CACHE_BYTES
 
-    def batches(part: str, make: Callable, **arguments):
-        info, numbers = parts[part]
-        images = make(
-            source.read(info.base, numbers),
-            decode=source.decode,
-            image_size=image_size,
-            batch_size=batch_size,
-            cache=cache,
-            **arguments,
-        )
-        images.split_info = info
-        return images
-
     data = ImageData(
-        train=batches(
-            "train",
-            pipeline.training_batches,
-            num_examples=sizes["train"],
-            augmentations=augmentations,
-            seed=seed,
-        ),
-        validation=batches("validation", pipeline.evaluation_batches),
-        test=batches("test", pipeline.evaluation_batches),
+        **{
+            part: _batches(
+                source,
+                *parts[part],
+                train=part == "train",
+                augmentations=augmentations,
+                seed=seed,
+                image_size=image_size,
+                batch_size=batch_size,
+                cache=cache,
+            )
+            for part in _PARTS
+        },
         num_classes=len(source.class_names),
         class_names=source.class_names,
         image_size=image_size,
@@ -273,9 +281,37 @@ def load(
     bases = {info.base for info, _ in parts.values()}
     quick = sum(source.split_bytes[base] for base in bases) <= _LABEL_BYTES
     # Nothing is missing in those of this package.
-    if quick and source.name.split("/")[0] not in builders.EMBEDDED:
+    if quick and source.name.split("/")[0] not in embedded.NAMES:
         labels.check(source.name, source.class_names, data.class_counts, sizes)
     return data
+
+
+def _batches(source, info, numbers, *, train, augmentations, seed, **arguments):
+    """A `tf.data.Dataset`, or an `ImageBatches` of what needs none."""
+    records = source.read(info.base, numbers)
+    if source.decode is None:
+        images = ImageBatches(
+            records,
+            shuffle=train,
+            augment=augmentations if train else (),
+            seed=seed,
+            **arguments,
+        )
+    elif train:
+        images = pipeline.training_batches(
+            records,
+            decode=source.decode,
+            num_examples=len(numbers),
+            augmentations=augmentations,
+            seed=seed,
+            **arguments,
+        )
+    else:
+        images = pipeline.evaluation_batches(
+            records, decode=source.decode, **arguments
+        )
+    images.split_info = info
+    return images
 
 
 def _rules(
@@ -303,7 +339,7 @@ def _rules(
         # The two were split so before there was another way, and their
         # versions stand for that; of large ones the labels are expensive.
         contiguous = (
-            source.name.split("/")[0] in builders.EMBEDDED
+            source.name.split("/")[0] in embedded.NAMES
             or source.split_bytes.get("train", 0) > _LABEL_BYTES
         )
         splits = "contiguous" if contiguous else "stratified"
@@ -314,16 +350,3 @@ def _rules(
         stratify=splits == "stratified",
         seed=seed,
     )
-
-
-def _checked_size(image_size: tuple[int, int]) -> tuple[int, int]:
-    if (
-        not isinstance(image_size, Sequence)
-        or len(image_size) != 2
-        or not all(isinstance(side, int) and side > 0 for side in image_size)
-    ):
-        raise ValueError(
-            "`image_size` must be a pair of positive integers "
-            f"`(height, width)`. Received: image_size={image_size!r}."
-        )
-    return tuple(image_size)

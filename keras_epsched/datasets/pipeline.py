@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 AUGMENTATIONS = ("flip", "color", "rotation")
+JITTER = 0.25
+MAX_DEGREES = 2.0
 
-_JITTER = 0.25
-_MAX_DEGREES = 2.0
 # Bounds memory on datasets of millions, whose stored order is mixed already.
 _SHUFFLE_BUFFER = 2**15
 
@@ -200,7 +200,7 @@ def augmented(
         image = _blend(image, mean_grey, contrast)
         image = _blend(image, tf.image.rgb_to_grayscale(image), saturation)
     if "rotation" in augmentations:
-        degrees = _MAX_DEGREES * (2 * angle - 1)
+        degrees = MAX_DEGREES * (2 * angle - 1)
         image = _rotated(image, degrees * (math.pi / 180))
     return tf.clip_by_value(image, 0.0, 255.0)
 
@@ -209,7 +209,7 @@ def _blend(image, anchor, draw):
     """Moves the image away from the anchor or towards it."""
     import tensorflow as tf
 
-    factor = 1 + _JITTER * (2 * draw - 1)
+    factor = 1 + JITTER * (2 * draw - 1)
     return tf.clip_by_value(anchor + factor * (image - anchor), 0.0, 255.0)
 
 

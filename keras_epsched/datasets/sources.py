@@ -1,8 +1,8 @@
-"""Stored examples, still encoded, and what is known of them."""
+"""Stored examples and what is known of them."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """The examples of a dataset, still encoded, and what is known of them.
+    """The examples of a dataset and what is known of them.
+
+    Examples come still encoded from tf.data, or, where TensorFlow is not
+    installed, as arrays from a sequence.
 
     Args:
         name: String. The dataset with its version.
@@ -23,13 +26,14 @@ class Source:
             its labels takes.
         read: Callable `(split, numbers)`. Returns a `tf.data.Dataset` of pairs
             of encoded image and label: the examples of these numbers, which
-            ascend.
+            ascend. Or, where `decode` is `None`, a sequence of pairs of image
+            and label, as `ImageBatches` takes it.
         labels: Callable `(split)`. Returns an array with the label of each
             example.
         content: Callable `(split)`. Returns bytes that identify the examples
             where the name does not.
-        decode: Callable. Turns an encoded image into a `uint8` tensor of
-            shape `(height, width, channels)` with 1 or 3 channels.
+        decode: Callable or `None`. Turns an encoded image into a `uint8`
+            tensor of shape `(height, width, channels)` with 1 or 3 channels.
         skipped: Tuple of strings. Files that were left out, and why.
     """
 
@@ -37,10 +41,10 @@ class Source:
     class_names: tuple[str, ...]
     split_sizes: Mapping[str, int]
     split_bytes: Mapping[str, int]
-    read: Callable[[str, np.ndarray], "tf.data.Dataset"]
+    read: Callable[[str, np.ndarray], "tf.data.Dataset | Sequence"]
     labels: Callable[[str], np.ndarray]
     content: Callable[[str], bytes]
-    decode: Callable[["tf.Tensor"], "tf.Tensor"]
+    decode: Callable[["tf.Tensor"], "tf.Tensor"] | None = None
     skipped: tuple[str, ...] = ()
 
 

@@ -1,0 +1,118 @@
+"""`digits` and `letters` without TensorFlow: the same images, as arrays."""
+
+import functools
+import hashlib
+import importlib
+import os
+import pathlib
+import tempfile
+import warnings
+
+import numpy as np
+
+from keras_epsched.datasets.sources import Source
+
+NAMES = ("digits", "letters")
+# What takes longer to make than to read.
+_KEPT = ("letters",)
+
+
+def examples_of(name: str):
+    """The module that makes the images of `digits` or `letters`."""
+    return importlib.import_module(f"keras_epsched.datasets.{name}.examples")
+
+
+def source(name: str, data_dir: str | os.PathLike | None) -> Source:
+    """The examples that tfds would prepare, without it.
+
+    Args:
+        name: String out of `NAMES`.
+        data_dir: Path or `None`. Where the letters, which take a minute to
+            render, are kept: in a file beside what tfds prepares there.
+
+    Returns:
+        A `Source` with the same examples in the same order as from tfds.
+
+    Example:
+    ```python
+    digits = source("digits", data_dir=None)
+    digits.labels("test")
+    ```
+    """
+    module = examples_of(name)
+
+    @functools.cache
+    def arrays(split: str) -> tuple[np.ndarray, np.ndarray]:
+        if name not in _KEPT:
+            return _generated(module, split)
+        file = f"{name}-{module.VERSION}-{split}.npz"
+        return _kept(_folder(data_dir) / file, module, split)
+
+    return Source(
+        name=f"{name}/{module.VERSION}",
+        class_names=module.CLASS_NAMES,
+        split_sizes=module.SPLIT_SIZES,
+        split_bytes=dict.fromkeys(module.SPLIT_SIZES, 0),
+        read=lambda split, numbers: _Rows(
+            functools.partial(arrays, split), numbers
+        ),
+        labels=lambda split: arrays(split)[1],
+        content=lambda split: b"",
+    )
+
+
+class _Rows:
+    """The examples of some numbers; nothing is made before it is asked for."""
+
+    def __init__(self, arrays, numbers):
+        self._arrays, self._numbers = arrays, numbers
+
+    def __len__(self):
+        return len(self._numbers)
+
+    def __getitem__(self, row):
+        images, labels = self._arrays()
+        number = self._numbers[row]
+        return images[number], labels[number]
+
+
+def _generated(module, split):
+    """Images and labels in the order in which tfds stores them."""
+    keys, images, labels = zip(*module.generate(split), strict=True)
+    # tfds mixes what it writes by a hash of each key, salted with the split.
+    hashes = [
+        hashlib.md5(f"{split}{key}".encode(), usedforsecurity=False).digest()
+        for key in keys
+    ]
+    order = sorted(range(len(keys)), key=hashes.__getitem__)
+    return np.stack(images)[order], np.array(labels, dtype="int64")[order]
+
+
+def _kept(path, module, split):
+    """Images and labels from a file, which is written where it is missing."""
+    if path.is_file():
+        with np.load(path) as stored:
+            return stored["images"], stored["labels"]
+    images, labels = _generated(module, split)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix="incomplete.", dir=path.parent
+        ) as temporary:
+            staged = os.path.join(temporary, path.name)
+            np.savez(staged, images=images, labels=labels)
+            # Another process may have been first; its file is the same.
+            os.replace(staged, path)
+    except OSError as error:
+        warnings.warn(
+            f"{path} cannot be written ({error}): these images will be "
+            "rendered again next time. Pass a `data_dir` that can be written.",
+            stacklevel=2,
+        )
+    return images, labels
+
+
+def _folder(data_dir):
+    """Where tfds keeps prepared datasets, by the same rule."""
+    folder = data_dir or os.environ.get("TFDS_DATA_DIR")
+    return pathlib.Path(folder or "~/tensorflow_datasets").expanduser()
