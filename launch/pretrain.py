@@ -72,6 +72,7 @@ def main(_):
     import keras_hub
 
     import keras_epsched as ke
+    from keras_epsched.models import bundled
 
     keras.utils.set_random_seed(_SEED.value)
     data = ke.datasets.load(
@@ -110,6 +111,8 @@ def main(_):
     )
     output = pathlib.Path(_OUTPUT.value)
     task.save_to_preset(str(output))
+    # For where KerasHub is not installed.
+    bundled.save_graph(task.backbone, output)
     card = _CARD.format(
         name=output.name,
         size=_SIZE,

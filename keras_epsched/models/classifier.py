@@ -49,8 +49,9 @@ def classifier(
        (`"vit_base_patch16_224_imagenet"`), or a handle
        (`"hf://user/model"`). Of Keras: `"keras.applications.MobileNet"`, or
        just `"MobileNet"`. Or a bundled preset (see
-       `keras_epsched.models.bundled_presets`). CLIP, SigLIP, MetaCLIP 2 and
-       DINO get a linear head on the pooled features of the image.
+       `keras_epsched.models.bundled_presets`), which needs no KerasHub. CLIP,
+       SigLIP, MetaCLIP 2 and DINO get a linear head on the pooled features of
+       the image.
        `python -m keras_epsched.models.table` lists them all.
     2. A folder: a KerasHub preset, or a Hugging Face or timm checkpoint in
        safetensors. Names go before folders.
@@ -112,7 +113,7 @@ def classifier(
             is not logits, the normalisation is unknown, or the size or the
             weights do not fit.
         ConnectionError: Weights could not be downloaded.
-        ImportError: safetensors is needed, and not installed.
+        ImportError: KerasHub or safetensors is needed, and not installed.
 
     Example:
     ```python

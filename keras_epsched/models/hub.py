@@ -50,10 +50,9 @@ def load(
         ValueError: The name is unknown, there is no head to keep, or a file
             is corrupt.
         ConnectionError: The weights could not be downloaded.
-        ImportError: safetensors is needed, and not installed.
+        ImportError: KerasHub or safetensors is needed, and not installed.
     """
-    import keras_hub
-
+    keras_hub = names.keras_hub(name)
     preset, remote = _located(name)
     pretrained = weights == "pretrained"
     config = {}

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 
+from keras_epsched import optional
 from keras_epsched.models import applications, presets
 
 # Backbones without an image classifier that have an image encoder.
@@ -126,6 +127,30 @@ def resolved(name: str) -> str:
     return name
 
 
+def keras_hub(name: str):
+    """KerasHub, to look for a name in it.
+
+    Args:
+        name: The name.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: It is not installed. Says what there is without it.
+    """
+    bundled = presets.bundled_presets()
+    near = _near(name, [*applications.names(), *bundled])
+    return optional.package(
+        "keras_hub",
+        f"The network {name!r}, which neither keras.applications nor this "
+        "package has,",
+        "Without it, `classifier` takes those two, Keras models and `.keras` "
+        f"files. Bundled presets: {', '.join(bundled) or 'none'}."
+        + (f" Near matches: {near}." if near else ""),
+    )
+
+
 def unknown(name: str) -> ValueError:
     """The error for a name that nothing knows, with the nearest names.
 
@@ -135,17 +160,13 @@ def unknown(name: str) -> ValueError:
     Returns:
         The error, to be raised.
     """
-    import keras_hub
-
+    hub = keras_hub(name)
     bundled = presets.bundled_presets()
     paper = {alias for b in PAPER_BACKBONES if b.source for alias in b.aliases}
-    known = {known.lower(): known for known in image_presets()}
-    known.update({known.lower(): known for known in applications.names()})
-    known.update({name: name for name in [*bundled, *paper]})
-    wanted = name.lower().removeprefix(applications.PREFIX)
-    near = difflib.get_close_matches(wanted, known, n=5)
-    near = ", ".join(known[match] for match in near)
-    mistaken = name in keras_hub.models.Backbone.presets
+    near = _near(
+        name, [*image_presets(), *applications.names(), *bundled, *paper]
+    )
+    mistaken = name in hub.models.Backbone.presets
     return ValueError(
         "Expected the name of an image backbone of KerasHub, of "
         "keras.applications or of the paper, a bundled preset, a folder with "
@@ -156,6 +177,14 @@ def unknown(name: str) -> ValueError:
         + f"Bundled presets: {', '.join(bundled) or 'none'}. All names: "
         "`python -m keras_epsched.models.table`."
     )
+
+
+def _near(name, names):
+    """Those of the names that are like one, separated by commas."""
+    known = {each.lower(): each for each in names}
+    wanted = name.lower().removeprefix(applications.PREFIX)
+    near = difflib.get_close_matches(wanted, known, n=5)
+    return ", ".join(known[match] for match in near)
 
 
 def image_presets() -> dict[str, dict]:

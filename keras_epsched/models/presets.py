@@ -6,6 +6,8 @@ import zipfile
 
 import keras
 
+from keras_epsched import optional
+
 _BUNDLED = pathlib.Path(__file__).resolve().parents[1] / "presets"
 
 
@@ -47,6 +49,7 @@ def load(path: str | os.PathLike) -> keras.Model:
 
     Raises:
         ValueError: The file does not exist, or is no `.keras` file.
+        ImportError: The model has parts of KerasHub, which is not installed.
 
     Example:
     ```python
@@ -76,7 +79,7 @@ def load(path: str | os.PathLike) -> keras.Model:
         raise _corrupt(path, f"in {damaged}")
     # Importing registers their classes.
     if b'"keras_hub' in config:
-        import keras_hub  # noqa: F401
+        optional.package("keras_hub", f"The model in {str(path)!r}")
     if b'"keras_epsched>DINOV2' in config:
         from keras_epsched.models import dinov2  # noqa: F401
     model = keras.models.load_model(path, compile=False)

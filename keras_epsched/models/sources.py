@@ -4,8 +4,10 @@ import os
 
 import keras
 
+from keras_epsched import optional
 from keras_epsched.models import (
     applications,
+    bundled,
     heads,
     hub,
     names,
@@ -42,6 +44,7 @@ def find(
 
     Raises:
         ValueError: The source is unknown, or does not take an argument.
+        ImportError: Only KerasHub may have it, and that is not installed.
     """
     known = isinstance(source, str | os.PathLike | keras.Model)
     if not known or source == "":
@@ -66,6 +69,15 @@ def find(
             raise ValueError(
                 "`backbone_config` is for models of keras.applications. "
                 f"Received: source={name!r}, backbone_config={backbone_config}"
+            )
+        is_bundled = name in presets.bundled_presets()
+        if is_bundled and not optional.available("keras_hub"):
+            return bundled.load(
+                presets.bundled_folder(name),
+                num_classes,
+                image_size=image_size,
+                weights=weights,
+                dtype=dtype,
             )
         if not name.endswith(".keras"):
             return hub.load(
