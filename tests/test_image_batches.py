@@ -106,9 +106,9 @@ def test_an_epoch_ends_when_all_is_taken():
     assert dataset.epoch == 1 and which(dataset[0]) != expected
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_fit_takes_each_example_once_an_epoch(workers):
-    dataset = batches(shuffle=True, workers=workers)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_fit_takes_each_example_once_an_epoch(threads):
+    dataset = batches(shuffle=True, threads=threads)
     expected = set(which([epoch_of(batches(shuffle=True))]))
     taken = []
     original = dataset._example
@@ -224,6 +224,7 @@ def test_wrong_examples_are_named(case):
         ({"image_size": 8}, "`image_size`"),
         ({"batch_size": 0}, "`batch_size`"),
         ({"seed": -1}, "`seed`"),
+        ({"threads": 0}, "`threads`"),
         ({"augment": ["blur"]}, "`augment`"),
     ],
 )
@@ -367,7 +368,7 @@ def test_image_folders_without_tensorflow(tmp_path, monkeypatch):
 
 def test_what_needs_tfds_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(ImportError, match="tensorflow-datasets`.*ImageBatch"):
+    with pytest.raises(ImportError, match="pip install tensorflow.*ImageBatch"):
         ke.datasets.load("cifar10", image_size=SIZE)
     (tmp_path / "dataset_info.json").write_text("{}")
     with pytest.raises(ImportError, match="prepared dataset in .*tensorflow"):

@@ -3,6 +3,7 @@
 import math
 import operator
 from collections.abc import Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
 import keras
@@ -51,8 +52,10 @@ class ImageBatches(keras.utils.PyDataset):
         label_key: String. The key of the label, likewise.
         cache: Boolean. Whether to keep the resized images in memory (600 KB
             for one of 224 x 224).
-        **kwargs: `workers`, `use_multiprocessing` and `max_queue_size` of
-            `keras.utils.PyDataset`. Workers that are threads share the cache.
+        threads: Integer. How many of a batch's images are read, resized and
+            augmented at once. This replaces the `workers` of Keras, which take
+            batches ahead of the training and so from another epoch than it is
+            in.
 
     Attributes:
         epoch: Integer. The epoch that the next batch is of. Set it to go on
@@ -103,9 +106,9 @@ class ImageBatches(keras.utils.PyDataset):
         image_key: str = "image",
         label_key: str = "label",
         cache: bool = False,
-        **kwargs,
+        threads: int = 1,
     ):
-        super().__init__(**kwargs)
+        super().__init__()
         if not (
             hasattr(examples, "__getitem__") and hasattr(examples, "__len__")
         ):
@@ -123,10 +126,15 @@ class ImageBatches(keras.utils.PyDataset):
             )
         self.image_size = checked_size(image_size)
         self.batch_size = checked_batch_size(batch_size)
-        if not isinstance(seed, int) or seed < 0:
-            raise ValueError(
-                f"`seed` must be an integer from 0. Received: seed={seed!r}."
-            )
+        for argument, value, least in (
+            ("seed", seed, 0),
+            ("threads", threads, 1),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(
+                    f"`{argument}` must be an integer from {least}. Received: "
+                    f"{argument}={value!r}."
+                )
         if len(examples) < (batch_size if shuffle else 1):
             raise ValueError(
                 f"The {len(examples)} examples do not fill one batch. "
@@ -136,6 +144,7 @@ class ImageBatches(keras.utils.PyDataset):
         self.shuffle = bool(shuffle)
         self.augmentations = pipeline.checked_augmentations(augment)
         self.seed = seed
+        self.threads = threads
         self.image_key, self.label_key = image_key, label_key
         self.split_info: SplitInfo | None = None
         self.epoch = 0
@@ -155,10 +164,11 @@ class ImageBatches(keras.utils.PyDataset):
         self._taken.add(index)
         start = index * self.batch_size
         numbers = self._numbers(epoch)[start : start + self.batch_size]
-        images, labels = zip(
-            *(self._example(int(number), epoch) for number in numbers),
-            strict=True,
-        )
+        with futures.ThreadPoolExecutor(self.threads) as pool:
+            examples = pool.map(
+                lambda number: self._example(int(number), epoch), numbers
+            )
+            images, labels = zip(*examples, strict=True)
         return np.stack(images), np.array(labels, dtype="int64")
 
     def __iter__(self):
@@ -168,9 +178,8 @@ class ImageBatches(keras.utils.PyDataset):
     def on_epoch_end(self):
         """Begins the next epoch, if all batches of this one were taken."""
         # Keras ends an "epoch" of one batch where it only builds a model, and
-        # one of `steps_per_epoch`. In other processes it takes what is not
-        # seen here.
-        if len(self._taken) == len(self) or self.use_multiprocessing:
+        # one of `steps_per_epoch`.
+        if len(self._taken) == len(self):
             self.epoch += 1
             self._taken = set()
 

@@ -295,6 +295,7 @@ def _batches(source, info, numbers, *, train, augmentations, seed, **arguments):
             shuffle=train,
             augment=augmentations if train else (),
             seed=seed,
+            threads=os.cpu_count() or 1,
             **arguments,
         )
     elif train:
