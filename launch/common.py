@@ -304,7 +304,13 @@ def write_config(folder, **more):
         "numpy": np.__version__,
         "python": sys.version.split()[0],
     }
-    for package in ("tensorflow", "keras-hub", "tensorflow-datasets"):
+    for package in (
+        "tensorflow",
+        "jax",
+        "torch",
+        "keras-hub",
+        "tensorflow-datasets",
+    ):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     config = {
@@ -518,6 +524,7 @@ def train(schedule, learning_rate, seed, folder, verbose=2, callbacks=()):
     import keras
 
     import keras_epsched as ke
+    from keras_epsched import optional
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -550,11 +557,13 @@ def train(schedule, learning_rate, seed, folder, verbose=2, callbacks=()):
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         callbacks += [
             keras.callbacks.CSVLogger(str(folder / "history.csv")),
-            keras.callbacks.TensorBoard(str(folder / "logs")),
             keras.callbacks.ModelCheckpoint(
                 str(folder / "checkpoints" / "last.keras")
             ),
         ]
+        # Keras writes these logs with TensorFlow on every backend.
+        if optional.available("tensorflow"):
+            callbacks.append(keras.callbacks.TensorBoard(str(folder / "logs")))
     history = trainer.fit(
         data.train,
         validation_data=data.validation,

@@ -86,17 +86,17 @@ _CODE = {
             metrics=["accuracy"],
         )
         schedule = ke.schedules.TwoHinge(
-            target_epsilon=0.1, ramp_start=0.3, ramp_end=0.6
+            target_epsilon=0.1, ramp_start=0.5, ramp_end=0.9
         )
         history = model.fit(
             data.train,
             validation_data=data.validation,
-            epochs=4,
+            epochs=2,
             verbose=0,
             callbacks=[ke.callbacks.EpsilonScheduler(schedule)],
         ).history
         assert history["val_accuracy"][-1] > 0.5, history
-        assert data.train.epoch == 4
+        assert data.train.epoch == 2
         report = ke.evaluate(
             net,
             data.test,
@@ -114,8 +114,6 @@ _CODE = {
         again = ke.Report.load(folder / "saved")
         np.testing.assert_array_equal(again.correct, report.correct)
         assert "expected robustness" in str(report).lower()
-        arrays = next(iter(data.test))
-        ke.evaluate(net, arrays, epsilons=[0.1], verbose=0, self_check=False)
     """,
 }
 
