@@ -116,7 +116,7 @@ def test_schedules_and_accumulation_over_many_steps(kind, accumulated):
 def test_clipping_is_over_all_groups():
     found = variables()
     before = [np.asarray(each) for each in found]
-    ones = [keras.ops.ones_like(each) for each in found]
+    ones = [keras.ops.ones(each.shape) for each in found]
     optimizer = GroupOptimizer(
         keras.optimizers.SGD(0.1, global_clipnorm=1.0), groups(found)
     )
@@ -135,7 +135,7 @@ def test_moving_averages():
         keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), groups(found)
     )
     for _ in range(2):
-        optimizer.apply([keras.ops.ones_like(each) for each in found], found)
+        optimizer.apply([keras.ops.ones(each.shape) for each in found], found)
     for average, each in zip(
         optimizer._model_variables_moving_average, found, strict=True
     ):
@@ -216,7 +216,8 @@ def test_biases_of_attention_do_not_decay():
 def test_one_multiple_is_the_optimizer_itself():
     weights = []
     for grouped in (False, True):
-        model = conv_net()
+        # A bias in front of BatchNorm would follow rounding errors.
+        model = conv_net(batchnorm=False)
         optimizer = keras.optimizers.AdamW(1e-2, weight_decay=0.1)
         if grouped:
             optimizer = GroupOptimizer(
