@@ -99,13 +99,19 @@ def run(
 
 
 def selection():
-    """Some validation images, read once for all epochs."""
+    """Some validation images with labels, read once for all epochs."""
     import common
+    import numpy as np
     from absl import flags
 
-    chosen = flags.FLAGS
-    images = common.load_data(chosen.seed).validation.unbatch()
-    return images.take(chosen.select_images).batch(chosen.batch_size).cache()
+    number, batches = flags.FLAGS.select_images, []
+    for images, labels in common.load_data(flags.FLAGS.seed).validation:
+        batches.append((np.asarray(images), np.asarray(labels)))
+        if sum(len(labels) for _, labels in batches) >= number:
+            break
+    return tuple(
+        np.concatenate(each)[:number] for each in zip(*batches, strict=True)
+    )
 
 
 def robustness(classifier, images) -> float:
@@ -121,6 +127,7 @@ def robustness(classifier, images) -> float:
         images,
         common.evaluation_grid(),
         common.make_attack(chosen.eval_attack, chosen.eval_steps),
+        batch_size=chosen.batch_size,
         seed=chosen.seed,
         self_check=False,
         verbose=0,

@@ -70,7 +70,7 @@ import common, tune_trial
 load = common.load_data
 common.load_data = lambda seed: loaded.append(seed) or load(seed)
 flags = ["--train_steps=1", "--num_epsilons=3", "--eval_steps=1"]
-flags += ["--epochs=3", "--select_images=16", "--seed=5"]
+flags += ["--epochs=3", "--select_images=80", "--seed=5"]
 draw = {"learning_rate": 1e-3}
 tune_trial.run(draw, flags, "expected_robustness", 30.0, 0.0)
 first = [*reported], [*loaded]
