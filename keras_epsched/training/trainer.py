@@ -136,6 +136,11 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
                 f"{attack!r} is for evaluation only: it gives no images to "
                 "train on. Use `FGSM`, `PGD` or `APGD`."
             )
+        if validation_attack and not validation_attack.can_evaluate:
+            raise ValueError(
+                f"{validation_attack!r} is for training only: its images may "
+                "lie outside of the ball. Validate with `PGD` or `APGD`."
+            )
         if validation_attack and validation_attack.norm != attack.norm:
             raise ValueError(
                 "`validation_attack` must have the norm of `attack`, for they "
@@ -213,7 +218,7 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
 
     def _read(self, variable):
         backend.synchronise(self)
-        return float(ops.convert_to_numpy(variable.value))
+        return float(variable.numpy())
 
     # === The network ===
 

@@ -25,7 +25,7 @@ model = keras.models.load_model({model!r})
 report = ke.evaluate(
     model,
     make_data(400, seed=9),
-    np.linspace(0, 72 / 255, 7),
+    np.linspace(0, 40 / 255, 9),
     ke.attacks.APGD(steps=5),
     batch_size=100,
     verbose=0,
@@ -71,7 +71,7 @@ def test_another_backend_tells_the_same(backend, trained, tmp_path):
         pytest.skip(f"{backend} is not installed")
     path, own = trained
     other = evaluated(path, backend, tmp_path / "other")
-    assert own.accuracy[0] > 0.9 and 0.1 < own.accuracy[3] < 0.9
+    assert np.any((own.accuracy > 0.2) & (own.accuracy < 0.8))
     equal = (own.correct == other.correct).all(axis=1).mean()
     assert equal >= 0.99, equal
     assert np.abs(own.accuracy - other.accuracy).max() <= 0.01

@@ -148,6 +148,7 @@ def test_bad_flags_are_told_before_training(flag, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_pretrain_makes_a_preset_that_loads(tmp_path):
     output = tmp_path / "preset"
     _run("pretrain.py", f"--output={output}", "--epochs=1")
