@@ -127,8 +127,9 @@ flags.DEFINE_integer(
 flags.DEFINE_enum(
     "train_attack",
     "pgd",
-    ["fgsm", "pgd", "apgd"],
-    "Training attack; fgsm starts at random (fast adversarial training).",
+    ["fgsm", "nfgsm", "pgd", "apgd"],
+    "Training attack; fgsm starts at random and nfgsm adds noise (fast "
+    "adversarial training).",
 )
 flags.DEFINE_integer("train_steps", 7, "Steps of the training attack.")
 flags.DEFINE_enum(
@@ -423,6 +424,8 @@ def make_training_attack():
     """The attack of the flags that training uses."""
     from keras_epsched import attacks
 
+    if FLAGS.train_attack == "nfgsm":
+        return attacks.NFGSM(FLAGS.norm)
     if FLAGS.train_attack == "fgsm":
         return attacks.FGSM(FLAGS.norm, random_start=True, step_ratio=1.25)
     return make_attack(FLAGS.train_attack, FLAGS.train_steps)

@@ -11,6 +11,7 @@ from keras_epsched.attacks import (
     APGD,
     FAB,
     FGSM,
+    NFGSM,
     PGD,
     Square,
     TargetedAPGD,
@@ -587,6 +588,7 @@ def first_logit(labels, logits):
         PGD(3, "l1", "margin", step_ratio=0.5, random_start=False),
         PGD(4, loss=first_logit),
         APGD(5, "l2", "dlr", random_start=False),
+        NFGSM("l2", noise_ratio=1.5),
     ],
 )
 def test_serialisation(attack):
@@ -596,3 +598,47 @@ def test_serialisation(attack):
     assert hash(copy) == hash(attack)
     assert repr(copy) == repr(attack)
     assert copy != type(attack)()
+
+
+# === N-FGSM ===
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_nfgsm_is_a_step_from_noise_beyond_the_ball(norm):
+    model = Linear((8, 8, 3), num_classes=2)
+    epsilon = 4 / 255
+    arguments = (model, model.images, model.labels, epsilon)
+    noisy = run(NFGSM(norm, step_ratio=1e-9), *arguments, method="perturb")
+    moved = run(NFGSM(norm), *arguments, method="perturb")
+    # The step against a linear model is known, whatever the noise.
+    direction = model.weights[:, 1] - model.weights[:, 0]
+    direction = direction.reshape(8, 8, 3).astype("float64")
+    direction = (
+        np.where(model.labels == 0, 1, -1)[:, None, None, None]
+        * (direction[None])
+    )
+    if norm == "linf":
+        step = 4 * np.sign(direction)
+        np.testing.assert_allclose(moved - noisy, step, atol=1e-4)
+    gain = ((moved - noisy) * direction).sum((1, 2, 3))
+    dual = {"linf": "l1", "l2": "l2", "l1": "linf"}[norm]
+    np.testing.assert_allclose(gain, 4 * size(direction, dual), rtol=1e-3)
+    reach = size(noisy - model.images, norm)
+    assert 4 < reach.max() <= 8 + 1e-3
+    assert size(moved - model.images, norm).max() > 4.5
+
+
+def test_nfgsm_is_for_training_only():
+    import keras_epsched as ke
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    assert NFGSM().can_train and not NFGSM().can_evaluate
+    with pytest.raises(ValueError, match="for training only"):
+        ke.AdversarialTrainer(model, validation_attack=NFGSM())
+    data = np.full((4, 4), 9.0, "float32"), np.zeros(4, "int64")
+    with pytest.raises(ValueError, match="for training only"):
+        ke.evaluate(model, data, [0.1], NFGSM(), verbose=0)
+    for name in ("noise_ratio", "step_ratio"):
+        with pytest.raises(ValueError, match=name):
+            NFGSM(**{name: 0.0})

@@ -8,5 +8,6 @@ from keras_epsched.attacks.ensemble import AttackEnsemble as AttackEnsemble
 from keras_epsched.attacks.ensemble import AutoAttack as AutoAttack
 from keras_epsched.attacks.fab import FAB as FAB
 from keras_epsched.attacks.pgd import FGSM as FGSM
+from keras_epsched.attacks.pgd import NFGSM as NFGSM
 from keras_epsched.attacks.pgd import PGD as PGD
 from keras_epsched.attacks.square import Square as Square

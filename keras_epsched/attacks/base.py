@@ -133,6 +133,11 @@ class Attack(Configurable):
         """Whether `perturb` is there, and the attack fit for training."""
         return type(self)._perturb is not Attack._perturb
 
+    @property
+    def can_evaluate(self) -> bool:
+        """Whether `search` is there, and the attack fit for evaluation."""
+        return type(self)._search is not Attack._search
+
     def _perturb(self, problem, key):
         raise NotImplementedError(f"{self!r} is for evaluation only")
 
@@ -175,7 +180,7 @@ class Attack(Configurable):
         return self._search(problem, key, start, use_start, variant)
 
     def _search(self, problem, key, start, use_start, variant):
-        raise NotImplementedError
+        raise NotImplementedError(f"{self!r} is for training only")
 
 
 def check_count(value, name: str) -> int:

@@ -1,5 +1,8 @@
 """Callbacks for `AdversarialTrainer.fit`."""
 
+from keras_epsched.callbacks.catastrophic_overfitting import (
+    CatastrophicOverfittingAlarm as CatastrophicOverfittingAlarm,
+)
 from keras_epsched.callbacks.epsilon_scheduler import (
     EpsilonScheduler as EpsilonScheduler,
 )

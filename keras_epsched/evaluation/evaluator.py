@@ -179,6 +179,11 @@ def evaluate(
         raise ValueError("expected images. Received: an empty dataset")
     members = getattr(attack, "members", (attack,))
     for each in members:
+        if not each.can_evaluate:
+            raise ValueError(
+                f"{each!r} is for training only: its images may lie outside "
+                "of the ball. Evaluate with `APGD` or `AutoAttack`."
+            )
         each.check_shape(np.shape(first[0]))
     batch_size = batch_size or len(first[0])
     window = _WINDOW * batch_size
