@@ -118,7 +118,9 @@ _CODE = {
 }
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize(
+    "backend", ["jax", pytest.param("torch", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("topic", _CODE)
 def test_without_tensorflow(backend, topic, tmp_path):
     if importlib.util.find_spec(backend) is None:

@@ -82,6 +82,7 @@ print(json.dumps([*first, reported]))
 """
 
 
+@pytest.mark.slow
 def test_a_trial_reports_each_epoch_within_its_budget():
     reported, loaded, without_time = json.loads(
         _python(_TRIALS).splitlines()[-1]
