@@ -26,9 +26,13 @@ def run(
     method="search",
     seed=0,
     jit_compile=False,
+    variables=(),
     **start,
 ):
-    """Runs one compiled attack and returns arrays."""
+    """Runs one compiled attack and returns arrays.
+
+    `variables` are those of the network, if it changes any.
+    """
     method = getattr(attack, method)
 
     def attacked(images, labels, epsilon, key):
@@ -37,7 +41,7 @@ def run(
         )
 
     return numpy(
-        backend.compile(attacked, jit_compile=jit_compile)(
+        backend.compile(attacked, jit_compile, variables)(
             ops.convert_to_tensor(images, "float32"),
             ops.convert_to_tensor(labels, "int32"),
             ops.convert_to_tensor(epsilon, "float32"),

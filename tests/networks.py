@@ -124,3 +124,8 @@ def logits_of(model, images):
 def only_on(backend, reason):
     """Skips a test on the other backends."""
     return pytest.mark.skipif(keras.backend.backend() != backend, reason=reason)
+
+
+def not_on(backend, reason):
+    """Skips a test on one of the backends."""
+    return pytest.mark.skipif(keras.backend.backend() == backend, reason=reason)

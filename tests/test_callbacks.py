@@ -13,6 +13,7 @@ from networks import (
     linear_weights,
     make_data,
     make_trainer,
+    not_on,
     whenever_it_runs,
 )
 
@@ -79,6 +80,7 @@ def test_batch_frequency_counts_steps():
     np.testing.assert_allclose(history["epsilon"], expected[3::4], rtol=1e-6)
 
 
+@not_on("torch", "Keras has one step a call there")
 def test_steps_per_execution_make_a_staircase():
     schedule = ke.schedules.LinearWarmup(TARGET, 1.0)
     recorder = Recorder()

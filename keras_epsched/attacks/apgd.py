@@ -3,6 +3,7 @@
 import numpy as np
 from keras import ops
 
+from keras_epsched import backend
 from keras_epsched.attacks import losses
 from keras_epsched.attacks.base import (
     Attack,
@@ -166,6 +167,7 @@ class APGD(Attack):
         stepper = (SparseStepper if sparse else MomentumStepper)(problem, steps)
 
         def body(index, carry):
+            index = ops.convert_to_tensor(index)
             moved, state, steps, no_gradient = carry
             loss, broken, gradient, vanishes = problem.gradient(moved)
             before = state["best_loss"]
@@ -178,7 +180,7 @@ class APGD(Attack):
             return moved, state, steps, zero
 
         begin = tracker.begin()
-        moved, state, _, zero = ops.fori_loop(
+        moved, state, _, zero = backend.fori_loop(
             0,
             steps,
             body,

@@ -4,6 +4,7 @@ import math
 
 from keras import ops
 
+from keras_epsched import backend
 from keras_epsched.attacks import losses
 from keras_epsched.attacks.base import (
     Attack,
@@ -92,6 +93,7 @@ class FAB(Attack):
         }
 
         def body(index, state):
+            index = ops.convert_to_tensor(index)
             moved = state["moved"]
             value, gradient = _nearest_boundary(problem, moved, rivals)
             following = _follow(problem, moved, value, gradient)
@@ -109,7 +111,7 @@ class FAB(Attack):
                 "no_gradient": zero,
             }
 
-        state = ops.fori_loop(0, self.steps, body, begin)
+        state = backend.fori_loop(0, self.steps, body, begin)
         return _finish(problem, state)
 
     def _rivals(self, problem, target):
@@ -148,7 +150,7 @@ def _nearest_boundary(problem, moved, rivals):
     none = ops.full_like(problem.labels, math.inf, "float32")
     nearest = none, ops.zeros_like(none), ops.zeros_like(moved)
     # A loop, not a graph that grows with the number of classes.
-    return ops.fori_loop(0, count, look, nearest)[1:]
+    return backend.fori_loop(0, count, look, nearest)[1:]
 
 
 def _follow(problem, moved, value, gradient):
@@ -185,7 +187,7 @@ def _finish(problem, state):
         }
 
     begin = {"low": low, "high": low + 1.0, "point": best}
-    point = ops.fori_loop(0, _REFINEMENTS, refine, begin)["point"]
+    point = backend.fori_loop(0, _REFINEMENTS, refine, begin)["point"]
     distance = ops.where(found, problem.norm.size(point - images), math.inf)
     low, high = problem.box
     return SearchResult(

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_epsched import backend
 from keras_epsched.attacks.base import (
     Attack,
     Tracker,
@@ -79,7 +80,7 @@ class PGD(Attack):
         def body(_, moved):
             return self._step(problem, moved, problem.gradient(moved)[2])
 
-        return ops.fori_loop(0, self.steps, body, self._start(problem, key))
+        return backend.fori_loop(0, self.steps, body, self._start(problem, key))
 
     def _search(self, problem, key, start, use_start, variant):
         tracker = Tracker(problem)
@@ -87,6 +88,7 @@ class PGD(Attack):
         moved = begin_at(problem, own_start, start, use_start)
 
         def body(index, carry):
+            index = ops.convert_to_tensor(index)
             moved, state, no_gradient = carry
             loss, broken, gradient, vanishes = problem.gradient(moved)
             state = tracker.update(state, moved, loss, broken)
@@ -94,7 +96,7 @@ class PGD(Attack):
             return self._step(problem, moved, gradient), state, zero
 
         begin = tracker.begin()
-        moved, state, zero = ops.fori_loop(
+        moved, state, zero = backend.fori_loop(
             0, self.steps, body, (moved, begin, begin["broken"])
         )
         state = tracker.update(state, moved, *problem.judge(moved))

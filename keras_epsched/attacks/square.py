@@ -3,6 +3,7 @@
 import numpy as np
 from keras import ops
 
+from keras_epsched import backend
 from keras_epsched.attacks import noise
 from keras_epsched.attacks.base import Attack, Tracker, begin_at
 from keras_epsched.configurable import register
@@ -128,7 +129,7 @@ class Square(Attack):
             loss, broken = problem.judge(moved)
             return query + 1, tracker.update(state, moved, loss, broken)
 
-        _, state = ops.while_loop(unfinished, body, (0, state))
+        _, state = backend.while_loop(unfinished, body, (0, state))
         return tracker.result(state, ops.zeros_like(state["broken"]))
 
 

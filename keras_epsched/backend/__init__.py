@@ -20,7 +20,9 @@ else:
 HASH_DTYPE = _backend.HASH_DTYPE
 TrainerSteps = _backend.TrainerSteps
 compile = _backend.compile
+fori_loop = _backend.fori_loop
 frozen = _backend.frozen
 replica_id = _backend.replica_id
 synchronise = _backend.synchronise
 vjp = _backend.vjp
+while_loop = _backend.while_loop

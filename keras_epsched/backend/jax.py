@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 import jax
 import keras
+from keras import ops
 
 from keras_epsched.backend import common
 
@@ -93,13 +94,12 @@ def compile(
     def pure(values, *arguments):
         if not variables:
             return function(*arguments), {}
-        scope = keras.StatelessScope(list(zip(variables, values, strict=True)))
-        with scope:
+        with _Variables(variables, values) as held:
             result = function(*arguments)
         changed = {
-            place: scope.get_current_value(variable)
-            for place, variable in enumerate(variables)
-            if scope.get_current_value(variable) is not values[place]
+            place: value
+            for place, value in enumerate(held.values())
+            if value is not values[place]
         }
         return result, changed
 
@@ -113,6 +113,92 @@ def compile(
         return result
 
     return run
+
+
+class _Variables:
+    """Variables of a function that is being traced, with their values."""
+
+    entered = []
+
+    def __init__(self, variables, values):
+        pairs = list(zip(variables, values, strict=True))
+        self.variables = variables
+        self._scope = keras.StatelessScope(pairs)
+        # What a network may change in inference: counters, and the state of
+        # its random numbers.
+        self._carried = [
+            place
+            for place, variable in enumerate(variables)
+            if "int" in keras.backend.standardize_dtype(variable.dtype)
+        ]
+
+    def __enter__(self):
+        self.entered.append(self)
+        self._scope.__enter__()
+        return self
+
+    def __exit__(self, *exception):
+        self._scope.__exit__(*exception)
+        self.entered.pop()
+
+    def values(self):
+        """The current values."""
+        return [common.current(self._scope, each) for each in self.variables]
+
+    def states(self):
+        """The current values that a loop must carry."""
+        values = self.values()
+        return [values[place] for place in self._carried]
+
+    def keep(self, states):
+        """Assigns what a loop has carried to its end."""
+        for place, state in zip(self._carried, states, strict=True):
+            self.variables[place].assign(state)
+
+    def carrying(self, body):
+        """The body of a loop, as a function that carries the states."""
+        outside = self.values()
+
+        def carrying_body(states, *arguments):
+            inside = list(outside)
+            for place, state in zip(self._carried, states, strict=True):
+                inside[place] = state
+            with _Variables(self.variables, inside) as held:
+                result = body(*arguments)
+                return held.states(), result
+
+        return carrying_body
+
+
+def fori_loop(lower: int, upper: int, body: Callable, carry):
+    """A counted loop, whose body may draw from the network's own seeds."""
+    if not _Variables.entered:
+        return jax.lax.fori_loop(lower, upper, body, carry)
+    held = _Variables.entered[-1]
+    carrying = held.carrying(body)
+    states, carry = jax.lax.fori_loop(
+        lower,
+        upper,
+        lambda index, both: carrying(both[0], index, both[1]),
+        (held.states(), carry),
+    )
+    held.keep(states)
+    return carry
+
+
+def while_loop(condition: Callable, body: Callable, carry: tuple) -> tuple:
+    """A loop on a condition, whose body may draw from the network's seeds."""
+    if not _Variables.entered:
+        return ops.while_loop(condition, body, carry)
+    held = _Variables.entered[-1]
+    carrying = held.carrying(body)
+    states, carry = jax.lax.while_loop(
+        lambda both: condition(*both[1]),
+        lambda both: carrying(both[0], *both[1]),
+        (held.states(), tuple(carry)),
+    )
+    held.keep(states)
+    return carry
 
 
 def frozen(variable):

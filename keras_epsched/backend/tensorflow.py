@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 import tensorflow as tf
+from keras import ops
 
 from keras_epsched.backend import common
 
@@ -10,6 +11,8 @@ from keras_epsched.backend import common
 HASH_DTYPE = "int64"
 
 TrainerSteps = common.TrainerSteps
+fori_loop = ops.fori_loop
+while_loop = ops.while_loop
 
 
 def vjp(function: Callable, x):

@@ -11,6 +11,8 @@ from keras_epsched.backend import common
 HASH_DTYPE = "int64"
 
 TrainerSteps = common.TrainerSteps
+fori_loop = ops.fori_loop
+while_loop = ops.while_loop
 
 
 def vjp(function: Callable, x):

@@ -1,0 +1,354 @@
+r"""How fast an evaluation is, against Foolbox, ART and torchattacks.
+
+One small network, trained robustly on the bundled digits, is attacked by PGD
+and APGD and by AutoAttack's four, at one epsilon and at nine. Ours runs on
+each backend of Keras, compiling included, in one nested sweep. The peers get
+what suits them best: the same network with the same weights in plain torch, in
+inference mode and without gradients of weights, at one epsilon after the
+other. ART's AutoAttack is another selection of attacks and is left out.
+
+Sides take turns in processes of their own (workers.py); ratios are medians
+over rounds. A peer that is not installed is left out, and said to be
+(`pip install -e ".[peers]"`). Exit status 1: a peer is faster than ours on
+the first backend, or leaves other accuracies by far.
+
+Examples:
+  python benchmarks/evaluation_speed.py
+  python benchmarks/evaluation_speed.py --attacks=PGD,APGD --images=1000
+"""
+
+import importlib.util
+import pathlib
+import sys
+import tempfile
+
+import networks
+import numpy as np
+import workers
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list(
+    "backends", ["tensorflow", "jax", "torch"], "Backends of Keras."
+)
+flags.DEFINE_list(
+    "peers", ["foolbox", "art", "torchattacks"], "Who else is timed."
+)
+flags.DEFINE_list("attacks", ["PGD", "APGD", "AutoAttack"], "What is timed.")
+flags.DEFINE_integer("images", 256, "Images of the test split.", lower_bound=32)
+flags.DEFINE_integer(
+    "autoattack_images", 32, "Images that AutoAttack gets.", lower_bound=1
+)
+flags.DEFINE_integer("steps", 20, "Steps of PGD and APGD.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
+flags.DEFINE_float("epsilon", 0.1, "The one epsilon, and the end of the grid.")
+flags.DEFINE_integer("rounds", 3, "Rounds of timing.", lower_bound=1)
+
+_SIZE, _CLASSES, _POINTS = 32, 10, 9
+_GRIDS = {"1 epsilon": 1, "9 epsilons": _POINTS}
+# Attacks with random starts and few images differ by some points.
+_APART = 0.06
+
+
+def grid_of(name):
+    """The epsilons above 0 of one of the grids."""
+    count = _GRIDS[name]
+    return FLAGS.epsilon * np.arange(1, count + 1) / count
+
+
+def images_of(attack, images):
+    """The share of the images that an attack gets."""
+    few = FLAGS.autoattack_images if attack == "AutoAttack" else FLAGS.images
+    return images[:few]
+
+
+def train(folder):
+    """Trains the network, and writes it for all the sides."""
+    import keras
+
+    import keras_epsched as ke
+
+    keras.utils.set_random_seed(0)
+    data = ke.datasets.load("digits", image_size=(_SIZE, _SIZE), batch_size=64)
+    network = networks.make("small", _SIZE, _CLASSES)
+    trainer = ke.AdversarialTrainer(
+        network, ke.attacks.PGD(steps=3), batchnorm_momentum=0.9
+    )
+    trainer.compile(
+        optimizer=keras.optimizers.Adam(3e-3),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    schedule = ke.schedules.TwoHinge(FLAGS.epsilon)
+    trainer.fit(
+        data.train,
+        epochs=20,
+        verbose=0,
+        callbacks=[ke.callbacks.EpsilonScheduler(schedule)],
+    )
+    network.save(folder / "network.keras")
+    batches = [(np.asarray(x), np.asarray(y)) for x, y in data.test]
+    images, labels = (np.concatenate(x) for x in zip(*batches, strict=True))
+    np.savez(
+        folder / "data.npz",
+        images=images[: FLAGS.images].astype("float32"),
+        labels=labels[: FLAGS.images],
+        logits=network.predict(images[:8], verbose=0),
+        **{f"weight{i}": x for i, x in enumerate(network.get_weights())},
+    )
+    return {}, {}
+
+
+def ours(folder):
+    """Our sweeps on one backend."""
+    import keras_epsched as ke
+
+    network = ke.models.load(folder / "network.keras")
+    with np.load(folder / "data.npz") as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    attacks = {
+        "PGD": ke.attacks.PGD(FLAGS.steps),
+        "APGD": ke.attacks.APGD(FLAGS.steps),
+        "AutoAttack": ke.attacks.AutoAttack("standard"),
+    }
+    variants, facts = {}, {}
+    for attack in FLAGS.attacks:
+        for name in _GRIDS:
+
+            def run(attack=attack, name=name):
+                report = ke.evaluate(
+                    network,
+                    (images_of(attack, images), images_of(attack, labels)),
+                    grid_of(name),
+                    attacks[attack],
+                    batch_size=FLAGS.batch_size,
+                    self_check=False,
+                    verbose=0,
+                )
+                return float(report.accuracy[-1])
+
+            variants[f"{attack}, {name}"] = run
+    return variants, facts
+
+
+def torch_copy(arrays):
+    """The network in plain torch, for NCHW pixels in [0, 1]."""
+    import torch
+    import torch_loop
+
+    weights = [arrays[f"weight{i}"] for i in range(22)]
+    network = torch_loop.network("small", _SIZE, _CLASSES)
+    state = []
+    for kernel, *normalisation in zip(
+        *(weights[i:-2:5] for i in range(5)), strict=True
+    ):
+        state += [kernel.transpose(3, 2, 0, 1), *normalisation]
+    state += [weights[-2].T, weights[-1]]
+    slots = [
+        each
+        for name, each in network.state_dict().items()
+        if "num_batches" not in name
+    ]
+    for slot, value in zip(slots, state, strict=True):
+        slot.copy_(torch.from_numpy(np.array(value)))
+    for each in network.modules():
+        if isinstance(each, torch.nn.BatchNorm2d):
+            each.eps = 1e-3
+
+    class Unit(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, images):
+            return self.network(255.0 * images)
+
+    unit = Unit().eval().requires_grad_(False)
+    images = torch.from_numpy(arrays["images"][:8]).permute(0, 3, 1, 2) / 255
+    np.testing.assert_allclose(
+        unit(images).numpy(), arrays["logits"], rtol=1e-3, atol=1e-3
+    )
+    return unit
+
+
+def peer(name, folder):
+    """The same attacks by others, at one epsilon after the other."""
+    import torch
+
+    with np.load(folder / "data.npz") as arrays:
+        model = torch_copy(arrays)
+        images = torch.from_numpy(arrays["images"]).permute(0, 3, 1, 2) / 255
+        labels = torch.from_numpy(arrays["labels"]).long()
+    images = images.contiguous()
+    attack_at = {
+        "foolbox": foolbox_attack,
+        "art": art_attack,
+        "torchattacks": torchattacks_attack,
+    }[name]
+    variants = {}
+    for attack in FLAGS.attacks:
+        if attack_at(model, attack, FLAGS.epsilon) is None:
+            continue
+        x, y = images_of(attack, images), images_of(attack, labels)
+        for which in _GRIDS:
+
+            def run(attack=attack, which=which, x=x, y=y):
+                for epsilon in grid_of(which):
+                    perturb = attack_at(model, attack, float(epsilon))
+                    standing = 0
+                    for at in range(0, len(x), FLAGS.batch_size):
+                        part = slice(at, at + FLAGS.batch_size)
+                        moved = perturb(x[part], y[part])
+                        with torch.no_grad():
+                            hits = model(moved).argmax(-1) == y[part]
+                        standing += int(hits.sum())
+                return standing / len(x)
+
+            variants[f"{attack}, {which}"] = run
+    return variants, {}
+
+
+def foolbox_attack(model, attack, epsilon):
+    """A function from images and labels to adversarial images."""
+    import foolbox
+
+    if attack != "PGD":
+        return None
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+    pgd = foolbox.attacks.LinfPGD(
+        steps=FLAGS.steps, rel_stepsize=2.5 / FLAGS.steps
+    )
+    return lambda x, y: pgd(wrapped, x, y, epsilons=epsilon)[1]
+
+
+def art_attack(model, attack, epsilon):
+    """A function from images and labels to adversarial images."""
+    import torch
+    from art.attacks import evasion
+    from art.estimators.classification import PyTorchClassifier
+
+    wrapped = PyTorchClassifier(
+        model=model,
+        loss=torch.nn.CrossEntropyLoss(),
+        input_shape=(3, _SIZE, _SIZE),
+        nb_classes=_CLASSES,
+        clip_values=(0, 1),
+        device_type="cpu",
+    )
+    shared = {
+        "eps": epsilon,
+        "max_iter": FLAGS.steps,
+        "batch_size": FLAGS.batch_size,
+        "verbose": False,
+    }
+    if attack == "PGD":
+        made = evasion.ProjectedGradientDescentPyTorch(
+            wrapped,
+            eps_step=epsilon * 2.5 / FLAGS.steps,
+            num_random_init=1,
+            **shared,
+        )
+    elif attack == "APGD":
+        made = evasion.AutoProjectedGradientDescent(
+            wrapped,
+            eps_step=2 * epsilon,
+            nb_random_init=1,
+            loss_type="cross_entropy",
+            **shared,
+        )
+    else:
+        return None
+    return lambda x, y: torch.from_numpy(
+        made.generate(x.numpy(), np.eye(_CLASSES, dtype="float32")[y])
+    )
+
+
+def torchattacks_attack(model, attack, epsilon):
+    """A function from images and labels to adversarial images."""
+    import torch
+    import torchattacks
+
+    if not list(model.buffers())[0].device == torch.device("cpu"):
+        raise RuntimeError("the benchmark is for a CPU")
+    if attack == "PGD":
+        made = torchattacks.PGD(
+            model,
+            eps=epsilon,
+            alpha=epsilon * 2.5 / FLAGS.steps,
+            steps=FLAGS.steps,
+        )
+    elif attack == "APGD":
+        made = torchattacks.APGD(
+            model, eps=epsilon, steps=FLAGS.steps, n_restarts=1
+        )
+    else:
+        made = torchattacks.AutoAttack(
+            model, eps=epsilon, n_classes=_CLASSES, version="standard"
+        )
+    return made
+
+
+def start(folder):
+    """Starts the processes."""
+    trainer = workers.Worker(train, folder, backend=FLAGS.backends[0])
+    trainer.close()
+    sides = {}
+    for backend in FLAGS.backends:
+        sides[backend] = workers.Worker(ours, folder, backend=backend)
+    for name in FLAGS.peers:
+        if any(importlib.util.find_spec(x) is None for x in (name, "torch")):
+            print(f"Left out: {name}, not installed.")
+        else:
+            sides[name] = workers.Worker(peer, name, folder)
+    return sides
+
+
+def main(_):
+    from tabulate import tabulate
+
+    rows, missed = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        sides = start(pathlib.Path(folder))
+        first = FLAGS.backends[0]
+        for attack in FLAGS.attacks:
+            # AutoAttack takes minutes, far more than any warm-up.
+            long = attack == "AutoAttack"
+            for which in _GRIDS:
+                what = f"{attack}, {which}"
+                turns = [x for x in sides if what in sides[x].names]
+                found, answers = workers.measure(
+                    [(sides[side], what) for side in turns],
+                    1 if long else FLAGS.rounds,
+                    at_least=0.0,
+                    warm_up=0 if long else 1,
+                )
+                seconds = dict(zip(turns, found, strict=True))
+                accuracy = dict(zip(turns, answers, strict=True))
+                for side in turns:
+                    ratio = float(np.median(seconds[side] / seconds[first]))
+                    rows.append(
+                        (
+                            what,
+                            side,
+                            f"{np.median(seconds[side]):.2f}",
+                            f"{ratio:.2f}",
+                            f"{accuracy[side]:.3f}",
+                        )
+                    )
+                    if side in FLAGS.peers and ratio < 1:
+                        missed.append(f"{what}: {side} is faster, {ratio:.2f}")
+                    if abs(accuracy[side] - accuracy[first]) > _APART:
+                        missed.append(
+                            f"{what}: {side} leaves {accuracy[side]:.3f}, "
+                            f"ours {accuracy[first]:.3f}"
+                        )
+        for worker in sides.values():
+            worker.close()
+    headers = ("attack", "who", "seconds", f"time / {first}'s", "accuracy left")
+    print(tabulate(rows, headers, disable_numparse=True))
+    for each in missed:
+        print(f"MISSED: {each}")
+    sys.exit(bool(missed))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,312 @@
+"""What a careful researcher writes in plain torch: networks and a PGD step.
+
+The networks have the parameters of those in networks.py, layer for layer. The
+loop freezes the weights during the attack, takes gradients of the images
+alone, and keeps tensors where they are. It is tried as it is, in channels_last
+and compiled; the fastest is the one that others are compared with.
+"""
+
+import contextlib
+import functools
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+EPSILON = 4 / 255
+
+
+def _conv(inputs, outputs, kernel=3, stride=1, groups=1):
+    padding = (kernel - 1) // 2
+    return nn.Conv2d(
+        inputs, outputs, kernel, stride, padding, groups=groups, bias=False
+    )
+
+
+def _normalised(*conv, activation=nn.ReLU):
+    conv = _conv(*conv)
+    return [conv, nn.BatchNorm2d(conv.out_channels), activation()]
+
+
+class _Classifier(nn.Module):
+    """Normalises pixels; averages features of rank 4; ends in logits."""
+
+    def __init__(self, features, width, classes):
+        super().__init__()
+        self.features = features
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, pixels):
+        features = self.features(pixels / 127.5 - 1.0)
+        if features.ndim == 4:
+            features = features.mean((2, 3))
+        return self.head(features)
+
+
+def _small():
+    layers, inputs = [], 3
+    for width, stride in ((32, 1), (64, 2), (64, 1), (128, 2)):
+        conv, *others = _normalised(inputs, width, 3, stride)
+        if stride == 2:
+            # As Keras pads "same", so that weights can be carried over.
+            layers.append(nn.ZeroPad2d((0, 1, 0, 1)))
+            conv.padding = (0, 0)
+        layers += [conv, *others]
+        inputs = width
+    return nn.Sequential(*layers), inputs
+
+
+def _mobilenet(alpha=0.75):
+    """Howard et al., arXiv 1704.04861."""
+    plan = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)]
+    plan += [(512, 1)] * 5 + [(1024, 2), (1024, 1)]
+    inputs = int(32 * alpha)
+    layers = _normalised(3, inputs, 3, 2, activation=nn.ReLU6)
+    for width, stride in plan:
+        width = int(width * alpha)
+        layers += _normalised(
+            inputs, inputs, 3, stride, inputs, activation=nn.ReLU6
+        )
+        layers += _normalised(inputs, width, 1, activation=nn.ReLU6)
+        inputs = width
+    return nn.Sequential(*layers), inputs
+
+
+class _PreActivation(nn.Module):
+    """Bottleneck block of He et al., arXiv 1603.05027."""
+
+    def __init__(self, inputs, width, stride, shortcut):
+        super().__init__()
+        self.first = nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU())
+        self.shortcut = (
+            _conv(inputs, 4 * width, 1, stride) if shortcut else None
+        )
+        self.rest = nn.Sequential(
+            *_normalised(inputs, width, 1),
+            *_normalised(width, width, 3, stride),
+            _conv(width, 4 * width, 1),
+        )
+
+    def forward(self, x):
+        first = self.first(x)
+        shortcut = x if self.shortcut is None else self.shortcut(first)
+        return shortcut + self.rest(first)
+
+
+def _resnet_stage2():
+    layers = [*_normalised(3, 64, 7, 2), _conv(64, 64, 1)]
+    layers += [nn.MaxPool2d(3, 2, 1)]
+    inputs = 64
+    for width, blocks, stride in ((64, 3, 1), (128, 4, 2)):
+        for index in range(blocks):
+            layers.append(
+                _PreActivation(inputs, width, 1 if index else stride, not index)
+            )
+            inputs = 4 * width
+    layers += [nn.BatchNorm2d(inputs), nn.ReLU()]
+    return nn.Sequential(*layers), inputs
+
+
+class _Bottleneck(nn.Module):
+    """Block of He et al., arXiv 1512.03385, with biases as Keras has them."""
+
+    def __init__(self, inputs, width, stride, shortcut):
+        super().__init__()
+        self.shortcut = nn.Identity()
+        if shortcut:
+            self.shortcut = nn.Sequential(
+                *self._biased(inputs, 4 * width, 1, stride)
+            )
+        self.rest = nn.Sequential(
+            *self._biased(inputs, width, 1, stride),
+            nn.ReLU(),
+            *self._biased(width, width, 3, 1),
+            nn.ReLU(),
+            *self._biased(width, 4 * width, 1, 1),
+        )
+
+    @staticmethod
+    def _biased(inputs, outputs, kernel, stride):
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2)
+        return conv, nn.BatchNorm2d(outputs)
+
+    def forward(self, x):
+        return functional.relu(self.shortcut(x) + self.rest(x))
+
+
+def _resnet50():
+    layers = [nn.Conv2d(3, 64, 7, 2, 3), nn.BatchNorm2d(64), nn.ReLU()]
+    layers += [nn.MaxPool2d(3, 2, 1)]
+    inputs = 64
+    for width, blocks, stride in (
+        (64, 3, 1),
+        (128, 4, 2),
+        (256, 6, 2),
+        (512, 3, 2),
+    ):
+        for index in range(blocks):
+            layers.append(
+                _Bottleneck(inputs, width, 1 if index else stride, not index)
+            )
+            inputs = 4 * width
+    return nn.Sequential(*layers), inputs
+
+
+class _ViT(nn.Module):
+    """Dosovitskiy et al., arXiv 2010.11929, by torch's own encoder."""
+
+    def __init__(self, image_size, depth, width, heads, patch=16):
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, patch, patch)
+        places = (image_size // patch) ** 2 + 1
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, places, width))
+        layer = nn.TransformerEncoderLayer(
+            width,
+            heads,
+            4 * width,
+            dropout=0.0,
+            activation="gelu",
+            layer_norm_eps=1e-6,
+            batch_first=True,
+            norm_first=True,
+        )
+        self.encoder = nn.TransformerEncoder(
+            layer, depth, nn.LayerNorm(width, eps=1e-6), False
+        )
+
+    def forward(self, images):
+        x = self.patches(images).flatten(2).mT
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+        return self.encoder(x + self.positions)[:, 0]
+
+
+def network(name: str, image_size: int, classes: int) -> nn.Module:
+    """Builds a network by its name."""
+    makers = {
+        "small": _small,
+        "mobilenet": _mobilenet,
+        "resnet_stage2": _resnet_stage2,
+        "resnet50": _resnet50,
+        "vit_tiny": lambda: (_ViT(image_size, 12, 192, 3), 192),
+        "vit_base": lambda: (_ViT(image_size, 12, 768, 12), 768),
+    }
+    return _Classifier(*makers[name](), classes)
+
+
+class Loop:
+    """A network with its optimizer, and the steps that train it."""
+
+    def __init__(self, model, attack_mode, bf16, compiled=False):
+        self.model = model
+        self.parameters = list(model.parameters())
+        self.optimizer = torch.optim.SGD(self.parameters, 1e-4)
+        self.attack_mode = attack_mode
+        self.bf16 = bf16
+        self.forward = torch.compile(model) if compiled else model
+
+    def loss(self, images, labels, reduction):
+        """Cross-entropy, in bfloat16 where that is asked for."""
+        device = images.device.type
+        precision = contextlib.nullcontext()
+        if self.bf16:
+            precision = torch.autocast(device, torch.bfloat16)
+        with precision:
+            logits = self.forward(images)
+        return functional.cross_entropy(
+            logits.float(), labels, reduction=reduction
+        )
+
+    def plain_step(self, images, labels):
+        """One step of standard fine-tuning."""
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(images, labels, "mean")
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+    def attacked(self, images, labels, steps):
+        """PGD on pixels, with the weights out of the graph."""
+        self.model.train(self.attack_mode == "training")
+        for each in self.parameters:
+            each.requires_grad_(False)
+        radius = 255 * EPSILON
+        low, high = (
+            (images - radius).clamp_(0),
+            (images + radius).clamp_(max=255),
+        )
+        moved = images + torch.empty_like(images).uniform_(-radius, radius)
+        moved = moved.clamp_(0, 255)
+        for _ in range(steps):
+            moved.requires_grad_(True)
+            loss = self.loss(moved, labels, "sum")
+            (gradient,) = torch.autograd.grad(loss, moved)
+            with torch.no_grad():
+                moved = moved + 2.5 / steps * radius * gradient.sign()
+                moved = torch.minimum(torch.maximum(moved, low), high)
+        for each in self.parameters:
+            each.requires_grad_(True)
+        return moved.detach()
+
+    def step(self, images, labels, steps):
+        """One step of adversarial training."""
+        return self.plain_step(self.attacked(images, labels, steps), labels)
+
+
+def variants(name, image_size, batch_size, classes, counts, attack_mode, bf16):
+    """The fastest form of the loop: functions to time, and facts."""
+    torch.set_float32_matmul_precision("high")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator().manual_seed(0)
+    images = 255 * torch.rand(
+        (batch_size, 3, image_size, image_size), generator=generator
+    )
+    labels = torch.randint(classes, (batch_size,), generator=generator)
+    images, labels = images.to(device), labels.to(device)
+    candidates = {}
+    for form in ("eager", "channels_last", "compiled"):
+        model = network(name, image_size, classes).to(device)
+        batch = images
+        if form != "eager":
+            model = model.to(memory_format=torch.channels_last)
+            batch = images.contiguous(memory_format=torch.channels_last)
+        loop = Loop(model, attack_mode, bf16, compiled=form == "compiled")
+        found = {
+            "loop plain": functools.partial(loop.plain_step, batch, labels)
+        }
+        for count in counts:
+            found[f"loop {count}"] = functools.partial(
+                loop.step, batch, labels, count
+            )
+        candidates[form] = found
+
+    def seconds(function):
+        # Two to compile both modes, then the best of three.
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - started)
+        return min(times[2:])
+
+    plain = {f: seconds(c["loop plain"]) for f, c in candidates.items()}
+    total = {f: seconds(c[f"loop {counts[0]}"]) for f, c in candidates.items()}
+    best = min(total, key=total.get)
+    facts = {
+        "form": best,
+        "plain over best": plain[best] / min(plain.values()),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "flops": flops(network(name, image_size, classes), image_size),
+    }
+    return candidates[best], facts
+
+
+def flops(model, image_size: int) -> int:
+    """Floating-point operations of one forward pass of one image."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.train()(torch.zeros(2, 3, image_size, image_size))
+    return counter.get_total_flops() // 2
