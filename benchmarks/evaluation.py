@@ -1,4 +1,4 @@
-r"""What a sweep over nine epsilons costs, against its naive form and peers.
+r"""What a sweep over nine epsilons costs, against its naive form, in passes.
 
 Naive: the same attack on every image that is correct without it, at every
 epsilon above 0. The nested sweep attacks at each epsilon only what still
@@ -8,18 +8,15 @@ at most 1 + floor(log2(8)) attacks an image.
 
 Targets are chosen such that expected robustness is 0.3, 0.5 and 0.75, for one
 network that is trained robustly on the bundled digits first (or --model).
-Foolbox and ART, if installed (`pip install -e ".[peers]"`), loop PGD of the
-same steps over the same grid, images and Keras model. All from one run, so
-ratios hold on any machine. Exit status 1: a bound is missed.
+Passes are counted, so the result holds on any machine; evaluation_speed.py has
+the time. Exit status 1: a bound is missed.
 
 Examples:
   python benchmarks/evaluation.py
   python benchmarks/evaluation.py --model=runs/NAME/model.keras --images=1000
 """
 
-import importlib.util
 import sys
-import time
 
 import numpy as np
 from absl import app, flags
@@ -30,10 +27,9 @@ flags.DEFINE_integer("images", 500, "Images of the test split.", lower_bound=32)
 flags.DEFINE_integer("steps", 10, "Steps of PGD.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
 flags.DEFINE_list("robustness", ["0.3", "0.5", "0.75"], "Values to look at.")
-flags.DEFINE_bool("peers", True, "Also time Foolbox and ART, if installed.")
 
 _POINTS = 9
-_SLACK, _BISECTED, _SPEED, _NOISE = 0.03, 0.45, 3.0, 0.01
+_SLACK, _BISECTED, _NOISE = 0.03, 0.45, 0.01
 
 
 def trained(data):
@@ -68,72 +64,6 @@ def target(report, wanted):
     return float(ends[np.argmin(np.abs(np.array(values) - wanted))])
 
 
-def timed(function):
-    """Seconds of a call, and what it returns."""
-    started = time.perf_counter()
-    result = function()
-    return time.perf_counter() - started, result
-
-
-def foolbox_curve(classifier, images, labels, grid):
-    """Accuracy at each epsilon, by Foolbox."""
-    import eagerpy as ep
-    import foolbox
-    import tensorflow as tf
-
-    model = foolbox.TensorFlowModel(classifier, bounds=(0, 255))
-    attack = foolbox.attacks.LinfPGD(
-        steps=FLAGS.steps, rel_stepsize=2.5 / FLAGS.steps
-    )
-    correct = np.zeros(len(grid))
-    for at in range(0, len(images), FLAGS.batch_size):
-        part = slice(at, at + FLAGS.batch_size)
-        x, y = tf.constant(images[part]), tf.constant(labels[part])
-        clean = foolbox.accuracy(model, ep.astensor(x), ep.astensor(y))
-        _, _, success = attack(model, x, y, epsilons=list(255 * grid[1:]))
-        correct[0] += clean * len(images[part])
-        correct[1:] += (1 - success.numpy()).sum(axis=1)
-    return correct / len(images)
-
-
-def art_curve(classifier, images, labels, grid):
-    """Accuracy at each epsilon, by ART."""
-    import keras
-    from art.attacks.evasion import ProjectedGradientDescentTensorFlowV2
-    from art.estimators.classification import TensorFlowV2Classifier
-
-    wrapped = TensorFlowV2Classifier(
-        model=classifier,
-        nb_classes=10,
-        input_shape=images.shape[1:],
-        loss_object=keras.losses.CategoricalCrossentropy(from_logits=True),
-        clip_values=(0, 255),
-    )
-    curve = []
-    for epsilon in grid:
-        moved = images
-        if epsilon:
-            attack = ProjectedGradientDescentTensorFlowV2(
-                wrapped,
-                eps=255 * epsilon,
-                eps_step=255 * epsilon * 2.5 / FLAGS.steps,
-                max_iter=FLAGS.steps,
-                num_random_init=1,
-                batch_size=FLAGS.batch_size,
-                verbose=False,
-            )
-            moved = attack.generate(images, np.eye(10)[labels])
-        logits = wrapped.predict(moved, batch_size=FLAGS.batch_size)
-        curve.append((logits.argmax(-1) == labels).mean())
-    return np.array(curve)
-
-
-_PEERS = {
-    "Foolbox": ("foolbox", foolbox_curve),
-    "ART": ("art", art_curve),
-}
-
-
 def main(_):
     from tabulate import tabulate
 
@@ -164,11 +94,11 @@ def main(_):
         )
 
     coarse = sweep(np.linspace(0, 0.6, 25))
-    rows, peer_rows, missed = [], [], []
+    rows, missed = [], []
     for wanted in map(float, FLAGS.robustness):
         grid = np.linspace(0, target(coarse, wanted), _POINTS)
         naive = sweep(grid, protocol="independent")
-        seconds, nested = timed(lambda grid=grid: sweep(grid))
+        nested = sweep(grid)
         halved = sweep(grid, bisect=True)
         bound = nested.accuracy[:-1].mean() / nested.clean_accuracy + _SLACK
         shares = []
@@ -194,31 +124,6 @@ def main(_):
                 f"{100 * (halved.accuracy - naive.accuracy).max():+.1f}",
             )
         )
-        for name, (module, curve) in _PEERS.items():
-            if not FLAGS.peers or importlib.util.find_spec(module) is None:
-                continue
-            curve_seconds, values = timed(
-                lambda curve=curve, grid=grid: curve(
-                    classifier, images, labels, grid
-                )
-            )
-            ratio = curve_seconds / seconds
-            if ratio < _SPEED:
-                missed.append(
-                    f"{wanted}: only {ratio:.1f} times {name}'s speed"
-                )
-            robustness = np.trapezoid(values, grid) / grid[-1]
-            peer_rows.append(
-                (
-                    f"{grid[-1]:.3f}",
-                    name,
-                    f"{curve_seconds:.1f}",
-                    f"{seconds:.1f}",
-                    f"{ratio:.1f}",
-                    f"{robustness:.3f}",
-                    f"{nested.expected_robustness():.3f}",
-                )
-            )
     headers = (
         "target",
         "expected",
@@ -228,10 +133,6 @@ def main(_):
         "bisected - naive, points",
     )
     print(tabulate(rows, headers, disable_numparse=True))
-    if peer_rows:
-        headers = ("target", "peer", "its s", "our s", "ratio")
-        headers += ("its expected robustness", "ours")
-        print(f"\n{tabulate(peer_rows, headers, disable_numparse=True)}")
     for each in missed:
         print(f"MISSED: {each}")
     sys.exit(bool(missed))

@@ -2,12 +2,14 @@
 
 The networks have the parameters of those in networks.py, layer for layer. The
 loop freezes the weights during the attack, takes gradients of the images
-alone, and keeps tensors where they are. It is tried as it is, in channels_last
-and compiled; the fastest is the one that others are compared with.
+alone, and keeps tensors where they are. It is tried in both memory formats,
+with and without `torch.compile` for the attack and for the training; the form
+whose step is the fastest is the one that others are compared with.
 """
 
 import contextlib
 import functools
+import itertools
 import time
 
 import torch
@@ -196,24 +198,32 @@ def network(name: str, image_size: int, classes: int) -> nn.Module:
 
 
 class Loop:
-    """A network with its optimizer, and the steps that train it."""
+    """A network with its optimizer, and the steps that train it.
 
-    def __init__(self, model, attack_mode, bf16, compiled=False):
+    Args:
+        model: The network.
+        attack_mode: `"inference"` or `"training"`: its mode under attack.
+        bf16: Whether to compute in bfloat16 (autocast).
+        attacked: The network as the attack calls it: itself or compiled.
+        trained: The network as training calls it, likewise.
+    """
+
+    def __init__(self, model, attack_mode, bf16, attacked=None, trained=None):
         self.model = model
         self.parameters = list(model.parameters())
         self.optimizer = torch.optim.SGD(self.parameters, 1e-4)
         self.attack_mode = attack_mode
         self.bf16 = bf16
-        self.forward = torch.compile(model) if compiled else model
+        self.attacked = attacked or model
+        self.trained = trained or model
 
-    def loss(self, images, labels, reduction):
+    def loss(self, network, images, labels, reduction):
         """Cross-entropy, in bfloat16 where that is asked for."""
-        device = images.device.type
         precision = contextlib.nullcontext()
         if self.bf16:
-            precision = torch.autocast(device, torch.bfloat16)
+            precision = torch.autocast(images.device.type, torch.bfloat16)
         with precision:
-            logits = self.forward(images)
+            logits = network(images)
         return functional.cross_entropy(
             logits.float(), labels, reduction=reduction
         )
@@ -222,26 +232,24 @@ class Loop:
         """One step of standard fine-tuning."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(images, labels, "mean")
+        loss = self.loss(self.trained, images, labels, "mean")
         loss.backward()
         self.optimizer.step()
         return loss.item()
 
-    def attacked(self, images, labels, steps):
+    def attack(self, images, labels, steps):
         """PGD on pixels, with the weights out of the graph."""
         self.model.train(self.attack_mode == "training")
         for each in self.parameters:
             each.requires_grad_(False)
         radius = 255 * EPSILON
-        low, high = (
-            (images - radius).clamp_(0),
-            (images + radius).clamp_(max=255),
-        )
+        low = (images - radius).clamp_(min=0)
+        high = (images + radius).clamp_(max=255)
         moved = images + torch.empty_like(images).uniform_(-radius, radius)
         moved = moved.clamp_(0, 255)
         for _ in range(steps):
             moved.requires_grad_(True)
-            loss = self.loss(moved, labels, "sum")
+            loss = self.loss(self.attacked, moved, labels, "sum")
             (gradient,) = torch.autograd.grad(loss, moved)
             with torch.no_grad():
                 moved = moved + 2.5 / steps * radius * gradient.sign()
@@ -252,7 +260,7 @@ class Loop:
 
     def step(self, images, labels, steps):
         """One step of adversarial training."""
-        return self.plain_step(self.attacked(images, labels, steps), labels)
+        return self.plain_step(self.attack(images, labels, steps), labels)
 
 
 def variants(name, image_size, batch_size, classes, counts, attack_mode, bf16):
@@ -264,43 +272,52 @@ def variants(name, image_size, batch_size, classes, counts, attack_mode, bf16):
         (batch_size, 3, image_size, image_size), generator=generator
     )
     labels = torch.randint(classes, (batch_size,), generator=generator)
-    images, labels = images.to(device), labels.to(device)
-    candidates = {}
-    for form in ("eager", "channels_last", "compiled"):
-        model = network(name, image_size, classes).to(device)
-        batch = images
-        if form != "eager":
-            model = model.to(memory_format=torch.channels_last)
-            batch = images.contiguous(memory_format=torch.channels_last)
-        loop = Loop(model, attack_mode, bf16, compiled=form == "compiled")
-        found = {
-            "loop plain": functools.partial(loop.plain_step, batch, labels)
-        }
-        for count in counts:
-            found[f"loop {count}"] = functools.partial(
-                loop.step, batch, labels, count
-            )
-        candidates[form] = found
+    labels = labels.to(device)
 
-    def seconds(function):
-        # Two to compile both modes, then the best of three.
-        times = []
-        for _ in range(5):
-            started = time.perf_counter()
-            function()
-            times.append(time.perf_counter() - started)
-        return min(times[2:])
-
-    plain = {f: seconds(c["loop plain"]) for f, c in candidates.items()}
-    total = {f: seconds(c[f"loop {counts[0]}"]) for f, c in candidates.items()}
-    best = min(total, key=total.get)
+    # As it is, and in channels_last, where attack and training are compiled or
+    # not, whichever suits each.
+    forms = {}
+    for layout in (torch.contiguous_format, torch.channels_last):
+        model = network(name, image_size, classes)
+        model = model.to(device, memory_format=layout)
+        batch = images.to(device, memory_format=layout), labels
+        compiled = torch.compile(model)
+        for attacked, trained in itertools.product((model, compiled), repeat=2):
+            label = [str(layout).removeprefix("torch.")]
+            label += ["compiled attack"] if attacked is compiled else []
+            label += ["compiled training"] if trained is compiled else []
+            loop = Loop(model, attack_mode, bf16, attacked, trained)
+            forms[", ".join(label)] = loop, batch
+    plain = {
+        form: _seconds(functools.partial(loop.plain_step, *batch))
+        for form, (loop, batch) in forms.items()
+    }
+    steps = {
+        form: _seconds(functools.partial(loop.step, *batch, counts[0]))
+        for form, (loop, batch) in forms.items()
+    }
+    best = min(steps, key=steps.get)
+    loop, batch = forms[best]
+    found = {"loop plain": functools.partial(loop.plain_step, *batch)}
+    for count in counts:
+        found[f"loop {count}"] = functools.partial(loop.step, *batch, count)
     facts = {
         "form": best,
         "plain over best": plain[best] / min(plain.values()),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(each.numel() for each in loop.parameters),
         "flops": flops(network(name, image_size, classes), image_size),
     }
-    return candidates[best], facts
+    return found, facts
+
+
+def _seconds(function):
+    """The best of five, after two that compile both modes."""
+    times = []
+    for _ in range(7):
+        started = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - started)
+    return min(times[2:])
 
 
 def flops(model, image_size: int) -> int:

@@ -388,9 +388,8 @@ def benchmark(name, table):
     facts = sides["loop"].facts if "loop" in sides else {}
     if facts:
         print(
-            f"{name}: the torch loop is the {facts['form']} one, whose plain "
-            f"step takes {facts['plain over best']:.2f} of the fastest plain "
-            "step."
+            f"{name}: the fastest torch loop is {facts['form']}; its plain "
+            f"step takes {facts['plain over best']:.2f} of the fastest one."
         )
     for side in backends:
         parameters = sides[side].facts["parameters"]

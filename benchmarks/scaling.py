@@ -1,0 +1,151 @@
+r"""How time and memory grow with the size of the work.
+
+A training step is measured against the steps of PGD, the images in a batch and
+the pixels of an image; a nested sweep against the number of epsilons and of
+images. Growth is the slope of a straight line in logarithms: 1 is
+proportional, 0 is constant. Each point has a process of its own, for its peak
+of memory, from which what the process took before the first step is
+subtracted: on a CPU the largest resident set, on a GPU what the backend
+reports.
+
+What must hold: time at most proportional to steps, batch, pixels and images;
+epsilons cheaper than that; memory that grows with neither steps nor epsilons
+nor images. Exit status 1: it does not.
+
+Examples:
+  python benchmarks/scaling.py
+  python benchmarks/scaling.py --backend=jax --network=vit_tiny
+"""
+
+import resource
+import sys
+
+import networks
+import numpy as np
+import workers
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("backend", "tensorflow", "Backend of Keras.")
+flags.DEFINE_enum("network", "small", sorted(networks.SIZES), "Network.")
+flags.DEFINE_integer("rounds", 5, "Calls of each point.", lower_bound=1)
+
+_EPSILON = 8 / 255
+# Values of what is varied, and the limits of the slopes of time and memory.
+_AXES = {
+    "steps": ([1, 2, 4, 8, 16], 1.05, 0.1),
+    "batch": ([16, 32, 64, 128], 1.1, 1.1),
+    "pixels": ([32, 48, 64, 96], 1.1, 1.1),
+    "epsilons": ([2, 4, 8, 16, 32], 0.8, 0.1),
+    "images": ([256, 512, 1024, 2048], 1.05, 0.3),
+}
+
+
+def peak():
+    """Bytes at the peak of this process so far."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        found = jax.local_devices()[0].memory_stats()
+        if found:
+            return found["peak_bytes_in_use"]
+    elif backend == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.max_memory_allocated()
+    else:
+        import tensorflow as tf
+
+        if tf.config.list_physical_devices("GPU"):
+            return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def make(axis, value):
+    """One point: a step or a sweep, and the memory before it."""
+    import keras
+
+    import keras_epsched as ke
+
+    image_size = value if axis == "pixels" else networks.SIZES["small"][0]
+    network = networks.make(FLAGS.network, image_size)
+    count = value if axis in ("batch", "images") else 32
+    if axis == "epsilons":
+        count = 256
+    rng = np.random.default_rng(0)
+    shape = (count, image_size, image_size, 3)
+    images = rng.uniform(0, 255, shape).astype("float32")
+    # Answered rightly, so that the sweep has something to do.
+    labels = network.predict(images, batch_size=32, verbose=0).argmax(-1)
+    before = peak()
+    if axis in ("epsilons", "images"):
+        grid = _EPSILON * np.arange(1, value + 1) / value
+        if axis == "images":
+            grid = [_EPSILON]
+
+        def run():
+            ke.evaluate(
+                network,
+                (images, labels),
+                grid,
+                ke.attacks.PGD(10),
+                batch_size=32,
+                self_check=False,
+                verbose=0,
+            )
+    else:
+        attack = ke.attacks.PGD(value if axis == "steps" else 3)
+        trainer = ke.AdversarialTrainer(network, attack, epsilon=_EPSILON)
+        trainer.compile(
+            optimizer=keras.optimizers.SGD(1e-4),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+
+        def run():
+            trainer.train_on_batch(images, labels)
+
+    return {"run": run, "memory": lambda: peak() - before}, {}
+
+
+def main(_):
+    from tabulate import tabulate
+
+    rows, missed = [], []
+    for axis, (values, *limits) in _AXES.items():
+        seconds, memory = [], []
+        for value in values:
+            worker = workers.Worker(make, axis, value, backend=FLAGS.backend)
+            (taken,), _ = workers.measure([(worker, "run")], FLAGS.rounds)
+            seconds.append(np.median(taken))
+            memory.append(max(worker.time("memory")[1], 1))
+            worker.close()
+        sizes = np.log(np.square(values) if axis == "pixels" else values)
+        for what, unit, found, limit in (
+            ("time", "{:.3f} s", seconds, limits[0]),
+            ("memory", "{:.0f} MiB", np.divide(memory, 2**20), limits[1]),
+        ):
+            slope = np.polyfit(sizes, np.log(found), 1)[0]
+            if slope > limit:
+                missed.append(f"{what} against {axis}: {slope:.2f} > {limit}")
+            rows.append(
+                (
+                    axis,
+                    f"{values[0]} to {values[-1]}",
+                    what,
+                    f"{unit.format(found[0])} to {unit.format(found[-1])}",
+                    f"{slope:.2f} <= {limit}",
+                )
+            )
+    headers = ("what grows", "over", "of", "measured", "slope")
+    print(tabulate(rows, headers, disable_numparse=True))
+    for each in missed:
+        print(f"MISSED: {each}")
+    sys.exit(bool(missed))
+
+
+if __name__ == "__main__":
+    app.run(main)
