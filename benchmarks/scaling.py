@@ -71,7 +71,8 @@ def make(axis, value):
 
     import keras_epsched as ke
 
-    image_size = value if axis == "pixels" else networks.SIZES["small"][0]
+    image_size = value if axis == "pixels" else networks.SIZES[FLAGS.network][0]
+    keras.utils.set_random_seed(0)
     network = networks.make(FLAGS.network, image_size)
     count = value if axis in ("batch", "images") else 32
     if axis == "epsilons":
@@ -87,16 +88,22 @@ def make(axis, value):
         if axis == "images":
             grid = [_EPSILON]
 
-        def run():
+        def sweep(count):
             ke.evaluate(
                 network,
-                (images, labels),
+                (images[:count], labels[:count]),
                 grid,
                 ke.attacks.PGD(10),
                 batch_size=32,
                 self_check=False,
                 verbose=0,
             )
+
+        variants = {
+            "run": lambda: sweep(count),
+            # Compiling, which does not grow.
+            "constant": lambda: sweep(32),
+        }
     else:
         attack = ke.attacks.PGD(value if axis == "steps" else 3)
         trainer = ke.AdversarialTrainer(network, attack, epsilon=_EPSILON)
@@ -105,10 +112,8 @@ def make(axis, value):
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
 
-        def run():
-            trainer.train_on_batch(images, labels)
-
-    return {"run": run, "memory": lambda: peak() - before}, {}
+        variants = {"run": lambda: trainer.train_on_batch(images, labels)}
+    return variants | {"memory": lambda: peak() - before}, {}
 
 
 def main(_):
@@ -119,9 +124,15 @@ def main(_):
         seconds, memory = [], []
         for value in values:
             worker = workers.Worker(make, axis, value, backend=FLAGS.backend)
-            (taken,), _ = workers.measure([(worker, "run")], FLAGS.rounds)
-            seconds.append(np.median(taken))
-            memory.append(max(worker.time("memory")[1], 1))
+            names = [each for each in worker.names if each != "memory"]
+            taken, _ = workers.measure(
+                [(worker, each) for each in names], FLAGS.rounds
+            )
+            # Of a sweep, what the first batch takes with its compiling is
+            # left out.
+            seconds.append(np.median(taken[0] - sum(taken[1:])))
+            # Less than this is noise.
+            memory.append(max(worker.time("memory")[1], 2**23))
             worker.close()
         sizes = np.log(np.square(values) if axis == "pixels" else values)
         for what, unit, found, limit in (

@@ -25,7 +25,6 @@ Examples:
       --batch_size=128
 """
 
-import importlib.util
 import itertools
 import sys
 
@@ -65,10 +64,11 @@ _BOUND, _BOUND_AT_ZERO, _BOUND_OF_A_RUN = 1.10, 1.05, 1.03
 _FASTER_THAN = {"loop": 1.0, "art": 2.0}
 _EPSILON = 4 / 255
 _EPOCHS, _BATCHES = 8, 4
+_GRADIENTS = 4
 
 
 def steps_of_a_run():
-    """The K of whole runs: that nearest to 3, for they take long."""
+    """The K of what takes long: that nearest to 3."""
     return min(map(int, FLAGS.steps), key=lambda steps: abs(steps - 3))
 
 
@@ -87,7 +87,7 @@ def compiled(model):
 
 
 def input_gradient(model, network, images, labels):
-    """A function that runs one bare input gradient, by the backend's means."""
+    """A function that runs bare input gradients, by the backend's means."""
     import keras
 
     training = FLAGS.attack_mode == "training"
@@ -115,29 +115,37 @@ def input_gradient(model, network, images, labels):
                 value = loss(images, values)
             return tape.gradient(value, images)
 
-        def run():
-            gradient()
-            # Waits, without fetching the images: no attack would do that.
+        def wait(_):
             tf.test.experimental.sync_devices()
 
     elif backend == "jax":
         import jax
 
-        gradient = jax.jit(jax.grad(loss))
+        compiled_gradient = jax.jit(jax.grad(loss))
 
-        def run():
-            gradient(images, values).block_until_ready()
+        def gradient():
+            return compiled_gradient(images, values)
+
+        def wait(found):
+            found.block_until_ready()
 
     else:
         import torch
 
         values = [each.detach() for each in values]
 
-        def run():
+        def gradient():
             moved = images.detach().requires_grad_(True)
-            (found,) = torch.autograd.grad(loss(moved, values), moved)
-            # Waits for the device.
+            return torch.autograd.grad(loss(moved, values), moved)[0]
+
+        def wait(found):
             found[0, 0, 0, 0].item()
+
+    def run():
+        # One wait for all, as in an attack.
+        for _ in range(_GRADIENTS):
+            found = gradient()
+        wait(found)
 
     return run
 
@@ -171,6 +179,10 @@ def ours(name, image_size, batch_size):
 
     import keras_epsched as ke
 
+    if keras.backend.backend() == "torch":
+        import torch_loop
+
+        torch_loop.tune()
     network = make_network(name, image_size)
     images, labels = make_batch(network, batch_size)
     plain = compiled(keras.Sequential([network]))
@@ -202,6 +214,7 @@ def ours(name, image_size, batch_size):
         )
     }
     schedules = {
+        "idle": ke.schedules.Constant(0.0),
         "fixed": ke.schedules.Constant(_EPSILON),
         "scheduled": ke.schedules.TwoHinge(_EPSILON),
     }
@@ -231,7 +244,7 @@ def ours(name, image_size, batch_size):
 
 
 def art(name, image_size, batch_size):
-    """ART's adversarial trainer on the same model; its best settings."""
+    """ART's adversarial trainer on the same model, as its manual has it."""
     import keras
     import tensorflow as tf
     from art.attacks.evasion import ProjectedGradientDescentTensorFlowV2
@@ -290,34 +303,10 @@ def loop(name, image_size, batch_size):
         batch_size,
         networks.CLASSES,
         [int(steps) for steps in FLAGS.steps],
+        steps_of_a_run(),
         FLAGS.attack_mode,
         FLAGS.bf16,
     )
-
-
-_NEEDS = {
-    "tensorflow": ["tensorflow"],
-    "jax": ["jax"],
-    "torch": ["torch"],
-    "loop": ["torch"],
-    "art": ["art", "tensorflow"],
-}
-
-
-def installed(names):
-    """Those whose packages are here; the others are named."""
-    found = []
-    for name in names:
-        missing = [
-            each
-            for each in _NEEDS[name]
-            if importlib.util.find_spec(each) is None
-        ]
-        if missing:
-            print(f"Left out: {name} ({', '.join(missing)} not installed).")
-        else:
-            found.append(name)
-    return found
 
 
 def start(name, image_size, batch_size):
@@ -325,9 +314,9 @@ def start(name, image_size, batch_size):
     shape = name, image_size, batch_size
     started = {
         backend: workers.Worker(ours, *shape, backend=backend)
-        for backend in installed(FLAGS.backends)
+        for backend in workers.installed(FLAGS.backends)
     }
-    for peer in installed(FLAGS.peers):
+    for peer in workers.installed(FLAGS.peers):
         make, backend = {"loop": (loop, "torch"), "art": (art, "tensorflow")}[
             peer
         ]
@@ -384,6 +373,8 @@ def benchmark(name, table):
     found = dict(zip(turns, seconds, strict=False))
     for key, more in zip(again, seconds[len(turns) :], strict=True):
         found[key] = (found[key] + more) / 2
+    for side in backends:
+        found[side, "gradient"] /= _GRADIENTS
 
     facts = sides["loop"].facts if "loop" in sides else {}
     if facts:
@@ -407,7 +398,8 @@ def benchmark(name, table):
             text += f" ({100 * share:.1f} %)"
         return text
 
-    # XLA on a CPU has no bound, and Keras on torch runs eagerly.
+    # The others are shown: XLA runs loops on one core of a CPU, and Keras on
+    # torch runs eagerly.
     held = "tensorflow" if "tensorflow" in backends else backends[0]
     for side in backends:
         plain, gradient = found[side, "plain"], found[side, "gradient"]
@@ -423,7 +415,7 @@ def benchmark(name, table):
                 taken,
                 speed(taken, count),
                 taken / (plain + int(count) * gradient),
-                ("<=", bound),
+                ("<=", bound) if side == held else None,
             )
     for peer, side in itertools.product(
         [each for each in sides if each in FLAGS.peers], backends
@@ -446,36 +438,35 @@ def benchmark(name, table):
             )
     if FLAGS.schedule:
         for side in backends:
-            add_runs(table, name, side, sides[side], found)
+            add_runs(table, name, side, sides[side], side == held)
     for worker in sides.values():
         worker.close()
 
 
-def add_runs(table, name, side, worker, found):
-    """Times whole runs: fixed epsilon, and a schedule."""
-    count = steps_of_a_run()
-    (fixed, scheduled), _ = workers.measure(
-        [(worker, "fixed"), (worker, "scheduled")],
-        max(3, FLAGS.rounds // 3),
+def add_runs(table, name, side, worker, held):
+    """Times whole runs: without attacks, at fixed epsilon, and scheduled."""
+    (idle, fixed, scheduled), _ = workers.measure(
+        [(worker, each) for each in ("idle", "fixed", "scheduled")],
+        max(3, FLAGS.rounds // 2),
         warm_up=1,
     )
-    z = worker.facts["zero share"]
-    r = np.median(found[side, f"ours {count}"] / found[side, "plain"])
-    least = (z + (1 - z) * r) / r
+    z, r = worker.facts["zero share"], fixed / idle
     table.add(
         name,
         side,
-        f"run by a schedule / fixed PGD-{count} / {least:.3f}",
+        f"run, scheduled / fixed PGD-{steps_of_a_run()} / (z + (1 - z) R) * R",
         scheduled,
         "",
-        scheduled / fixed / least,
-        ("<=", _BOUND_OF_A_RUN),
+        scheduled / fixed / ((z + (1 - z) * r) / r),
+        ("<=", _BOUND_OF_A_RUN) if held else None,
     )
 
 
 def main(_):
     from tabulate import tabulate
 
+    if FLAGS.peak_tflops and "loop" not in FLAGS.peers:
+        raise app.UsageError("--peak_tflops needs --peers=loop, which counts")
     table = Table()
     for name in FLAGS.networks:
         benchmark(name, table)

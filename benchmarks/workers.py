@@ -6,12 +6,14 @@ asks for one variant after another, round after round, so that a machine whose
 speed drifts slows all of them. Ratios are taken within a round.
 """
 
+import importlib.util
 import multiprocessing
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from unittest import mock
 
 import numpy as np
 from absl import flags
@@ -33,19 +35,18 @@ class Worker:
     ):
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
-        before = dict(os.environ)
-        os.environ.update(
-            {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-            | environment
+        self._process = context.Process(
+            target=_serve, args=(other, make, args), daemon=True
         )
-        try:
-            self._process = context.Process(
-                target=_serve, args=(other, make, args), daemon=True
-            )
+        environment = {
+            "KERAS_BACKEND": backend,
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            # Several share one card.
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        } | environment
+        with mock.patch.dict(os.environ, environment):
             self._process.start()
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
         other.close()
         self.names, self.facts = self._receive()
 
@@ -75,6 +76,34 @@ class Worker:
         """Ends the process."""
         self._pipe.send(None)
         self._process.join()
+
+
+# Backends of Keras, and those that ours is compared with.
+_NEEDS = {
+    "tensorflow": ["tensorflow"],
+    "jax": ["jax"],
+    "torch": ["torch"],
+    "loop": ["torch"],
+    "art": ["art", "torch"],
+    "foolbox": ["foolbox", "torch"],
+    "torchattacks": ["torchattacks", "torch"],
+}
+
+
+def installed(names: Iterable[str]) -> list[str]:
+    """Those of some sides whose packages are here; says which are not."""
+    found = []
+    for name in names:
+        missing = [
+            each
+            for each in _NEEDS[name]
+            if importlib.util.find_spec(each) is None
+        ]
+        if missing:
+            print(f"Left out: {name} ({', '.join(missing)} not installed).")
+        else:
+            found.append(name)
+    return found
 
 
 def measure(

@@ -88,3 +88,87 @@ def test_trees_of_arrays_go_in_and_come_out():
 
     found = backend.compile(add)((X, X), X)
     np.testing.assert_array_equal(ops.convert_to_numpy(found["sum"]), 3 * X)
+
+
+def counting(loop):
+    """A function whose body, in a loop, draws, counts and differentiates."""
+    seeds = keras.random.SeedGenerator(0)
+    calls = keras.Variable(0.0, trainable=False)
+    weight = keras.Variable(2.0)
+
+    def network(x):
+        calls.assign(calls + 1.0)
+        draw = keras.random.uniform((2, 2), seed=seeds)
+        return weight * ops.square(x) + 0.0 * draw, draw
+
+    def body(index, carry):
+        x, draws = carry
+        value, pullback = backend.vjp(lambda x: network(x)[0], x)
+        draw = network(x)[1]
+        x = x + 0.0 * pullback(ops.ones_like(value))
+        return x, draws + ops.cast(index == 1, "float32") * draw
+
+    def nested(index, carry):
+        return backend.fori_loop(0, 2, body, carry)
+
+    def run(x):
+        begin = x, ops.zeros_like(x)
+        if loop == "while":
+            _, *carry = backend.while_loop(
+                lambda index, *_: index < 2,
+                lambda index, *carry: (index + 1, *body(index, carry)),
+                (ops.convert_to_tensor(0), *begin),
+            )
+            return carry[1]
+        chosen = body if loop == "for" else nested
+        return backend.fori_loop(0, 2, chosen, begin)[1]
+
+    return run, calls, [seeds.state, calls, weight]
+
+
+@pytest.mark.parametrize(
+    "loop, count", [("for", 4), ("while", 4), ("nested", 8)]
+)
+def test_loops_change_variables(loop, count):
+    run, calls, variables = counting(loop)
+    compiled = backend.compile(run, variables=variables)
+    draws = [ops.convert_to_numpy(compiled(tensor(X))) for _ in range(2)]
+    assert np.abs(draws[0] - draws[1]).min() > 0
+    assert float(ops.convert_to_numpy(calls.value)) == 2 * count
+
+
+def test_a_loop_in_a_branch_leaves_variables_alone():
+    weight = keras.Variable(2.0)
+
+    def run(x):
+        def loop():
+            return backend.fori_loop(
+                0, 3, lambda _, x: x + ops.stop_gradient(weight.value), x
+            )
+
+        return backend.cond(ops.sum(x) > 0, loop, lambda: x)
+
+    compiled = backend.compile(run, variables=[weight])
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(compiled(tensor(X))), X + 6
+    )
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(compiled(tensor(-9 + X))), X - 9
+    )
+    assert float(ops.convert_to_numpy(weight.value)) == 2.0
+
+
+def test_an_error_in_a_loop_leaves_nothing_behind():
+    total = keras.Variable(1.0, trainable=False)
+
+    def fails(x):
+        def body(_, x):
+            raise RuntimeError("on purpose")
+
+        return backend.fori_loop(0, 2, body, x)
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        backend.compile(fails, variables=[total])(tensor(X))
+    # Outside of `compile` a loop has nothing to carry.
+    found = backend.fori_loop(0, 2, lambda _, x: x + total.value, tensor(X))
+    np.testing.assert_array_equal(ops.convert_to_numpy(found), X + 2)

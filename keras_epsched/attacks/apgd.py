@@ -167,7 +167,6 @@ class APGD(Attack):
         stepper = (SparseStepper if sparse else MomentumStepper)(problem, steps)
 
         def body(index, carry):
-            index = ops.convert_to_tensor(index)
             moved, state, steps, no_gradient = carry
             loss, broken, gradient, vanishes = problem.gradient(moved)
             before = state["best_loss"]

@@ -93,7 +93,6 @@ class FAB(Attack):
         }
 
         def body(index, state):
-            index = ops.convert_to_tensor(index)
             moved = state["moved"]
             value, gradient = _nearest_boundary(problem, moved, rivals)
             following = _follow(problem, moved, value, gradient)

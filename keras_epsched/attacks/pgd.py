@@ -88,7 +88,6 @@ class PGD(Attack):
         moved = begin_at(problem, own_start, start, use_start)
 
         def body(index, carry):
-            index = ops.convert_to_tensor(index)
             moved, state, no_gradient = carry
             loss, broken, gradient, vanishes = problem.gradient(moved)
             state = tracker.update(state, moved, loss, broken)

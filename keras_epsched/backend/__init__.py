@@ -20,6 +20,7 @@ else:
 HASH_DTYPE = _backend.HASH_DTYPE
 TrainerSteps = _backend.TrainerSteps
 compile = _backend.compile
+cond = _backend.cond
 fori_loop = _backend.fori_loop
 frozen = _backend.frozen
 replica_id = _backend.replica_id

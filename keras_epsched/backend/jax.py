@@ -1,5 +1,7 @@
 """What Keras does not offer, for JAX; see tensorflow.py for the contracts."""
 
+import contextlib
+import threading
 from collections.abc import Callable, Iterable
 
 import jax
@@ -116,89 +118,103 @@ def compile(
 
 
 class _Variables:
-    """Variables of a function that is being traced, with their values."""
+    """Variables of a function that is being traced, with their values.
 
-    entered = []
+    A loop inside must carry them, for its body may change some, as the layers
+    do that draw random numbers in inference too. JAX takes those out of the
+    loop that stay as they are.
+    """
+
+    _current = threading.local()
 
     def __init__(self, variables, values):
         pairs = list(zip(variables, values, strict=True))
         self.variables = variables
         self._scope = keras.StatelessScope(pairs)
-        # What a network may change in inference: counters, and the state of
-        # its random numbers.
-        self._carried = [
-            place
-            for place, variable in enumerate(variables)
-            if "int" in keras.backend.standardize_dtype(variable.dtype)
-        ]
+
+    @classmethod
+    def current(cls):
+        """The innermost ones, or `None` outside of `compile`."""
+        return getattr(cls._current, "held", None)
+
+    @classmethod
+    @contextlib.contextmanager
+    def hidden(cls):
+        """As outside of `compile`."""
+        held, cls._current.held = cls.current(), None
+        try:
+            yield
+        finally:
+            cls._current.held = held
 
     def __enter__(self):
-        self.entered.append(self)
+        self._outer, self._current.held = self.current(), self
         self._scope.__enter__()
         return self
 
     def __exit__(self, *exception):
+        self._current.held = self._outer
         self._scope.__exit__(*exception)
-        self.entered.pop()
 
     def values(self):
         """The current values."""
-        return [common.current(self._scope, each) for each in self.variables]
+        return [self._scope.get_current_value(each) for each in self.variables]
 
-    def states(self):
-        """The current values that a loop must carry."""
-        values = self.values()
-        return [values[place] for place in self._carried]
-
-    def keep(self, states):
-        """Assigns what a loop has carried to its end."""
-        for place, state in zip(self._carried, states, strict=True):
-            self.variables[place].assign(state)
+    def assign(self, values):
+        """Sets the values of those that have changed."""
+        for variable, old, new in zip(
+            self.variables, self.values(), values, strict=True
+        ):
+            if new is not old:
+                variable.assign(new)
 
     def carrying(self, body):
-        """The body of a loop, as a function that carries the states."""
-        outside = self.values()
+        """The body of a loop, as a function that carries the values."""
 
-        def carrying_body(states, *arguments):
-            inside = list(outside)
-            for place, state in zip(self._carried, states, strict=True):
-                inside[place] = state
-            with _Variables(self.variables, inside) as held:
+        def carrying_body(values, *arguments):
+            with _Variables(self.variables, values) as held:
                 result = body(*arguments)
-                return held.states(), result
+                return held.values(), result
 
         return carrying_body
 
 
 def fori_loop(lower: int, upper: int, body: Callable, carry):
-    """A counted loop, whose body may draw from the network's own seeds."""
-    if not _Variables.entered:
+    """A counted loop, whose body may change variables of `compile`."""
+    held = _Variables.current()
+    if held is None:
         return jax.lax.fori_loop(lower, upper, body, carry)
-    held = _Variables.entered[-1]
     carrying = held.carrying(body)
-    states, carry = jax.lax.fori_loop(
+    values, carry = jax.lax.fori_loop(
         lower,
         upper,
         lambda index, both: carrying(both[0], index, both[1]),
-        (held.states(), carry),
+        (held.values(), carry),
     )
-    held.keep(states)
+    held.assign(values)
     return carry
 
 
 def while_loop(condition: Callable, body: Callable, carry: tuple) -> tuple:
-    """A loop on a condition, whose body may draw from the network's seeds."""
-    if not _Variables.entered:
+    """A loop on a condition, whose body may change variables of `compile`."""
+    held = _Variables.current()
+    if held is None:
         return ops.while_loop(condition, body, carry)
-    held = _Variables.entered[-1]
     carrying = held.carrying(body)
-    states, carry = jax.lax.while_loop(
+    values, carry = jax.lax.while_loop(
         lambda both: condition(*both[1]),
         lambda both: carrying(both[0], *both[1]),
-        (held.states(), tuple(carry)),
+        (held.values(), tuple(carry)),
     )
-    held.keep(states)
+    held.assign(values)
     return carry
+
+
+def cond(predicate, true_fn: Callable, false_fn: Callable):
+    """A choice between functions that change no variable."""
+    # Without this, loops in a branch would assign what they carried beyond it.
+    with _Variables.hidden():
+        return ops.cond(predicate, true_fn, false_fn)
 
 
 def frozen(variable):

@@ -11,6 +11,7 @@ from keras_epsched.backend import common
 HASH_DTYPE = "int64"
 
 TrainerSteps = common.TrainerSteps
+cond = ops.cond
 fori_loop = ops.fori_loop
 while_loop = ops.while_loop
 

@@ -11,7 +11,7 @@ from keras_epsched.backend import common
 HASH_DTYPE = "int64"
 
 TrainerSteps = common.TrainerSteps
-fori_loop = ops.fori_loop
+cond = ops.cond
 while_loop = ops.while_loop
 
 
@@ -52,6 +52,16 @@ def compile(
             return function(*tensors)
 
     return torch.compile(run) if jit_compile is True else run
+
+
+def fori_loop(lower: int, upper: int, body: Callable, carry):
+    """A counted loop, whose index is a tensor as on the other backends."""
+    return ops.fori_loop(
+        lower,
+        upper,
+        lambda index, carry: body(ops.convert_to_tensor(index), carry),
+        carry,
+    )
 
 
 def frozen(variable):

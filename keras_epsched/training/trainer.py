@@ -287,7 +287,7 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
                 logits_fn, images, labels, epsilon, key, self.value_range, loss
             )
 
-        return ops.cond(epsilon > 0, attack, lambda: images)
+        return backend.cond(epsilon > 0, attack, lambda: images)
 
     def perturb(self, data):
         """Replaces the images of a batch by what the objective trains on.
