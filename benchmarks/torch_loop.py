@@ -208,14 +208,14 @@ class Loop:
         trained: The network as training calls it, likewise.
     """
 
-    def __init__(self, model, attack_mode, bf16, attacked=None, trained=None):
+    def __init__(self, model, attack_mode, bf16, attacked, trained):
         self.model = model
         self.parameters = list(model.parameters())
         self.optimizer = torch.optim.SGD(self.parameters, 1e-4)
         self.attack_mode = attack_mode
         self.bf16 = bf16
-        self.attacked = attacked or model
-        self.trained = trained or model
+        self.attacked = attacked
+        self.trained = trained
 
     def loss(self, network, images, labels, reduction):
         """Cross-entropy, in bfloat16 where that is asked for."""
