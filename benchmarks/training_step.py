@@ -345,6 +345,22 @@ class Table:
         time = f"{np.median(seconds) * 1e3:.1f}"
         self.rows.append((name, side, what, time, speed, shown, target))
 
+    def show(self):
+        """Prints the rows since the last call."""
+        from tabulate import tabulate
+
+        headers = (
+            "network",
+            "who",
+            "what",
+            "median ms",
+            "images/s",
+            "ratio (quartiles)",
+            "bound",
+        )
+        print(tabulate(self.rows, headers, disable_numparse=True), flush=True)
+        self.rows.clear()
+
 
 def benchmark(name, table):
     """Times one network; fills the table."""
@@ -463,23 +479,13 @@ def add_runs(table, name, side, worker, held):
 
 
 def main(_):
-    from tabulate import tabulate
-
     if FLAGS.peak_tflops and "loop" not in FLAGS.peers:
         raise app.UsageError("--peak_tflops needs --peers=loop, which counts")
     table = Table()
     for name in FLAGS.networks:
         benchmark(name, table)
-    headers = (
-        "network",
-        "who",
-        "what",
-        "median ms",
-        "images/s",
-        "ratio (quartiles)",
-        "bound",
-    )
-    print(tabulate(table.rows, headers, disable_numparse=True))
+        # At once, for the next network takes minutes.
+        table.show()
     if table.missed:
         print("A bound is missed:", *table.missed, sep="\n  ")
         sys.exit(1)
