@@ -308,13 +308,14 @@ def start(folder):
 def main(_):
     from tabulate import tabulate
 
-    rows, missed = [], []
+    headers = ("attack", "who", "seconds", "time / first", "accuracy left")
+    missed = []
     with tempfile.TemporaryDirectory() as folder:
         sides = start(pathlib.Path(folder))
         first = next(iter(sides))
         for attack in FLAGS.attacks:
             # AutoAttack takes minutes, far more than any warm-up.
-            long = attack == "AutoAttack"
+            long, rows = attack == "AutoAttack", []
             for which in _GRIDS:
                 what = f"{attack}, {which}"
                 turns = [x for x in sides if what in sides[x].names]
@@ -346,10 +347,9 @@ def main(_):
                             f"{what}: {side} leaves {accuracy[side]:.3f}, "
                             f"ours {accuracy[first]:.3f}"
                         )
+            print(tabulate(rows, headers, disable_numparse=True), flush=True)
         for worker in sides.values():
             worker.close()
-    headers = ("attack", "who", "seconds", f"time / {first}'s", "accuracy left")
-    print(tabulate(rows, headers, disable_numparse=True))
     for each in missed:
         print(f"MISSED: {each}")
     sys.exit(bool(missed))
