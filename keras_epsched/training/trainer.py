@@ -218,7 +218,7 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
 
     def _read(self, variable):
         backend.synchronise(self)
-        return float(ops.convert_to_tensor(variable))
+        return float(variable.numpy())
 
     # === The network ===
 
