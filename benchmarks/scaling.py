@@ -119,9 +119,10 @@ def make(axis, value):
 def main(_):
     from tabulate import tabulate
 
-    rows, missed = [], []
+    missed = []
+    headers = ("what grows", "over", "of", "measured", "slope")
     for axis, (values, *limits) in _AXES.items():
-        seconds, memory = [], []
+        rows, seconds, memory = [], [], []
         for value in values:
             worker = workers.Worker(make, axis, value, backend=FLAGS.backend)
             names = [each for each in worker.names if each != "memory"]
@@ -151,8 +152,7 @@ def main(_):
                     f"{slope:.2f} <= {limit}",
                 )
             )
-    headers = ("what grows", "over", "of", "measured", "slope")
-    print(tabulate(rows, headers, disable_numparse=True))
+        print(tabulate(rows, headers, disable_numparse=True), flush=True)
     for each in missed:
         print(f"MISSED: {each}")
     sys.exit(bool(missed))
