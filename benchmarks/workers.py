@@ -85,6 +85,7 @@ _NEEDS = {
     "torch": ["torch"],
     "loop": ["torch"],
     "art": ["art", "torch"],
+    "art_trainer": ["art", "tensorflow"],
     "foolbox": ["foolbox", "torch"],
     "torchattacks": ["torchattacks", "torch"],
 }

@@ -198,7 +198,7 @@ class Fading(PGD):
     """Does nothing at a large radius."""
 
     def search(self, logits_fn, images, labels, epsilon, *args, **kwargs):
-        epsilon = keras.ops.where(epsilon > 0.1, 0.0, epsilon)
+        epsilon = keras.ops.where(epsilon > 0.14, 0.0, epsilon)
         return super().search(
             logits_fn, images, labels, epsilon, *args, **kwargs
         )
