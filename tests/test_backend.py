@@ -172,3 +172,25 @@ def test_an_error_in_a_loop_leaves_nothing_behind():
     # Outside of `compile` a loop has nothing to carry.
     found = backend.fori_loop(0, 2, lambda _, x: x + total.value, tensor(X))
     np.testing.assert_array_equal(ops.convert_to_numpy(found), X + 2)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_batches_of_any_size_are_compiled_once(jit_compile):
+    traced = []
+
+    def scaled(rows, more):
+        traced.append(rows.shape)
+        return {"rows": rows * more[0][:, None], "none": None}
+
+    run = backend.compile(scaled, jit_compile, batch_size=4)
+    rows = np.arange(8.0, dtype="float32").reshape(4, 2)
+    factors = np.array([2.0, 3.0, 4.0, 5.0], "float32")
+    for size in (3, 4, 1):
+        found = run(rows[:size], (factors[:size],))
+        assert found["none"] is None
+        assert isinstance(found["rows"], np.ndarray)
+        np.testing.assert_array_equal(
+            found["rows"], rows[:size] * factors[:size, None]
+        )
+    if keras.backend.backend() != "torch":
+        assert len(traced) == 1

@@ -73,9 +73,9 @@ def test_a_query_touches_no_more_than_two_windows(norm):
     problem = Problem(attack, None, images, np.zeros(20), 0.5, (0, 255))
     proposals = Bumps(attack, problem)
     keys = noise.make_key(1, np.arange(20))
-    best = np.asarray(proposals.first(keys))
-    moved = np.asarray(proposals.next(8000, best, noise.make_key(keys, 1)))
-    old, new = best - images, moved - images
+    best = proposals.first(keys)
+    moved = proposals.next(8000, best, noise.make_key(keys, 1))
+    old, new = (ops.convert_to_numpy(each) - images for each in (best, moved))
     for each in range(20):
         ratio = np.median(new[each] / np.where(old[each] == 0, 1, old[each]))
         touched = np.abs(new[each] - ratio * old[each]) > 1e-3

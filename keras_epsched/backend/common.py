@@ -1,6 +1,10 @@
 """What several backends share."""
 
+from collections.abc import Callable
+
 import keras
+import numpy as np
+from keras import ops
 
 
 class TrainerSteps:
@@ -37,3 +41,30 @@ def current(scope: keras.StatelessScope, variable):
     """Value of a variable at the end of a scope."""
     value = scope.get_current_value(variable)
     return variable.value if value is None else value
+
+
+def to_numpy(tree):
+    """A tree of tensors as NumPy arrays; `None` stays."""
+    return keras.tree.map_structure(
+        lambda each: None if each is None else ops.convert_to_numpy(each), tree
+    )
+
+
+def filled(function: Callable, batch_size: int) -> Callable:
+    """A function of batches of any size, by one of a fixed size."""
+
+    def fill(values):
+        missing = batch_size - len(values)
+        # The first again: an attack that ends early when all is broken can.
+        return np.concatenate([values, values[:1].repeat(missing, 0)])
+
+    def run(*arrays):
+        size = len(keras.tree.flatten(arrays)[0])
+        if size < batch_size:
+            arrays = keras.tree.map_structure(fill, arrays)
+        return keras.tree.map_structure(
+            lambda each: None if each is None else each[:size],
+            to_numpy(function(*arrays)),
+        )
+
+    return run

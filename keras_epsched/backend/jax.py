@@ -85,6 +85,7 @@ def compile(
     function: Callable,
     jit_compile: bool | str = "auto",
     variables: Iterable = (),
+    batch_size: int | None = None,
 ) -> Callable:
     """Compiles a function of arrays; JAX has no other compiler than XLA.
 
@@ -114,7 +115,7 @@ def compile(
             variables[place].assign(value)
         return result
 
-    return run
+    return run if batch_size is None else common.filled(run, batch_size)
 
 
 class _Variables:

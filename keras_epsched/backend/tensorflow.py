@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+import keras
 import tensorflow as tf
 from keras import ops
 
@@ -50,20 +51,47 @@ def compile(
     function: Callable,
     jit_compile: bool | str = "auto",
     variables: Iterable = (),
+    batch_size: int | None = None,
 ) -> Callable:
     """Compiles a function of tensors into a graph.
 
     Args:
-        function: Function of tensors, of fixed shapes.
+        function: Function of tensors, or of trees of them.
         jit_compile: Boolean or `"auto"`: use XLA. On a GPU XLA is the faster
             choice; on a CPU it slows convolutions down several times, so
             `"auto"` takes it where there is a GPU.
         variables: What the function reads or changes of Keras' variables;
             a graph of TensorFlow finds them by itself.
+        batch_size: Int. If given, the function is compiled once for NumPy
+            arrays of up to that many rows, and returns NumPy arrays. Batches
+            are filled up where the compiler needs a fixed shape.
     """
     if jit_compile == "auto":
         jit_compile = bool(tf.config.list_physical_devices("GPU"))
-    return tf.function(function, jit_compile=jit_compile)
+    if batch_size is None:
+        return tf.function(function, jit_compile=jit_compile)
+    if jit_compile:
+        return common.filled(
+            tf.function(function, jit_compile=True), batch_size
+        )
+    return _of_any_size(function)
+
+
+def _of_any_size(function):
+    """One graph for batches of any size."""
+    traced = None
+
+    def run(*arrays):
+        nonlocal traced
+        if traced is None:
+            signature = keras.tree.map_structure(
+                lambda each: tf.TensorSpec((None, *each.shape[1:]), each.dtype),
+                arrays,
+            )
+            traced = tf.function(function, input_signature=signature)
+        return common.to_numpy(traced(*arrays))
+
+    return run
 
 
 def frozen(variable):

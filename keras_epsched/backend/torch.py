@@ -39,6 +39,7 @@ def compile(
     function: Callable,
     jit_compile: bool | str = "auto",
     variables: Iterable = (),
+    batch_size: int | None = None,
 ) -> Callable:
     """A function of arrays that keeps no graph for gradients.
 
@@ -51,7 +52,14 @@ def compile(
         with torch.no_grad():
             return function(*tensors)
 
-    return torch.compile(run) if jit_compile is True else run
+    if jit_compile is not True:
+        return (
+            run if batch_size is None else lambda *x: common.to_numpy(run(*x))
+        )
+    compiled = torch.compile(run)
+    return (
+        compiled if batch_size is None else common.filled(compiled, batch_size)
+    )
 
 
 def fori_loop(lower: int, upper: int, body: Callable, carry):

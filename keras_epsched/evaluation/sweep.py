@@ -1,9 +1,9 @@
 """The engine of a sweep: which image is attacked next, where, and by what.
 
-Images wait for the epsilons at which they have to be attacked, and batches of
-a fixed size are filled from the front of the queue, whatever the radii:
-epsilon is a number per image. So no slot is wasted on broken images, one
-compiled function serves all of them, and memory is proportional to the batch.
+Images wait for the epsilons at which they have to be attacked, and batches are
+filled from the front of the queue, whatever the radii: epsilon is a number per
+image. So no slot is wasted on broken images, one compiled function serves all
+of them, and memory is proportional to the batch.
 """
 
 from collections import deque
@@ -110,8 +110,14 @@ class Sweep:
         self.num_classes = None
         # Pairs of the number of an attack and its variant, in their order.
         self.stages = []
-        self._predict = backend.compile(
-            self._logits, jit_compile, classifier.variables
+        self._predict = self._compile(self._logits)
+
+    def _compile(self, function):
+        return backend.compile(
+            function,
+            self.jit_compile,
+            self.classifier.variables,
+            self.batch_size,
         )
 
     def _logits(self, images):
@@ -188,16 +194,13 @@ class Sweep:
         """Logits of images, averaged over the draws of a random network."""
         batches = [
             sum(
-                ops.convert_to_numpy(self._predict(padded))
+                self._predict(pixels[at : at + self.batch_size])
                 for _ in range(self.eot)
             )
             / self.eot
             for at in range(0, len(pixels), self.batch_size)
-            for padded in [
-                pad(pixels[at : at + self.batch_size], self.batch_size)
-            ]
         ]
-        return np.concatenate(batches)[: len(pixels)]
+        return np.concatenate(batches)
 
     def attack_once(self, member, pixels, labels, numbers, epsilons, draw):
         """Attacks images afresh, apart from the sweep; for its checks."""
@@ -215,17 +218,12 @@ class Sweep:
                 np.zeros(size, bool),
                 np.zeros(size),
             )
-            results.append(ops.convert_to_numpy(result.broken)[:size])
+            results.append(result.broken)
         return np.concatenate(results)
 
     def compiled(self, attack):
         """An attack, ready to run."""
-        search = backend.compile(
-            self._make_search(attack),
-            self.jit_compile,
-            self.classifier.variables,
-        )
-        return Member(attack, search)
+        return Member(attack, self._compile(self._make_search(attack)))
 
     def set_classes(self, num_classes):
         """Makes the list of all runs, which needs the number of classes."""
@@ -266,10 +264,6 @@ class Sweep:
             np.array([self.stages[stage][1] for _, _, stage in tasks]),
         )
         member.runs += count
-        result = [
-            None if each is None else ops.convert_to_numpy(each)
-            for each in result
-        ]
         for slot, task in enumerate(tasks):
             row = [None if each is None else each[slot] for each in result]
             self._settle(*task, *row, progress)
@@ -285,19 +279,15 @@ class Sweep:
         use_start,
         variants,
     ):
-        """Runs an attack on a batch that is filled up to its fixed size."""
-
-        def fill(values, dtype):
-            return pad(np.asarray(values, dtype), self.batch_size)
-
+        """Runs an attack on a batch."""
         return member.search(
-            fill(pixels, "float32"),
-            fill(labels, "int32"),
-            fill(epsilons, "float32"),
-            tuple(fill(draw, backend.HASH_DTYPE) for draw in draws),
-            fill(start, "float32"),
-            fill(use_start, "bool"),
-            fill(variants, "int32"),
+            np.asarray(pixels, "float32"),
+            np.asarray(labels, "int32"),
+            np.asarray(epsilons, "float32"),
+            tuple(np.asarray(draw, backend.HASH_DTYPE) for draw in draws),
+            np.asarray(start, "float32"),
+            np.asarray(use_start, "bool"),
+            np.asarray(variants, "int32"),
         )
 
     def _start(self, image, place, stage):
@@ -443,12 +433,3 @@ class Sweep:
 def lots(seed, numbers):
     """A random number of each image, the same in every evaluation."""
     return ops.convert_to_numpy(noise.make_key(seed, numbers, 2**31))
-
-
-def pad(values, size):
-    """Fills a batch up to its fixed size, so that nothing is retraced."""
-    missing = size - len(values)
-    if missing <= 0:
-        return values
-    # The first again: an attack that ends early when all is broken can.
-    return np.concatenate([values, values[:1].repeat(missing, 0)])
