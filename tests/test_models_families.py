@@ -30,7 +30,7 @@ def pixels(count=2, size=SIZE):
 
 
 def logits(model, x):
-    return np.asarray(model(x))
+    return keras.ops.convert_to_numpy(model(x))
 
 
 def headed(net, features):
@@ -98,7 +98,7 @@ def served(net, folder, x):
     """Logits of the exported network."""
     net.export(folder, verbose=False)
     layer = keras.layers.TFSMLayer(str(folder), call_endpoint="serve")
-    return np.asarray(layer(x))
+    return keras.ops.convert_to_numpy(layer(x))
 
 
 @pytest.mark.parametrize("family", all_but(("clip",)))
