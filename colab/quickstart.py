@@ -160,7 +160,7 @@ reports = {
     name: ke.evaluate(
         net,
         data.test,
-        ke.epsilon_grid(EPSILON),
+        ke.epsilon_grid(EPSILON, 5 if SMOKE else None),
         ke.attacks.APGD(steps=2 if SMOKE else 10),
         verbose=0,
     )

@@ -68,3 +68,32 @@ def filled(function: Callable, batch_size: int) -> Callable:
         )
 
     return run
+
+
+def pass_over(trainer, calls: int, answer: Callable) -> None:
+    """Replaces the next calls of the compiled step of a trainer.
+
+    Args:
+        trainer: `keras.Model` that is being fitted.
+        calls: Int. How many, 1 or more.
+        answer: Function with the arguments and result of the step.
+    """
+    step, left = trainer.train_function, calls
+
+    def instead(*arguments):
+        nonlocal left
+        left -= 1
+        if not left:
+            trainer.train_function = step
+        return answer(*arguments)
+
+    trainer.train_function = instead
+
+
+def no_random_state() -> list:
+    """Nothing: Keras draws from its own seeds, which are variables."""
+    return []
+
+
+def set_no_random_state(states: list) -> None:
+    """Does nothing."""

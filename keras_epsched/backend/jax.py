@@ -232,3 +232,19 @@ def synchronise(model) -> None:
 def replica_id():
     """0: `keras.distribution` sees one batch, whatever the devices."""
     return 0
+
+
+def pass_over(trainer, batches: int, logs: dict) -> None:
+    """Makes `fit` pass over the next batches, without a step."""
+    together = trainer.steps_per_execution
+
+    def answer(state, iterator):
+        for _ in range(together):
+            next(iterator)
+        return logs, state
+
+    common.pass_over(trainer, batches // together, answer)
+
+
+random_state = common.no_random_state
+set_random_state = common.set_no_random_state

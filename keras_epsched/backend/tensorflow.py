@@ -107,3 +107,25 @@ def replica_id():
     """Number of this replica under a distribution strategy, else 0."""
     context = tf.distribute.get_replica_context()
     return 0 if context is None else context.replica_id_in_sync_group
+
+
+def pass_over(trainer, batches: int, logs: dict) -> None:
+    """Makes `fit` pass over the next batches, without a step.
+
+    Args:
+        trainer: `keras.Model`, in `fit`, at the beginning of an epoch.
+        batches: Int. How many; a multiple of `steps_per_execution`.
+        logs: `dict` of what the callbacks get in these steps.
+    """
+    together = trainer.steps_per_execution
+
+    def answer(iterator):
+        for _ in range(together):
+            next(iterator)
+        return logs
+
+    common.pass_over(trainer, batches // together, answer)
+
+
+random_state = common.no_random_state
+set_random_state = common.set_no_random_state

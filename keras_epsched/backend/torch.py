@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 import keras
+import numpy as np
 import torch
 from keras import ops
 
@@ -84,3 +85,22 @@ def synchronise(model) -> None:
 def replica_id():
     """0: Keras has no distribution on torch."""
     return 0
+
+
+def pass_over(trainer, batches: int, logs: dict) -> None:
+    """Makes `fit` pass over the next batches, without a step."""
+    calls = batches // trainer.steps_per_execution
+    common.pass_over(trainer, calls, lambda data: logs)
+
+
+def random_state() -> list:
+    """State of torch's own generators: Keras' dropout draws from them."""
+    states = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+    return [each.numpy() for each in states]
+
+
+def set_random_state(states: list) -> None:
+    """Takes what `random_state` returned."""
+    first, *others = [torch.from_numpy(np.array(each)) for each in states]
+    torch.set_rng_state(first)
+    torch.cuda.set_rng_state_all(others)

@@ -6,6 +6,9 @@ from keras_epsched.callbacks.catastrophic_overfitting import (
 from keras_epsched.callbacks.epsilon_scheduler import (
     EpsilonScheduler as EpsilonScheduler,
 )
+from keras_epsched.callbacks.exact_backup import (
+    ExactBackup as ExactBackup,
+)
 from keras_epsched.callbacks.robust_checkpoint import (
     RobustCheckpoint as RobustCheckpoint,
 )

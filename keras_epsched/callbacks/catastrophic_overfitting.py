@@ -132,6 +132,23 @@ class CatastrophicOverfittingAlarm(keras.callbacks.Callback):
             self.fired_at = epoch + 1
             self._act(epoch, trained, robust)
 
+    def get_state(self):
+        """What a training that goes on must remember."""
+        return {
+            "fired_at": self.fired_at,
+            "sound": self._sound or [],
+        }
+
+    def set_state(self, state):
+        """Takes what `get_state` returned."""
+        self.fired_at, self._sound = state["fired_at"], state["sound"] or None
+        if self.fired_at is not None and self.action == "fall_back":
+            self._fall_back()
+
+    def _fall_back(self):
+        self.model.attack = self._fallback
+        self.model.make_train_function(force=True)
+
     def _act(self, epoch, trained, robust):
         trainer = self.model
         consequence = "Use `NFGSM`, or an attack of more steps."
@@ -144,8 +161,7 @@ class CatastrophicOverfittingAlarm(keras.callbacks.Callback):
             trainer.stop_training = True
             consequence += " The training ends."
         if self.action == "fall_back":
-            trainer.attack = self._fallback
-            trainer.make_train_function(force=True)
+            self._fall_back()
             consequence += f" The training goes on with {self._fallback!r}."
         warnings.warn(
             f"epoch {epoch + 1}: catastrophic overfitting. Of the probe "

@@ -13,8 +13,9 @@ class RobustCheckpoint(keras.callbacks.ModelCheckpoint):
     While epsilon still rises, robust validation accuracy says little and
     clean accuracy is at its highest: a checkpoint chosen by `val_accuracy`
     comes from the phase of epsilon 0. This one looks only at epochs that
-    trained at the target epsilon or above it. When a training is resumed, pass
-    the best value so far as `initial_value_threshold`.
+    trained at the target epsilon or above it. When a training is resumed, but
+    not by `ExactBackup`, pass the best value so far as
+    `initial_value_threshold`.
 
     Needs an `AdversarialTrainer` with a `validation_attack`, validation data,
     and an `EpsilonScheduler`.
@@ -75,6 +76,19 @@ class RobustCheckpoint(keras.callbacks.ModelCheckpoint):
         if self.monitor in (logs or {}):
             self._measured = True
             super().on_epoch_end(epoch, logs)
+
+    def get_state(self):
+        """What a training that goes on must remember."""
+        return {
+            "best": None if self.best is None else float(self.best),
+            "reached": self._reached,
+            "measured": self._measured,
+        }
+
+    def set_state(self, state):
+        """Takes what `get_state` returned."""
+        self.best = state["best"]
+        self._reached, self._measured = state["reached"], state["measured"]
 
     def on_train_end(self, logs=None):
         super().on_train_end(logs)

@@ -58,8 +58,7 @@ class ImageBatches(keras.utils.PyDataset):
             in.
 
     Attributes:
-        epoch: Integer. The epoch that the next batch is of. Set it to go on
-            with an interrupted training.
+        epoch: Integer. The epoch that the next batch is of.
         split_info: `SplitInfo` or `None`. Which examples these are. Training
             and evaluation read it, to warn of test images that were trained
             on.
@@ -148,6 +147,7 @@ class ImageBatches(keras.utils.PyDataset):
         self.image_key, self.label_key = image_key, label_key
         self.split_info: SplitInfo | None = None
         self.epoch = 0
+        self._first = 0
         self._taken = set()
         self._order = (None, None)
         self._kept = {} if cache else None
@@ -164,6 +164,9 @@ class ImageBatches(keras.utils.PyDataset):
         self._taken.add(index)
         start = index * self.batch_size
         numbers = self._numbers(epoch)[start : start + self.batch_size]
+        if index < self._first:
+            images = np.zeros((len(numbers), *self.image_size, 3), "float32")
+            return images, np.zeros(len(numbers), "int64")
         with futures.ThreadPoolExecutor(self.threads) as pool:
             examples = pool.map(
                 lambda number: self._example(int(number), epoch), numbers
@@ -175,13 +178,25 @@ class ImageBatches(keras.utils.PyDataset):
         yield from super().__iter__()
         self.on_epoch_end()
 
+    def seek(self, epoch: int, batch: int = 0):
+        """Goes to a batch of an epoch, as whoever resumes a training does.
+
+        `AdversarialTrainer.fit` calls it at the beginning of each epoch.
+
+        Args:
+            epoch: Integer from 0.
+            batch: Integer from 0. The batches before it are zeros, in this
+                epoch, and no example is read for them.
+        """
+        self.epoch, self._first = epoch, batch
+        self._taken = set()
+
     def on_epoch_end(self):
         """Begins the next epoch, if all batches of this one were taken."""
         # Keras ends an "epoch" of one batch where it only builds a model, and
         # one of `steps_per_epoch`.
         if len(self._taken) == len(self):
-            self.epoch += 1
-            self._taken = set()
+            self.seek(self.epoch + 1)
 
     def __repr__(self):
         return (

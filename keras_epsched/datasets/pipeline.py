@@ -96,6 +96,12 @@ def training_batches(
 ) -> "tf.data.Dataset":
     """Batches the records, shuffled and augmented anew each epoch.
 
+    What a batch holds is a function of the seed, the epoch and the batch's
+    index. Each iteration is an epoch; the one after it is the next, unless the
+    attribute `seek`, a function `(epoch, batch=0)`, has set another. From the
+    middle of an epoch, the batches before `batch` are zeros, and nothing is
+    decoded for them: whoever resumes a training passes over them.
+
     Args:
         records: `tf.data.Dataset` of pairs of encoded image and label.
         decode: Callable. Turns an encoded image into a `uint8` tensor.
@@ -126,32 +132,56 @@ def training_batches(
     """
     import tensorflow as tf
 
-    def shuffle(dataset):
-        return dataset.shuffle(
-            min(num_examples, _SHUFFLE_BUFFER),
-            seed=seed,
-            reshuffle_each_iteration=True,
-        )
+    # Encoded images take a fraction of the memory in the buffer.
+    kept = _prepare(records, decode, image_size).cache() if cache else records
+    with tf.device("CPU:0"):
+        position = tf.Variable([0, 0], trainable=False, dtype=tf.int64)
 
-    if cache:
-        images = shuffle(_prepare(records, decode, image_size).cache())
-    else:
-        # Encoded images take a fraction of the memory in the buffer.
-        images = _prepare(shuffle(records), decode, image_size)
-    if augmentations:
-        seeds = tf.data.Dataset.random(
-            seed, rerandomize_each_iteration=True
-        ).batch(2, drop_remainder=True)
-        images = tf.data.Dataset.zip((images, seeds)).map(
-            lambda example, pair: (
-                augmented(example[0], pair, augmentations),
-                example[1],
-            ),
-            num_parallel_calls=tf.data.AUTOTUNE,
+    def begin(_):
+        epoch, first = tf.unstack(tf.identity(position))
+        position.assign(tf.stack([epoch + 1, tf.zeros_like(first)]))
+        return epoch, first
+
+    def epoch_of_batches(epoch, first):
+        # Of this graph: else the order depends on the global seed as well.
+        tf.random.set_seed(1)
+        key = tf.random.stateless_uniform(
+            [], (seed, epoch), minval=None, maxval=None, dtype=tf.int64
         )
-    return images.batch(batch_size, drop_remainder=True).prefetch(
-        tf.data.AUTOTUNE
+        skipped = first * batch_size
+        images = kept.shuffle(
+            min(num_examples, _SHUFFLE_BUFFER),
+            seed=key,
+            reshuffle_each_iteration=False,
+        ).skip(skipped)
+        if not cache:
+            images = _prepare(images, decode, image_size)
+        if augmentations:
+            places = tf.data.Dataset.range(skipped, num_examples)
+            images = tf.data.Dataset.zip((images, places)).map(
+                lambda example, place: (
+                    augmented(example[0], (key, place), augmentations),
+                    example[1],
+                ),
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
+        images = images.batch(batch_size, drop_remainder=True)
+        passed_over = tf.data.Dataset.from_tensors(
+            tuple(tf.zeros(x.shape, x.dtype) for x in images.element_spec)
+        )
+        return passed_over.repeat(first).concatenate(images)
+
+    batches = (
+        tf.data.Dataset.range(1)
+        .map(begin)
+        .flat_map(epoch_of_batches)
+        .apply(
+            tf.data.experimental.assert_cardinality(num_examples // batch_size)
+        )
+        .prefetch(tf.data.AUTOTUNE)
     )
+    batches.seek = lambda epoch, batch=0: position.assign([epoch, batch])
+    return batches
 
 
 def _prepare(records, decode: Callable, image_size: tuple[int, int]):

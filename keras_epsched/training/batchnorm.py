@@ -98,6 +98,14 @@ class BatchNormMonitor(keras.callbacks.Callback):
                 stacklevel=2,
             )
 
+    def get_state(self):
+        """What a training that goes on must remember."""
+        return {"parted": self._parted, "warned": self._warned}
+
+    def set_state(self, state):
+        """Takes what `get_state` returned."""
+        self._parted, self._warned = state["parted"], state["warned"]
+
 
 def make_mode_losses(trainer):
     """Compiles the probe of `BatchNormMonitor`.

@@ -99,3 +99,14 @@ def remember_split(model, dataset) -> None:
     if split is not None:
         seen = tuple(getattr(model, "training_splits", ()))
         model.training_splits = (*seen, split)
+
+
+class EpochSeeker(keras.callbacks.Callback):
+    """Tells data which epoch begins: what it yields then follows from it."""
+
+    def __init__(self, seek):
+        super().__init__()
+        self.seek = seek
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.seek(epoch)

@@ -411,9 +411,14 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
             ValueError: If data, logits or loss are not fit for an attack.
         """
         from keras_epsched.callbacks.epsilon_scheduler import EpsilonScheduler
+        from keras_epsched.callbacks.exact_backup import ExactBackup
 
         callbacks = first_batch.as_list(callbacks)
         callbacks.sort(key=lambda each: not isinstance(each, EpsilonScheduler))
+        seek = getattr(x, "seek", None)
+        if seek is not None:
+            # What is looked at here is then the same when a training goes on.
+            seek(0)
         batch = first_batch.check(self, x, y)
         if isinstance(validation_data, (tuple, list)):
             first_batch.check(self, *validation_data[:2])
@@ -434,6 +439,14 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         if batch is not None and adapts:
             # First, so that the others find its values in the logs.
             callbacks.insert(0, batchnorm.BatchNormMonitor(*batch))
+        if seek is not None:
+            callbacks.insert(0, first_batch.EpochSeeker(seek))
+        backups = [each for each in callbacks if isinstance(each, ExactBackup)]
+        others = [each for each in callbacks if each not in backups]
+        for backup in backups:
+            backup.seek, backup.probe, backup.others = seek, batch, others
+        # They come last, so that they find what the others have done.
+        callbacks = [*others, *backups]
         first_batch.remember_split(self.model, x)
         return super().fit(
             x,

@@ -13,6 +13,7 @@ import keras_epsched as ke
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _SHORT = ("--epochs=2", "--train_steps=1", "--eval_steps=2", "--seed=3")
+_SHORT += ("--test_examples=100",)
 _COARSE = "--num_epsilons=5"
 
 
@@ -48,7 +49,7 @@ def test_compare_leaves_a_whole_run_folder(comparison):
         header = (place / "history.csv").read_text().splitlines()[0]
         assert "epsilon" in header.split(",")
         report = ke.Report.load(place / "nested")
-        assert report.num_images == 500
+        assert report.num_images == 100
         assert (place / "checkpoints" / "last.keras").exists()
         assert list((place / "logs").rglob("events*"))
     story = json.loads((folder / "seed3/fixed/history.json").read_text())
@@ -67,7 +68,7 @@ def test_saved_models_are_evaluated_side_by_side(comparison, tmp_path):
     before = ke.Report.load(models[0].parent / "nested")
     for arm in arms:
         report = ke.Report.load(output / arm)
-        assert report.model_name == arm and report.num_images == 500
+        assert report.model_name == arm and report.num_images == 100
         assert report.target_epsilon == pytest.approx(0.2)
         assert report.epsilons[-1] == pytest.approx(0.4)
         assert report.checks

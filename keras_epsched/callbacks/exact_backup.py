@@ -1,0 +1,394 @@
+"""A backup from which a training goes on as if it had never stopped."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import time
+import warnings
+import zipfile
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_epsched import backend
+from keras_epsched.training.trainer import AdversarialTrainer
+
+_META = "meta"
+# What Keras' own callbacks would forget.
+_STATE_OF_KERAS = {
+    keras.callbacks.EarlyStopping: (
+        "wait",
+        "stopped_epoch",
+        "best",
+        "best_epoch",
+        "best_weights",
+    ),
+    keras.callbacks.ReduceLROnPlateau: ("wait", "cooldown_counter", "best"),
+    keras.callbacks.ModelCheckpoint: ("best",),
+}
+
+
+class ExactBackup(keras.callbacks.Callback):
+    """Backs up a training, and continues it exactly after an interruption.
+
+    Use it where a training may be killed. Call the same program again: `fit`
+    goes on after the last step that was backed up, in the middle of an epoch
+    too, and ends with the weights, the history and the epsilons of a training
+    that was never interrupted; bit by bit where the backend is deterministic
+    (`tf.config.experimental.enable_op_determinism()`).
+
+    A backup holds the weights, the optimizer, all seeds, epsilon, running
+    metrics, the history, and what other callbacks remember: those of this
+    package, `EarlyStopping`, `ReduceLROnPlateau` and `ModelCheckpoint` of
+    Keras, and any with a pair of methods `get_state()`, which returns a `dict`
+    of JSON values or lists of arrays, and `set_state(state)`.
+
+    The data must be a function of epoch and index, and say so by a method or
+    attribute `seek(epoch, batch)`: the data of `keras_epsched.datasets` have
+    it. Batches before the first are passed over without a step.
+
+    Backups are written to a temporary file, then renamed, and their checksums
+    are verified when they are read; the last two are kept. If the last is
+    corrupt, the one before is taken, with a warning.
+
+    Args:
+        folder: Path. The folder of the backups. Those that are found there
+            when training begins are continued.
+        every_steps: Int or `None`. Steps between two backups, within an epoch.
+        every_minutes: Float or `None`. Minutes between two backups, within an
+            epoch. There is one at the end of each epoch in any case.
+
+    Raises:
+        ValueError: When training begins, if the model is not an
+            `AdversarialTrainer`, the data has no `seek`, or the backup is of
+            another network or optimizer.
+        OSError: If a backup cannot be written. Those before it stay.
+
+    Example:
+    ```python
+    trainer.fit(
+        data.train,
+        epochs=50,
+        callbacks=[scheduler, keras_epsched.callbacks.ExactBackup("backups")],
+    )
+    ```
+    """
+
+    def __init__(self, folder, every_steps=None, every_minutes=10.0):
+        super().__init__()
+        for name, value in (
+            ("every_steps", every_steps),
+            ("every_minutes", every_minutes),
+        ):
+            if value is not None and not value > 0:
+                raise ValueError(
+                    f"`{name}` must be above 0, or None. Received: "
+                    f"{name}={value!r}"
+                )
+        self.folder = pathlib.Path(folder)
+        self.every_steps = every_steps
+        self.every_minutes = every_minutes
+        # Set by `AdversarialTrainer.fit`.
+        self.seek, self.probe, self.others = None, None, ()
+        self._logs = []
+        self._epoch = self._last_step = 0
+        self._last_time = time.monotonic()
+        self._restored = self._random = None
+
+    # === Going on ===
+
+    def on_train_begin(self, logs=None):
+        trainer = self.model
+        if not isinstance(trainer, AdversarialTrainer):
+            raise ValueError(
+                "`ExactBackup` needs an `keras_epsched.AdversarialTrainer`. "
+                f"Received: a model of type {type(trainer).__name__}"
+            )
+        if self.seek is None:
+            raise ValueError(
+                "`ExactBackup` needs data that is a function of epoch and "
+                "index, with `seek(epoch, batch)`: that of "
+                "`keras_epsched.datasets.load`, or `ImageBatches`, which takes "
+                "arrays too: ImageBatches(list(zip(images, labels)), ...)"
+            )
+        self._logs = []
+        self._restored = found = self.latest()
+        trainer._initial_epoch = 0
+        if found is None:
+            return
+        self._logs = found["logs"]
+        # As `keras.callbacks.BackupAndRestore` does it.
+        trainer._initial_epoch = found["epoch"]
+        if not trainer.optimizer.built:
+            trainer.optimizer.build(trainer.trainable_variables)
+        if found["batch"]:
+            # TensorFlow makes metrics with the first step: too late.
+            trainer.test_on_batch(*self.probe)
+        self._restore(found["arrays"], "weight")
+        # Last of all callbacks, after they have forgotten.
+        self._restore_others(found)
+
+    def on_train_end(self, logs=None):
+        if self._restored is not None:
+            # Nothing was left to do.
+            self._restore_history()
+
+    def _restore_history(self):
+        # Keras' own is called after this one, and forgets when training
+        # begins.
+        self.model.history.epoch = list(range(len(self._logs)))
+        self.model.history.history = history_of(self._logs)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._last_step = epoch, 0
+        found, self._restored = self._restored, None
+        if found is None:
+            return
+        self._restore_history()
+        arrays, batch = found["arrays"], found["batch"]
+        draws = sum(name.startswith("random_") for name in arrays)
+        self._random = [arrays[f"random_{index}"] for index in range(draws)]
+        self.seek(epoch, batch)
+        if batch:
+            # Keras has reset the metrics of the epoch.
+            self._restore(arrays, "metric")
+            self._last_step = batch
+            backend.pass_over(self.model, batch, found["batch_logs"])
+        else:
+            self._set_random()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # Whatever reads the data may have drawn when the epoch began.
+        if self._random is not None and batch == self._last_step:
+            self._set_random()
+
+    def _set_random(self):
+        backend.set_random_state(self._random)
+        self._random = None
+
+    def latest(self):
+        """Reads the last backup that is not corrupt.
+
+        Returns:
+            A `dict` with `epoch` and `batch`, those to go on with, `logs`, a
+            list of the logs of all finished epochs, and more; or `None` if
+            there is no backup.
+
+        Raises:
+            ValueError: If there are backups, but all of them are corrupt.
+        """
+        faults = []
+        for path in reversed(self._paths()):
+            try:
+                found = _read(path)
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                faults.append(f"{path}: {error}")
+                continue
+            if faults:
+                warnings.warn(
+                    "a backup is corrupt, and the one before is taken: "
+                    f"{faults[0]}",
+                    stacklevel=2,
+                )
+            return found
+        if faults:
+            raise ValueError(
+                "no backup can be read; move them away to start anew:\n  "
+                + "\n  ".join(faults)
+            )
+        return None
+
+    def _restore(self, arrays, kind):
+        backend.synchronise(self.model)
+        variables = _variables(self.model)[kind]
+        stored = sum(name.startswith(f"{kind}_") for name in arrays)
+        if stored != len(variables):
+            raise ValueError(_other(f"{stored} variables", len(variables)))
+        for index, variable in enumerate(variables):
+            array = arrays[f"{kind}_{index}"]
+            if array.shape != tuple(variable.shape):
+                raise ValueError(_other(array.shape, variable.path))
+            if array.dtype.kind == "V":
+                # NumPy does not know bfloat16 by its name.
+                array = array.view(ops.convert_to_numpy(variable).dtype)
+            variable.assign(array)
+
+    def _restore_others(self, found):
+        states = found["callbacks"]
+        others = [each for each in self.others if _get_state(each)]
+        names = [type(each).__name__ for each in others]
+        if [name for name, _ in states] != names:
+            raise ValueError(
+                "the backup is of a training with other callbacks that have "
+                f"something to remember. Expected: "
+                f"{[name for name, _ in states]}. Received: {names}"
+            )
+        for index, (each, (_, state)) in enumerate(
+            zip(others, states, strict=True)
+        ):
+            for name, value in state.items():
+                if isinstance(value, dict):
+                    state[name] = [
+                        found["arrays"][f"callback_{index}_{name}_{i}"]
+                        for i in range(value["arrays"])
+                    ]
+            _set_state(each, state)
+
+    # === Backing up ===
+
+    def on_train_batch_end(self, batch, logs=None):
+        done = batch + 1
+        if self._due(done) and done != self.params.get("steps"):
+            logs = {name: float(value) for name, value in (logs or {}).items()}
+            self._save(self._epoch, done, logs)
+
+    def _due(self, done):
+        minutes = (time.monotonic() - self._last_time) / 60
+        return (
+            self.every_steps is not None
+            and done - self._last_step >= self.every_steps
+        ) or (self.every_minutes is not None and minutes >= self.every_minutes)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._logs.append(
+            {name: float(value) for name, value in (logs or {}).items()}
+        )
+        self._save(epoch + 1, 0, {})
+
+    def _save(self, epoch, batch, batch_logs):
+        trainer = self.model
+        backend.synchronise(trainer)
+        arrays = {
+            f"{kind}_{index}": ops.convert_to_numpy(variable)
+            for kind, variables in _variables(trainer).items()
+            for index, variable in enumerate(variables)
+        }
+        for index, state in enumerate(backend.random_state()):
+            arrays[f"random_{index}"] = state
+        states = [
+            (type(each).__name__, state)
+            for each in self.others
+            if (state := _get_state(each))
+        ]
+        for index, (_, state) in enumerate(states):
+            for name, value in state.items():
+                if isinstance(value, list):
+                    for i, array in enumerate(value):
+                        arrays[f"callback_{index}_{name}_{i}"] = array
+                    state[name] = {"arrays": len(value)}
+        meta = {
+            "epoch": epoch,
+            "batch": batch,
+            "batch_logs": batch_logs,
+            "logs": self._logs,
+            "callbacks": states,
+        }
+        path = self.folder / f"backup-{epoch:06}-{batch:09}.npz"
+        _write(path, arrays, meta)
+        for old in self._paths()[:-2]:
+            old.unlink()
+        self._last_step, self._last_time = batch, time.monotonic()
+
+    def _paths(self):
+        # Names of a fixed width, in order; and none of temporary files.
+        return sorted(
+            path
+            for path in self.folder.glob("backup-*.npz")
+            if re.fullmatch(r"backup-\d{6}-\d{9}\.npz", path.name)
+        )
+
+    def clear(self) -> None:
+        """Deletes all backups, when the training is over."""
+        for path in self.folder.glob("backup-*.npz*"):
+            path.unlink()
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+
+def history_of(logs: list[dict]) -> dict[str, list]:
+    """Logs of epochs in the form of Keras' `History.history`."""
+    history = {}
+    for each in logs:
+        for name, value in each.items():
+            history.setdefault(name, []).append(value)
+    return history
+
+
+def _variables(trainer):
+    """All that a training changes, in a fixed order."""
+    metrics = {id(each): each for each in trainer.metrics_variables}
+    weights = {
+        id(each): each
+        for each in [
+            *trainer.variables,
+            # Seeds that Keras does not count among the variables of a model.
+            *trainer._seed_states(),
+            *trainer.optimizer.variables,
+        ]
+        if id(each) not in metrics
+    }
+    return {"weight": [*weights.values()], "metric": [*metrics.values()]}
+
+
+def _other(expected, received):
+    return (
+        "the backup is of another network, optimizer or metrics; use those "
+        "that it was made with, or another folder. "
+        f"Expected: {expected}. Received: {received}"
+    )
+
+
+def _get_state(callback):
+    if hasattr(callback, "get_state"):
+        return dict(callback.get_state())
+    for kind, names in _STATE_OF_KERAS.items():
+        if isinstance(callback, kind):
+            return {
+                # NumPy's numbers are no JSON.
+                name: float(value) if np.isscalar(value) else value
+                for name in names
+                for value in [getattr(callback, name)]
+            }
+    return {}
+
+
+def _set_state(callback, state):
+    if hasattr(callback, "set_state"):
+        callback.set_state(state)
+    else:
+        for name, value in state.items():
+            setattr(callback, name, value)
+
+
+def _write(path, arrays, meta):
+    """Writes a backup by temporary name and rename."""
+    text = np.frombuffer(json.dumps(meta).encode(), "uint8")
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            np.savez(file, **{_META: text}, **arrays)
+            file.flush()
+            # Else a machine that fails could keep the name, not the content.
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise OSError(
+            error.errno,
+            f"the backup could not be written: {error.strerror}. What was "
+            "backed up before is kept: mend this, and resume",
+            str(path),
+        ) from error
+
+
+def _read(path):
+    """Reads a backup whole, so that every checksum is verified."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    meta = json.loads(arrays.pop(_META).tobytes())
+    return {**meta, "arrays": arrays}
