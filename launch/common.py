@@ -208,6 +208,23 @@ flags.DEFINE_float(
 flags.DEFINE_bool("freeze_batchnorm", False, "Keep BatchNorm as pretrained.")
 flags.DEFINE_integer("seed", 0, "First seed: head, data order, starts.")
 flags.DEFINE_string("output", None, "Run folder; default: runs/NAME-TIME.")
+flags.DEFINE_bool(
+    "resume",
+    False,
+    "Continue what --output holds, if it holds anything. All flags must be as "
+    "before, but those of time and place.",
+)
+flags.DEFINE_float(
+    "backup_minutes",
+    10.0,
+    "Minutes between two backups of a training; one more ends each epoch.",
+    lower_bound=0.0,
+)
+flags.DEFINE_bool(
+    "deterministic",
+    False,
+    "The same numbers bit by bit from run to run on this machine, if slower.",
+)
 
 
 _ROBUST_BACKBONE = (
@@ -219,16 +236,22 @@ _ROBUST_BACKBONE = (
 )
 
 
+# What may differ when a run goes on: where it is, and how fast it is.
+MAY_DIFFER = ("resume", "output", "download", "backup_minutes")
+
+
 def prepare(name):
     """Checks flags, data and backbone; then opens the run folder.
 
-    What is wrong with any of them is said before anything is written.
+    What is wrong with any of them is said before anything is written. With
+    --resume it is the folder of the run that goes on.
 
     Returns:
         The run folder and the data.
     """
     apply_recipe()
     check_flags()
+    make_deterministic()
     print_flags()
     data = load_data(FLAGS.seed)
     print(f"\n{data}", flush=True)
@@ -244,23 +267,108 @@ def apply_recipe():
         print(f"{recipes.apply(FLAGS.recipe, FLAGS)}\n", flush=True)
 
 
+def make_deterministic():
+    """Asks the backend of Keras for deterministic operations."""
+    if not FLAGS.deterministic:
+        return
+    # Read when JAX is imported, which nothing has done before.
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+    )
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    elif keras.backend.backend() == "torch":
+        import torch
+
+        torch.use_deterministic_algorithms(True)
+
+
 def run_folder(name):
-    """Creates the run folder and claims it by a first config.json."""
+    """Opens the run folder: a new one, or with --resume that of a run.
+
+    A new one is claimed by a first config.json.
+    """
+    if FLAGS.resume and FLAGS.output is None:
+        raise ValueError("--resume needs the --output of the run")
     folder = pathlib.Path(
         FLAGS.output or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     )
-    # A config.json alone is what a run leaves that failed at once.
-    if folder.exists() and {path.name for path in folder.iterdir()} - {
-        "config.json"
-    }:
-        raise ValueError(
-            f"the run folder {folder} already holds a run or other files: "
-            "choose another --output, or move it away"
-        )
+    found = folder.exists() and {path.name for path in folder.iterdir()}
+    # This alone is what a run leaves that failed at once.
+    if found and found - {"config.json", "lock"}:
+        if not FLAGS.resume:
+            raise ValueError(
+                f"the run folder {folder} already holds a run or other files: "
+                "pass --resume to continue it, choose another --output, or "
+                "move it away"
+            )
+        check_flags_as_stored(folder / "config.json", MAY_DIFFER)
+        lock(folder)
+        return folder
     # A named folder may exist; one named by the time must be new.
     folder.mkdir(parents=True, exist_ok=bool(FLAGS.output))
+    lock(folder)
     write_config(folder)
     return folder
+
+
+_locks = []
+
+
+def lock(folder):
+    """Refuses a folder in which another run is under way."""
+    import filelock
+
+    # The system gives it back when this process ends, however it ends.
+    found = filelock.FileLock(folder / "lock", blocking=False)
+    try:
+        found.acquire()
+    except filelock.Timeout:
+        raise ValueError(
+            f"another run is under way in {folder}: wait until it has ended, "
+            "or choose another --output"
+        ) from None
+    _locks.append(found)
+
+
+def check_flags_as_stored(path, may_differ):
+    """Refuses to go on with a run by other flags than its own."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        flags_then, versions = stored["flags"], stored["versions"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"--resume compares the flags with those in {path}, which cannot "
+            f"be read: {error!r}"
+        ) from error
+    differ = [
+        f"--{name}: stored {flags_then.get(name, 'nothing')!r}, "
+        f"received {value!r}"
+        for name, value in sorted(resolved_flags().items())
+        if name not in may_differ
+        and (name not in flags_then or flags_then[name] != value)
+    ]
+    if differ:
+        raise ValueError(
+            "--resume continues a run with its own flags. Give these as "
+            f"{path} has them, or start a run in another --output:\n  "
+            + "\n  ".join(differ)
+        )
+    changed = [
+        f"{name} {versions.get(name)} then, {version} now"
+        for name, version in _versions().items()
+        if versions.get(name) != version
+    ]
+    if changed:
+        print(
+            "The run was begun with other versions, and may not go on "
+            f"exactly: {'; '.join(changed)}",
+            flush=True,
+        )
 
 
 def resolved_flags():
@@ -285,12 +393,12 @@ def flag_arguments():
     """The flags, but those of the search, as on a command line."""
     names = [*flags_of(sys.modules[__name__]), "schedule"]
     names += ["select_images"] if "select_images" in FLAGS else []
-    texts = [FLAGS[name].serialize() for name in names if name != "output"]
+    own = ("output", "resume")
+    texts = [FLAGS[name].serialize() for name in names if name not in own]
     return [text for text in texts if text]
 
 
-def write_config(folder, **more):
-    """Writes config.json: all that is needed to repeat the run."""
+def _versions():
     import importlib.metadata
 
     import keras
@@ -314,10 +422,15 @@ def write_config(folder, **more):
     ):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def write_config(folder, **more):
+    """Writes config.json: all that is needed to repeat the run."""
     config = {
         "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
         "flags": resolved_flags(),
-        "versions": versions,
+        "versions": _versions(),
         "git_revision": _git_revision(),
         **more,
     }
@@ -519,6 +632,9 @@ def probe_linearly(classifier, data, learning_rate, verbose):
 def train(schedule, learning_rate, seed, folder, verbose=2, callbacks=()):
     """Fine-tunes one classifier by one schedule.
 
+    In a folder, a training that was interrupted goes on with --resume, and one
+    that is finished is read.
+
     Returns:
         The classifier, the data, and the history with the onset of task
         adaptation: the first epoch, counted from 1, whose clean validation
@@ -527,11 +643,24 @@ def train(schedule, learning_rate, seed, folder, verbose=2, callbacks=()):
     import keras
 
     import keras_epsched as ke
-    from keras_epsched import optional
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     data = load_data(seed)
+    if folder is not None and (folder / "history.json").exists():
+        classifier = ke.models.load(folder / "model.keras")
+        # As `fit` would have noted.
+        classifier.training_splits = (data.train.split_info,)
+        text = (folder / "history.json").read_text(encoding="utf-8")
+        return classifier, data, json.loads(text)
+    backups, written = [], []
+    if folder is not None:
+        backups = [
+            ke.callbacks.ExactBackup(
+                folder / "backups", every_minutes=FLAGS.backup_minutes or None
+            )
+        ]
+        written = _written(folder, backups[0].latest())
     classifier = make_classifier(data.num_classes, seed)
     if FLAGS.probe_epochs:
         probe_linearly(classifier, data, learning_rate, verbose)
@@ -552,26 +681,12 @@ def train(schedule, learning_rate, seed, folder, verbose=2, callbacks=()):
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    callbacks = [
-        ke.callbacks.EpsilonScheduler(schedule, FLAGS.update_freq),
-        *callbacks,
-    ]
-    if folder is not None:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        callbacks += [
-            keras.callbacks.CSVLogger(str(folder / "history.csv")),
-            keras.callbacks.ModelCheckpoint(
-                str(folder / "checkpoints" / "last.keras")
-            ),
-        ]
-        # Keras writes these logs with TensorFlow on every backend.
-        if optional.available("tensorflow"):
-            callbacks.append(keras.callbacks.TensorBoard(str(folder / "logs")))
+    scheduler = ke.callbacks.EpsilonScheduler(schedule, FLAGS.update_freq)
     history = trainer.fit(
         data.train,
         validation_data=data.validation,
         epochs=FLAGS.epochs,
-        callbacks=callbacks,
+        callbacks=[scheduler, *callbacks, *written, *backups],
         # tf.data shuffles; Keras would warn that it does not.
         shuffle=False,
         verbose=verbose,
@@ -580,8 +695,37 @@ def train(schedule, learning_rate, seed, folder, verbose=2, callbacks=()):
     history["epoch"] = list(range(1, FLAGS.epochs + 1))
     history["onset"] = onset(history["val_accuracy"], data.num_classes)
     if folder is not None:
-        classifier.save(folder / "model.keras")
+        temporary = folder / "unfinished.keras"
+        classifier.save(temporary)
+        os.replace(temporary, folder / "model.keras")
+        # Last: it says that the training is finished.
+        write_json(folder / "history.json", history)
+        backups[0].clear()
     return classifier, data, history
+
+
+def _written(folder, backup):
+    """Callbacks that write a log of each epoch, from a backup on."""
+    import keras
+
+    from keras_epsched import optional
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "history.csv"
+    if backup is not None and path.exists():
+        # Epochs that are not in the backup are trained again.
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        temporary = path.with_name("history.csv.tmp")
+        kept = lines[: 1 + backup["epoch"]]
+        temporary.write_text("".join(kept), encoding="utf-8")
+        os.replace(temporary, path)
+    callbacks = [
+        keras.callbacks.CSVLogger(str(path), append=backup is not None)
+    ]
+    # Keras writes these logs with TensorFlow on every backend.
+    if optional.available("tensorflow"):
+        callbacks.append(keras.callbacks.TensorBoard(str(folder / "logs")))
+    return callbacks
 
 
 def onset_threshold(num_classes):

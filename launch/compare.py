@@ -75,8 +75,10 @@ def choose_learning_rate(rates, folder):
     """The rate at which the fixed arm is best on the validation split."""
     if len(rates) == 1:
         return rates[0], []
-    rows = []
-    for rate in rates:
+    path = folder / "learning_rates.json"
+    # Written after each rate: with --resume those are not tried again.
+    rows = json.loads(path.read_text()) if path.exists() else []
+    for rate in rates[len(rows) :]:
         print(f"\n=== fixed epsilon, learning rate {rate:g}", flush=True)
         classifier, data, _ = common.train(
             common.make_schedules()["fixed"], rate, FLAGS.seed, None, 0
@@ -94,13 +96,13 @@ def choose_learning_rate(rates, folder):
             f"{report.expected_robustness():.3f} (validation)",
             flush=True,
         )
-    common.write_json(folder / "learning_rates.json", rows)
+        common.write_json(path, rows)
     best = max(rows, key=lambda row: row["expected_robustness"])
     return best["learning_rate"], rows
 
 
-def evaluate(classifier, dataset, protocol):
-    """One evaluation by the flags."""
+def evaluate(classifier, dataset, protocol, folder=None):
+    """One evaluation by the flags, in a folder if there is one."""
     import keras_epsched as ke
 
     return ke.evaluate(
@@ -110,6 +112,8 @@ def evaluate(classifier, dataset, protocol):
         common.make_attack(FLAGS.eval_attack, FLAGS.eval_steps),
         protocol=protocol,
         seed=FLAGS.seed,
+        folder=folder,
+        resume=FLAGS.resume and folder is not None,
         verbose=int(sys.stderr.isatty()),
     )
 
@@ -201,10 +205,10 @@ def main(_):
                 common.make_schedules()[arm], rate, seed, place
             )
             histories[arm].append(history)
-            common.write_json(place / "history.json", history)
             for protocol in FLAGS.protocols:
-                report = evaluate(classifier, data.test, protocol)
-                report.save(place / protocol)
+                report = evaluate(
+                    classifier, data.test, protocol, place / protocol
+                )
                 reports[arm][protocol].append(report)
                 print(f"\n{report}", flush=True)
     texts = [

@@ -46,9 +46,6 @@ flags.DEFINE_enum(
 flags.DEFINE_bool(
     "bisect", False, "Bisect in a nested sweep: cheaper for robust models."
 )
-flags.DEFINE_bool(
-    "resume", False, "Continue the evaluation that --output holds."
-)
 flags.DEFINE_enum("split", "test", ["validation", "test"], "Split.")
 
 
@@ -128,18 +125,6 @@ def grid():
     return points
 
 
-def open_folder(data):
-    """The run folder: a new one, or that of the evaluation to continue."""
-    if FLAGS.resume:
-        folder = pathlib.Path(FLAGS.output)
-        for pattern in ("evaluation.json", "*/evaluation.json"):
-            if any(folder.glob(pattern)):
-                return folder
-    folder = common.run_folder("evaluate")
-    common.write_config(folder, splits=common.splits_config(data))
-    return folder
-
-
 def main(_):
     import keras_epsched as ke
 
@@ -156,7 +141,8 @@ def main(_):
     for name, model in zip(names(FLAGS.model), FLAGS.model, strict=True):
         classifiers[name] = load_classifier(model)
         check_fit(model, classifiers[name], data)
-    folder = open_folder(data)
+    folder = common.run_folder("evaluate")
+    common.write_config(folder, splits=common.splits_config(data))
     reports = {}
     for (name, classifier), model in zip(
         classifiers.items(), FLAGS.model, strict=True

@@ -6,6 +6,8 @@ Examples:
       --backbone=resnet_50_imagenet --epsilon=4/255 --epochs=50 \
       --learning_rate=1e-4 --augment=flip,color,rotation --output=runs/flowers
   python launch/finetune.py --schedule=fixed --epsilon=8/255
+  # On a machine that may disappear: the same command again goes on exactly.
+  python launch/finetune.py --output=runs/flowers --resume --backup_minutes=5
 """
 
 import json
@@ -30,19 +32,19 @@ def main(_):
     folder, probe = common.prepare("finetune")
     schedule = common.make_schedules()[FLAGS.schedule]
     common.write_config(folder, splits=common.splits_config(probe))
-    classifier, data, history = common.train(
+    classifier, data, _ = common.train(
         schedule, FLAGS.learning_rate, FLAGS.seed, folder
     )
-    common.write_json(folder / "history.json", history)
     report = ke.evaluate(
         classifier,
         data.test,
         common.evaluation_grid(),
         common.make_attack(FLAGS.eval_attack, FLAGS.eval_steps),
         seed=FLAGS.seed,
+        folder=folder,
+        resume=FLAGS.resume,
         verbose=int(sys.stderr.isatty()),
     )
-    report.save(folder)
     for name in ("curve.png", "curve.svg"):
         report.plot(folder / name)
     print(f"\n{report}")

@@ -20,7 +20,6 @@ import contextlib
 import json
 import os
 import pathlib
-import sys
 
 import common
 import tune_trial
@@ -60,17 +59,9 @@ flags.DEFINE_float(
     "GPUs, or the share of one, of a trial; default: one if there are any.",
     lower_bound=0.0,
 )
-flags.DEFINE_bool("resume", False, "Continue the search that --output holds.")
 
-# What may differ when a search goes on: where it is, and how fast it is.
-_MAY_DIFFER = (
-    "resume",
-    "output",
-    "download",
-    "trial_minutes",
-    "trial_cpus",
-    "trial_gpus",
-)
+# What may differ when a search goes on, besides what may in any run.
+_MAY_DIFFER = ("trial_minutes", "trial_cpus", "trial_gpus")
 
 
 def make_space():
@@ -166,35 +157,11 @@ def open_folder():
             f"--output={FLAGS.output}"
         )
     common.apply_recipe()
-    check_flags_as_stored(folder / "config.json")
+    common.check_flags_as_stored(
+        folder / "config.json", (*common.MAY_DIFFER, *_MAY_DIFFER)
+    )
+    common.lock(folder)
     return folder
-
-
-def check_flags_as_stored(path):
-    """Refuses to go on with a search by other flags than its own."""
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))["flags"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"--resume compares the flags with those in {path}, which cannot "
-            f"be read: {error!r}"
-        ) from error
-    given = {
-        **common.flags_of(common),
-        **common.flags_of(sys.modules[__name__]),
-    }
-    differ = [
-        f"--{name}: stored {stored.get(name, 'nothing')!r}, received {value!r}"
-        for name, value in sorted(given.items())
-        if name not in _MAY_DIFFER
-        and (name not in stored or stored[name] != value)
-    ]
-    if differ:
-        raise ValueError(
-            "--resume continues a search with its own flags. Give these as "
-            f"{path} has them, or start a search in another --output:\n  "
-            + "\n  ".join(differ)
-        )
 
 
 def write_recipe(folder, best, row):
@@ -202,7 +169,7 @@ def write_recipe(folder, best, row):
     path = folder / "recipe.json"
     why = f"the best of {FLAGS.trials} trials by {FLAGS.select}"
     # The schedule is not the search's to choose.
-    own = {"recipe", "output", "data_dir", "download"}
+    own = {"recipe", "data_dir", "deterministic", *common.MAY_DIFFER}
     values = {
         key: each
         for key, each in common.flags_of(common).items()

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_epsched import datasets
 from keras_epsched.datasets import pipeline
@@ -131,6 +132,28 @@ def test_order(data_dir, cache):
     assert (epochs[0] != epochs[1]).any()
     other = stacked(digits(data_dir, cache=cache, seed=1).train)[0]
     assert (epochs[0] != other).any()
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_training_is_a_function_of_seed_epoch_and_index(data_dir, cache):
+    first = digits(data_dir, cache=cache, augment=True).train
+    epochs = [[x.numpy() for x, _ in first] for _ in range(3)]
+    # Whatever was drawn before, and kept.
+    tf.random.set_seed(7)
+    second = digits(data_dir, cache=not cache, augment=True).train
+    for epoch in (2, 0, 1):
+        second.seek(epoch)
+        np.testing.assert_array_equal(
+            [x.numpy() for x, _ in second], epochs[epoch]
+        )
+    # After it comes the next one.
+    np.testing.assert_array_equal([x.numpy() for x, _ in second], epochs[2])
+    # In the middle of an epoch: nothing is decoded for what was before.
+    second.seek(1, 5)
+    found = [x.numpy() for x, _ in second]
+    assert len(found) == len(second)
+    np.testing.assert_array_equal(found[5:], epochs[1][5:])
+    assert not np.any(found[:5])
 
 
 def test_augmentation_is_seeded_and_for_training_only(data_dir):

@@ -36,11 +36,16 @@ def which(batch):
     return batch[0][:, 0, 0, 0].astype(int).tolist()
 
 
+def images_of(dataset, indices):
+    """Images of some batches, as `fit` takes them."""
+    return np.concatenate([dataset[index][0] for index in indices])
+
+
 def epoch_of(dataset):
     """One pass by the indices, as `fit` makes it."""
-    taken = [dataset[index] for index in range(len(dataset))]
+    images = images_of(dataset, range(len(dataset)))
     dataset.on_epoch_end()
-    return np.concatenate([images for images, _ in taken])
+    return images
 
 
 @pytest.fixture
@@ -73,11 +78,21 @@ def test_training_is_shuffled_by_seed_epoch_and_index(cache):
     np.testing.assert_array_equal(epochs, [epoch_of(second) for _ in range(3)])
     assert len({epoch.tobytes() for epoch in epochs}) == 3
     # An epoch in any order of its indices, and any epoch by its number.
-    second.epoch = 1
+    second.seek(1)
     backwards = [second[index][0] for index in reversed(range(5))]
     np.testing.assert_array_equal(
         np.concatenate(backwards[::-1]).tobytes(), epochs[1].tobytes()
     )
+    # From the middle on, without reading what is before; then the next one.
+    second.seek(1, 3)
+    second._read = None
+    assert not images_of(second, range(3)).any()
+    del second._read
+    np.testing.assert_array_equal(
+        images_of(second, range(3, 5)), epochs[1][12:]
+    )
+    second.on_epoch_end()
+    np.testing.assert_array_equal(epoch_of(second), epochs[2])
     other = epoch_of(batches(seed=1, **arguments))
     assert other.tobytes() != epochs[0].tobytes()
 

@@ -17,6 +17,8 @@ from keras_epsched import backend
 from keras_epsched.training.trainer import AdversarialTrainer
 
 _META = "meta"
+# What NumPy makes of a file that is empty, cut, changed, or no backup at all.
+_UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
 # What Keras' own callbacks would forget.
 _STATE_OF_KERAS = {
     keras.callbacks.EarlyStopping: (
@@ -121,7 +123,9 @@ class ExactBackup(keras.callbacks.Callback):
             return
         self._logs = found["logs"]
         # As `keras.callbacks.BackupAndRestore` does it.
-        trainer._initial_epoch = found["epoch"]
+        trainer._initial_epoch = (
+            self.params["epochs"] if found["stopped"] else found["epoch"]
+        )
         if not trainer.optimizer.built:
             trainer.optimizer.build(trainer.trainable_variables)
         if found["batch"]:
@@ -184,7 +188,7 @@ class ExactBackup(keras.callbacks.Callback):
         for path in reversed(self._paths()):
             try:
                 found = _read(path)
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            except _UNREADABLE as error:
                 faults.append(f"{path}: {error}")
                 continue
             if faults:
@@ -241,7 +245,8 @@ class ExactBackup(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         done = batch + 1
-        if self._due(done) and done != self.params.get("steps"):
+        # The last of an epoch is backed up with its end.
+        if self._due(done) and done < (self.params.get("steps") or np.inf):
             logs = {name: float(value) for name, value in (logs or {}).items()}
             self._save(self._epoch, done, logs)
 
@@ -283,6 +288,7 @@ class ExactBackup(keras.callbacks.Callback):
             "epoch": epoch,
             "batch": batch,
             "batch_logs": batch_logs,
+            "stopped": bool(trainer.stop_training),
             "logs": self._logs,
             "callbacks": states,
         }

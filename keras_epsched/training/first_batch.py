@@ -102,11 +102,12 @@ def remember_split(model, dataset) -> None:
 
 
 class EpochSeeker(keras.callbacks.Callback):
-    """Tells data which epoch begins: what it yields then follows from it."""
+    """Tells data which epoch begins: what they yield then follows from it."""
 
-    def __init__(self, seek):
+    def __init__(self, *datasets):
         super().__init__()
-        self.seek = seek
+        self.datasets = [each for each in datasets if hasattr(each, "seek")]
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.seek(epoch)
+        for each in self.datasets:
+            each.seek(epoch)

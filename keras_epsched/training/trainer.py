@@ -439,8 +439,7 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         if batch is not None and adapts:
             # First, so that the others find its values in the logs.
             callbacks.insert(0, batchnorm.BatchNormMonitor(*batch))
-        if seek is not None:
-            callbacks.insert(0, first_batch.EpochSeeker(seek))
+        callbacks.insert(0, first_batch.EpochSeeker(x, validation_data))
         backups = [each for each in callbacks if isinstance(each, ExactBackup)]
         others = [each for each in callbacks if each not in backups]
         for backup in backups:

@@ -1,0 +1,388 @@
+"""A training that was killed ends as the one that was not."""
+
+import errno
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_epsched as ke
+from keras_epsched.callbacks import exact_backup
+
+SIZE, CLASSES, BATCH, STEPS, EPOCHS = 8, 3, 8, 5, 3
+
+
+class Killed(Exception):
+    """Stands for a signal."""
+
+
+class Kill(keras.callbacks.Callback):
+    """Ends the process, so to speak, after a step."""
+
+    def __init__(self, epoch, batch):
+        super().__init__()
+        self.at = epoch, batch
+        self.epoch = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == self.at:
+            raise Killed
+
+
+def network():
+    """Dropout, stochastic depth, and statistics that move."""
+    layers = keras.layers
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.Rescaling(1 / 127.5, -1)(inputs)
+    x = layers.Conv2D(4, 3, padding="same")(x)
+    branch = layers.Conv2D(4, 3, padding="same")(x)
+    branch = layers.BatchNormalization(momentum=0.9)(branch)
+    branch = layers.Dropout(0.5, noise_shape=(None, 1, 1, 1))(branch)
+    x = layers.GlobalAveragePooling2D()(layers.add([x, branch]))
+    x = layers.Dropout(0.2)(x)
+    return keras.Model(inputs, layers.Dense(CLASSES)(x))
+
+
+def batches(seed=0, shuffle=True):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, BATCH * STEPS + 3)
+    images = rng.integers(0, 200, (len(labels), SIZE, SIZE, 3)).astype("uint8")
+    images[..., 0] += (20 * labels[:, None, None]).astype("uint8")
+    examples = list(zip(images, labels, strict=True))
+    return ke.datasets.ImageBatches(
+        examples, (SIZE, SIZE), BATCH, shuffle=shuffle, augment=("flip",)
+    )
+
+
+def trainer(**kwargs):
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    model = ke.AdversarialTrainer(
+        network(),
+        ke.attacks.FGSM(random_start=True),
+        validation_attack=ke.attacks.FGSM(),
+        clean_accuracy=True,
+        seed=1,
+    )
+    model.compile(
+        keras.optimizers.AdamW(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        **kwargs,
+    )
+    return model
+
+
+def train(folder, *callbacks, model=None, backup=None):
+    """A training, and all that it leaves."""
+    backup = backup or ke.callbacks.ExactBackup(folder, 2, None)
+    model = model or trainer()
+    schedule = ke.schedules.TwoHinge(0.1)
+    history = model.fit(
+        batches(),
+        validation_data=batches(1, shuffle=False),
+        epochs=EPOCHS,
+        shuffle=False,
+        verbose=0,
+        callbacks=[
+            backup,
+            ke.callbacks.EpsilonScheduler(schedule, "batch"),
+            *callbacks,
+        ],
+    )
+    return history.history, [
+        ops.convert_to_numpy(each)
+        for each in (*model.variables, *model.optimizer.variables)
+    ]
+
+
+def assert_same(found, expected):
+    assert found[0] == expected[0]
+    for its, other in zip(found[1], expected[1], strict=True):
+        np.testing.assert_array_equal(its, other)
+
+
+def killed(folder, *at, **kwargs):
+    with pytest.raises(Killed):
+        train(folder, Kill(*at), **kwargs)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet():
+    with warnings.catch_warnings():
+        # A few steps are no training.
+        warnings.filterwarnings("ignore", message=".*have parted")
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [
+        [(0, 0)],  # before the first backup
+        [(0, 2), (0, 4), (1, 0), (1, 0), (2, 3)],
+    ],
+)
+def test_a_killed_training_goes_on_exactly(whole, kills, tmp_path):
+    for at in kills:
+        killed(tmp_path, *at)
+    assert_same(train(tmp_path), whole)
+
+
+def test_a_finished_training_is_given_back(whole, tmp_path):
+    train(tmp_path)
+    steps = []
+    count = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: steps.append(batch)
+    )
+    assert_same(train(tmp_path, count), whole)
+    assert not steps
+
+
+def test_steps_that_are_executed_together(tmp_path):
+    expected = train(tmp_path / "whole", model=trainer(steps_per_execution=2))
+    killed(tmp_path, 1, 3, model=trainer(steps_per_execution=2))
+    model = trainer(steps_per_execution=2)
+    assert_same(train(tmp_path, model=model), expected)
+
+
+def test_pipelines_of_tensorflow(tmp_path):
+    pytest.importorskip("tensorflow")
+
+    def load():
+        # Whatever else has drawn before.
+        return ke.datasets.load(
+            "digits", image_size=(SIZE, SIZE), batch_size=256, augment=True
+        ).train
+
+    def digits():
+        model = ke.AdversarialTrainer(
+            keras.Sequential(
+                [
+                    keras.Input((SIZE, SIZE, 3)),
+                    keras.layers.Rescaling(1 / 255),
+                    keras.layers.Flatten(),
+                    keras.layers.Dropout(0.2, seed=3),
+                    keras.layers.Dense(10),
+                ]
+            ),
+            ke.attacks.PGD(1),
+            seed=0,
+        )
+        model.compile(
+            "adam",
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+        keras.utils.set_random_seed(0)
+        return model
+
+    def run(folder, *callbacks):
+        keras.utils.set_random_seed(0)
+        model = digits()
+        model.fit(
+            load(),
+            epochs=2,
+            verbose=0,
+            shuffle=False,
+            callbacks=[
+                ke.callbacks.EpsilonScheduler(ke.schedules.Constant(0.1)),
+                ke.callbacks.ExactBackup(folder, 1, None),
+                *callbacks,
+            ],
+        )
+        return model.get_weights()
+
+    expected = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path, Kill(1, 2))
+    for its, other in zip(run(tmp_path), expected, strict=True):
+        np.testing.assert_array_equal(its, other)
+
+
+def test_backup_and_restore_of_keras_is_exact_from_an_epoch_on(whole, tmp_path):
+    def backup():
+        return keras.callbacks.BackupAndRestore(tmp_path)
+
+    killed(None, 1, 3, backup=backup())
+    _, found = train(None, backup=backup())
+    if keras.backend.backend() != "torch":  # where dropout is torch's own
+        for its, other in zip(found, whole[1], strict=True):
+            np.testing.assert_array_equal(its, other)
+
+
+# === Files ===
+
+
+def test_a_corrupt_backup_falls_back_to_the_one_before(whole, tmp_path):
+    killed(tmp_path, 1, 4)
+    *_, last = sorted(tmp_path.glob("*.npz"))
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    last.write_bytes(content)
+    # Half a file, of a kill while it was written, is no backup.
+    (tmp_path / "backup-000002-000000000.npz.tmp").write_bytes(b"half")
+    with pytest.warns(UserWarning, match=f"corrupt.*{last.name}"):
+        found = train(tmp_path)
+    assert_same(found, whole)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 what is this"])
+def test_no_backup_can_be_read(content, tmp_path):
+    killed(tmp_path, 1, 4)
+    paths = sorted(tmp_path.glob("*.npz"))
+    assert len(paths) == 2
+    for path in paths:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match="move them away to start anew"):
+        train(tmp_path)
+
+
+def test_nothing_is_executed_that_a_backup_holds(tmp_path):
+    # An object array is a pickle.
+    np.savez(
+        tmp_path / "backup-000000-000000001.npz",
+        meta=np.array([{"a": 1}], dtype=object),
+    )
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        train(tmp_path)
+
+
+def test_a_full_disk_loses_nothing(whole, tmp_path, monkeypatch):
+    killed(tmp_path, 1, 2)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exact_backup.np, "savez", full)
+        with pytest.raises(OSError, match="No space left.*kept.*resume"):
+            train(tmp_path)
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert after == before
+    assert_same(train(tmp_path), whole)
+
+
+def test_backups_are_cleared(tmp_path):
+    backup = ke.callbacks.ExactBackup(tmp_path / "backups")
+    train(tmp_path / "backups")
+    assert len(list((tmp_path / "backups").iterdir())) == 2
+    backup.clear()
+    assert not (tmp_path / "backups").exists()
+    backup.clear()
+
+
+# === Callbacks ===
+
+
+def test_callbacks_remember(tmp_path):
+    def callbacks(folder):
+        images, labels = batches()[0]
+        return [
+            keras.callbacks.EarlyStopping(
+                monitor="val_loss", patience=5, restore_best_weights=True
+            ),
+            keras.callbacks.ReduceLROnPlateau("val_loss", patience=1),
+            ke.callbacks.RobustCheckpoint(folder / "best.keras"),
+            ke.callbacks.CatastrophicOverfittingAlarm(
+                images, labels, gap=0.99, action="fall_back"
+            ),
+        ]
+
+    first = callbacks(tmp_path)
+    expected = train(tmp_path / "whole", *first)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", *callbacks(tmp_path), Kill(2, 3))
+    again = callbacks(tmp_path)
+    found = train(tmp_path / "killed", *again)
+    assert_same(found, expected)
+    for its, other in zip(again, first, strict=True):
+        mine, theirs = (exact_backup._get_state(each) for each in (its, other))
+        assert mine.keys() == theirs.keys() != set()
+        for name, value in mine.items():
+            np.testing.assert_equal(value, theirs[name])
+
+
+def test_a_training_that_was_stopped_is_over(tmp_path):
+    def stopping():
+        # No epoch is better than the first by so much.
+        return keras.callbacks.EarlyStopping(
+            "val_loss", min_delta=99.0, patience=1, restore_best_weights=True
+        )
+
+    expected = train(tmp_path, stopping())
+    assert len(expected[0]["loss"]) == 2
+    assert_same(train(tmp_path, stopping()), expected)
+
+
+def test_an_attack_that_was_given_up_stays_so(tmp_path):
+    images, labels = batches()[0]
+    for last in (False, True):
+        alarm = ke.callbacks.CatastrophicOverfittingAlarm(
+            images, labels, action="fall_back", fallback=ke.attacks.PGD(3)
+        )
+        # It fires in the second epoch, whatever happens.
+        alarm.on_epoch_end = lambda epoch, logs=None, alarm=alarm: (
+            epoch == 1
+            and (setattr(alarm, "fired_at", 2), alarm._act(epoch, 1.0, 0.0))
+        )
+        model = trainer()
+        if last:
+            train(tmp_path, alarm, model=model)
+        else:
+            with (
+                pytest.warns(UserWarning, match="catastrophic overfitting"),
+                pytest.raises(Killed),
+            ):
+                train(tmp_path, alarm, Kill(2, 2), model=model)
+        assert model.attack == ke.attacks.PGD(3)
+
+
+# === Errors ===
+
+
+def test_another_network_is_refused(tmp_path):
+    killed(tmp_path, 1, 2)
+    model = trainer()
+    model.compile(
+        keras.optimizers.SGD(0.1),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    with pytest.raises(ValueError, match="another network, optimizer"):
+        train(tmp_path, model=model)
+
+
+def test_data_without_an_order_of_its_own_is_refused(tmp_path):
+    images, labels = batches()[0]
+    schedule = ke.callbacks.EpsilonScheduler(ke.schedules.Constant(0.1))
+    backup = ke.callbacks.ExactBackup(tmp_path)
+    with pytest.raises(ValueError, match="seek.*ImageBatches"):
+        trainer().fit(images, labels, verbose=0, callbacks=[schedule, backup])
+
+
+def test_a_plain_model_is_refused(tmp_path):
+    model = network()
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="AdversarialTrainer"):
+        model.fit(
+            np.zeros((2, SIZE, SIZE, 3)),
+            np.zeros((2, CLASSES)),
+            verbose=0,
+            callbacks=[ke.callbacks.ExactBackup(tmp_path)],
+        )
+
+
+@pytest.mark.parametrize("argument", ["every_steps", "every_minutes"])
+def test_wrong_arguments(argument, tmp_path):
+    with pytest.raises(ValueError, match=argument):
+        ke.callbacks.ExactBackup(tmp_path, **{argument: 0})
