@@ -43,6 +43,8 @@ def command(script, backbone, output, *flags):
         str(_LAUNCH / script),
         f"--backbone={backbone}",
         f"--output={output}",
+        "--scale=1",
+        "--offset=0",
         "--image_size=16",
         "--batch_size=16",
         "--augment=flip,color",
