@@ -373,13 +373,13 @@ def check_flags_as_stored(path, may_differ):
 
 def resolved_flags():
     """Flags of the launchers with their values."""
-    modules = FLAGS.flags_by_module_dict()
+    # Others define flags as well: absl, and TensorFlow once it is imported.
+    launchers = {path.stem for path in pathlib.Path(__file__).parent.iterdir()}
     return {
         flag.name: flag.value
-        for module, its_flags in modules.items()
-        if "absl" not in module
+        for module, its_flags in FLAGS.flags_by_module_dict().items()
+        if pathlib.PurePath(module).stem in launchers
         for flag in its_flags
-        if flag.name not in ("test_random_seed",)
     }
 
 

@@ -61,7 +61,7 @@ flags.DEFINE_float(
 )
 
 # What may differ when a search goes on, besides what may in any run.
-_MAY_DIFFER = ("trial_minutes", "trial_cpus", "trial_gpus")
+MAY_DIFFER = ("trial_minutes", "trial_cpus", "trial_gpus")
 
 
 def make_space():
@@ -158,7 +158,7 @@ def open_folder():
         )
     common.apply_recipe()
     common.check_flags_as_stored(
-        folder / "config.json", (*common.MAY_DIFFER, *_MAY_DIFFER)
+        folder / "config.json", (*common.MAY_DIFFER, *MAY_DIFFER)
     )
     common.lock(folder)
     return folder

@@ -50,7 +50,8 @@ def test_compare_leaves_a_whole_run_folder(comparison):
         assert "epsilon" in header.split(",")
         report = ke.Report.load(place / "nested")
         assert report.num_images == 100
-        assert (place / "checkpoints" / "last.keras").exists()
+        assert (place / "model.keras").exists()
+        assert not (place / "backups").exists()
         assert list((place / "logs").rglob("events*"))
     story = json.loads((folder / "seed3/fixed/history.json").read_text())
     assert story["epsilon"] == pytest.approx([0.3, 0.3])

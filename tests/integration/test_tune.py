@@ -118,10 +118,11 @@ path, first, second = sys.argv[1:]
 tune.FLAGS(["tune", *first.split()])
 config = pathlib.Path(path) / "config.json"
 if not config.exists():
-    common.write_json(config, {"flags": common.resolved_flags()})
+    common.write_config(config.parent)
 tune.FLAGS.unparse_flags()
 tune.FLAGS(["tune", *second.split()])
-tune.check_flags_as_stored(config)
+may_differ = (*common.MAY_DIFFER, *tune.MAY_DIFFER)
+common.check_flags_as_stored(config, may_differ)
 """
 
 
