@@ -139,6 +139,17 @@ def test_a_killed_training_goes_on_exactly(whole, kills, tmp_path):
     assert_same(train(tmp_path), whole)
 
 
+def test_steps_that_are_passed_over_are_not_backed_up(whole, tmp_path):
+    def often():
+        return ke.callbacks.ExactBackup(tmp_path, None, every_minutes=1e-9)
+
+    killed(None, 1, 3, backup=often())
+    before = {path.name for path in tmp_path.iterdir()}
+    killed(None, 1, 1, backup=often())
+    assert {path.name for path in tmp_path.iterdir()} == before
+    assert_same(train(None, backup=often()), whole)
+
+
 def test_a_finished_training_is_given_back(whole, tmp_path):
     train(tmp_path)
     steps = []

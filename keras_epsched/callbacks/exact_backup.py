@@ -251,6 +251,9 @@ class ExactBackup(keras.callbacks.Callback):
             self._save(self._epoch, done, logs)
 
     def _due(self, done):
+        if done <= self._last_step:
+            # Passed over.
+            return False
         minutes = (time.monotonic() - self._last_time) / 60
         return (
             self.every_steps is not None

@@ -85,6 +85,12 @@ def run_and_kill(seconds, *arguments):
         return False
 
 
+def left_in(folder):
+    """What a kill has left, in short."""
+    names = ("backups/*", "history.json", "evaluation.json", "report.json")
+    return [path.name for each in names for path in sorted(folder.glob(each))]
+
+
 def assert_same(folder, other):
     """All results are equal bit by bit."""
     for name in ("history.csv", "history.json"):
@@ -116,10 +122,15 @@ def test_twenty_kills_change_nothing(backbone, tmp_path):
         output = tmp_path / f"killed{runs}"
         runs += 1
         # From the imports to the pictures.
-        while kills < _KILLS and not run_and_kill(
-            draws.uniform(0.3 * whole, whole), "finetune.py", backbone, output
-        ):
+        while kills < _KILLS:
+            started = time.monotonic()
+            seconds = draws.uniform(0.3 * whole, 0.95 * whole)
+            if run_and_kill(seconds, "finetune.py", backbone, output):
+                # The machine has become faster.
+                whole = min(whole, time.monotonic() - started)
+                break
             kills += 1
+            print(f"killed after {seconds:.1f} s: {left_in(output)}")
         run("finetune.py", backbone, output)
         assert_same(output, tmp_path / "whole")
 
