@@ -144,9 +144,9 @@ def test_steps_that_are_passed_over_are_not_backed_up(whole, tmp_path):
         return ke.callbacks.ExactBackup(tmp_path, None, every_minutes=1e-9)
 
     killed(None, 1, 3, backup=often())
-    before = {path.name for path in tmp_path.iterdir()}
-    killed(None, 1, 1, backup=often())
-    assert {path.name for path in tmp_path.iterdir()} == before
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    killed(None, 1, 2, backup=often())
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert_same(train(None, backup=often()), whole)
 
 
