@@ -211,8 +211,8 @@ flags.DEFINE_string("output", None, "Run folder; default: runs/NAME-TIME.")
 flags.DEFINE_bool(
     "resume",
     False,
-    "Continue what --output holds, if it holds anything. All flags must be as "
-    "before, but those of time and place.",
+    "Continue the run that --output holds; all but a search begin if there is "
+    "none. All flags must be as before, but those of time and place.",
 )
 flags.DEFINE_float(
     "backup_minutes",
@@ -250,8 +250,8 @@ def prepare(name):
         The run folder and the data.
     """
     apply_recipe()
-    check_flags()
     make_deterministic()
+    check_flags()
     print_flags()
     data = load_data(FLAGS.seed)
     print(f"\n{data}", flush=True)
@@ -299,7 +299,7 @@ def run_folder(name):
     )
     found = folder.exists() and {path.name for path in folder.iterdir()}
     # This alone is what a run leaves that failed at once.
-    if found and found - {"config.json", "lock"}:
+    if found and found - {"config.json", "config.json.tmp", "lock"}:
         if not FLAGS.resume:
             raise ValueError(
                 f"the run folder {folder} already holds a run or other files: "
@@ -427,14 +427,23 @@ def _versions():
 
 def write_config(folder, **more):
     """Writes config.json: all that is needed to repeat the run."""
-    config = {
+    path = folder / "config.json"
+    now = {
         "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
         "flags": resolved_flags(),
         "versions": _versions(),
         "git_revision": _git_revision(),
-        **more,
     }
-    write_json(folder / "config.json", config)
+    config = {**now, **more}
+    if FLAGS.resume and path.exists():
+        # How it was begun stays, and how it went on is added.
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        begun = {name: stored[name] for name in now}
+        resumed = stored.get("resumed", [])
+        if now not in (begun, *resumed):
+            resumed = [*resumed, now]
+        config = {**begun, **more, "resumed": resumed}
+    write_json(path, config)
     return config
 
 
@@ -442,6 +451,13 @@ def write_json(path, value):
     """Writes a file by temporary name and rename."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    _replace(temporary, path)
+
+
+def _replace(temporary, path):
+    """Renames a file into place, once its content is on the disk."""
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
@@ -648,21 +664,22 @@ def train(schedule, learning_rate, seed, folder, verbose=2, callbacks=()):
     keras.utils.set_random_seed(seed)
     data = load_data(seed)
     if folder is not None and (folder / "history.json").exists():
-        classifier = ke.models.load(folder / "model.keras")
-        # As `fit` would have noted.
-        classifier.training_splits = (data.train.split_info,)
+        ke.callbacks.ExactBackup(folder / "backups").clear()
         text = (folder / "history.json").read_text(encoding="utf-8")
-        return classifier, data, json.loads(text)
-    backups, written = [], []
+        return _load(folder, data), data, json.loads(text)
+    backups, written, epoch = [], [], None
     if folder is not None:
         backups = [
             ke.callbacks.ExactBackup(
                 folder / "backups", every_minutes=FLAGS.backup_minutes or None
             )
         ]
-        written = _written(folder, backups[0].latest())
+        backup = backups[0].latest()
+        epoch = None if backup is None else backup["epoch"]
+        del backup  # It holds all the weights.
+        written = _written(folder, epoch)
     classifier = make_classifier(data.num_classes, seed)
-    if FLAGS.probe_epochs:
+    if FLAGS.probe_epochs and epoch is None:
         probe_linearly(classifier, data, learning_rate, verbose)
     adapt(classifier)
     trainer = ke.AdversarialTrainer(
@@ -697,14 +714,26 @@ def train(schedule, learning_rate, seed, folder, verbose=2, callbacks=()):
     if folder is not None:
         temporary = folder / "unfinished.keras"
         classifier.save(temporary)
-        os.replace(temporary, folder / "model.keras")
+        _replace(temporary, folder / "model.keras")
         # Last: it says that the training is finished.
         write_json(folder / "history.json", history)
         backups[0].clear()
+        # What a run that goes on finds: LoRA's update is merged in it.
+        classifier = _load(folder, data)
     return classifier, data, history
 
 
-def _written(folder, backup):
+def _load(folder, data):
+    """The classifier of a finished training."""
+    import keras_epsched as ke
+
+    classifier = ke.models.load(folder / "model.keras")
+    # As `fit` noted on the one that was saved.
+    classifier.training_splits = (data.train.split_info,)
+    return classifier
+
+
+def _written(folder, epoch):
     """Callbacks that write a log of each epoch, from a backup on."""
     import keras
 
@@ -712,16 +741,13 @@ def _written(folder, backup):
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "history.csv"
-    if backup is not None and path.exists():
+    if epoch is not None and path.exists():
         # Epochs that are not in the backup are trained again.
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         temporary = path.with_name("history.csv.tmp")
-        kept = lines[: 1 + backup["epoch"]]
-        temporary.write_text("".join(kept), encoding="utf-8")
-        os.replace(temporary, path)
-    callbacks = [
-        keras.callbacks.CSVLogger(str(path), append=backup is not None)
-    ]
+        temporary.write_text("".join(lines[: 1 + epoch]), encoding="utf-8")
+        _replace(temporary, path)
+    callbacks = [keras.callbacks.CSVLogger(str(path), append=epoch is not None)]
     # Keras writes these logs with TensorFlow on every backend.
     if optional.available("tensorflow"):
         callbacks.append(keras.callbacks.TensorBoard(str(folder / "logs")))

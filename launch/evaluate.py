@@ -134,6 +134,7 @@ def main(_):
         raise ValueError("--bisect needs --protocol=nested")
     if FLAGS.resume and FLAGS.output is None:
         raise ValueError("--resume needs the --output of the evaluation")
+    common.make_deterministic()
     common.check_flags()
     common.print_flags()
     data = common.load_data(FLAGS.seed)

@@ -153,8 +153,8 @@ def open_folder():
     folder = pathlib.Path(FLAGS.output or "")
     if FLAGS.output is None or not (folder / "search").is_dir():
         raise ValueError(
-            "--resume needs the --output of the search. Received: "
-            f"--output={FLAGS.output}"
+            "--resume continues a search that --output holds. Received: "
+            f"--output={FLAGS.output}, where there is none: leave out --resume"
         )
     common.apply_recipe()
     common.check_flags_as_stored(

@@ -75,6 +75,7 @@ def run(
     flags.DEFINE_string("schedule", "fixed", "", allow_override=True)
     flags.DEFINE_integer("select_images", 256, "", allow_override=True)
     flags.FLAGS(["tune_trial", *arguments, *values])
+    common.make_deterministic()
     images = selection() if score == "expected_robustness" else None
 
     class Reporter(keras.callbacks.Callback):

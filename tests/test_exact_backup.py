@@ -383,6 +383,60 @@ def test_data_without_an_order_of_its_own_is_refused(tmp_path):
         trainer().fit(images, labels, verbose=0, callbacks=[schedule, backup])
 
 
+def test_batches_in_an_order_of_keras_are_refused(tmp_path):
+    schedule = ke.callbacks.EpsilonScheduler(ke.schedules.Constant(0.1))
+    backup = ke.callbacks.ExactBackup(tmp_path)
+    callbacks = [schedule, backup]
+    with pytest.raises(ValueError, match="shuffle=False"):
+        trainer().fit(batches(), verbose=0, callbacks=callbacks)
+    with pytest.raises(ValueError, match="no `steps_per_epoch`"):
+        trainer().fit(
+            batches(),
+            steps_per_epoch=2,
+            shuffle=False,
+            verbose=0,
+            callbacks=callbacks,
+        )
+
+
+@not_on("torch", "Keras has one step a call there")
+def test_the_middle_of_another_epoch_is_refused(tmp_path):
+    killed(tmp_path, 1, 3)
+    with pytest.raises(ValueError, match=r"\[5, 1\]. Received: \[5, 2\]"):
+        train(tmp_path, model=trainer(steps_per_execution=2))
+
+
+def test_the_next_training_begins_anew(tmp_path):
+    train(tmp_path)
+    model = trainer()
+    train(tmp_path, model=model)
+    model.epsilon = 0.1
+    # Keras would go on with the epoch of the backup.
+    history = model.fit(batches(), epochs=2, shuffle=False, verbose=0)
+    assert len(history.history["loss"]) == 2
+
+
+def test_an_interrupted_pass_over_is_forgotten(whole, tmp_path):
+    killed(tmp_path, 1, 4)
+    model = trainer()
+    killed(tmp_path, 1, 1, model=model)
+    assert_same(train(tmp_path, model=model), whole)
+
+
+def test_logs_may_be_anything_that_json_holds(whole, tmp_path):
+    def add(epoch, logs):
+        logs.update(each=np.array([1.0, epoch]), note="text")
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=add)
+    expected = [[1.0, epoch] for epoch in range(EPOCHS)]
+    with pytest.raises(Killed):
+        train(tmp_path, callback, Kill(2, 3))
+    history, _ = train(tmp_path, callback)
+    assert [np.asarray(each).tolist() for each in history["each"]] == expected
+    assert history["note"] == ["text"] * EPOCHS
+    assert history["loss"] == whole[0]["loss"]
+
+
 def test_a_plain_model_is_refused(tmp_path):
     model = network()
     model.compile("sgd", "mse")

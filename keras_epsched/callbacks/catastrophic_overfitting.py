@@ -92,7 +92,7 @@ class CatastrophicOverfittingAlarm(keras.callbacks.Callback):
         self.action = action
         self.fallback = fallback
         self.fired_at = None
-        self._measure = self._sound = None
+        self._measure = self._sound = self._probe = None
 
     def on_train_begin(self, logs=None):
         trainer = self.model
@@ -110,6 +110,7 @@ class CatastrophicOverfittingAlarm(keras.callbacks.Callback):
                 f"{norm!r}. Received: {attack!r}"
             )
         self._fallback = self.fallback or attack
+        self._probe = attack
         self._measure = make_probe(trainer, attack)
         self.fired_at = self._sound = None
 
@@ -148,6 +149,8 @@ class CatastrophicOverfittingAlarm(keras.callbacks.Callback):
     def _fall_back(self):
         self.model.attack = self._fallback
         self.model.make_train_function(force=True)
+        # Compiled, they keep the attack that they were made with.
+        self._measure = make_probe(self.model, self._probe)
 
     def _act(self, epoch, trained, robust):
         trainer = self.model

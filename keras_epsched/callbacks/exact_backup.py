@@ -30,6 +30,7 @@ _STATE_OF_KERAS = {
     ),
     keras.callbacks.ReduceLROnPlateau: ("wait", "cooldown_counter", "best"),
     keras.callbacks.ModelCheckpoint: ("best",),
+    keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
 }
 
 
@@ -50,7 +51,8 @@ class ExactBackup(keras.callbacks.Callback):
 
     The data must be a function of epoch and index, and say so by a method or
     attribute `seek(epoch, batch)`: the data of `keras_epsched.datasets` have
-    it. Batches before the first are passed over without a step.
+    it. Batches before the first are passed over without a step; other callbacks
+    are called for them.
 
     Backups are written to a temporary file, then renamed, and their checksums
     are verified when they are read; the last two are kept. If the last is
@@ -74,6 +76,7 @@ class ExactBackup(keras.callbacks.Callback):
     trainer.fit(
         data.train,
         epochs=50,
+        shuffle=False,  # by Keras; the data of this package shuffle themselves
         callbacks=[scheduler, keras_epsched.callbacks.ExactBackup("backups")],
     )
     ```
@@ -112,15 +115,24 @@ class ExactBackup(keras.callbacks.Callback):
         if self.seek is None:
             raise ValueError(
                 "`ExactBackup` needs data that is a function of epoch and "
-                "index, with `seek(epoch, batch)`: that of "
+                "index, with `seek(epoch, batch)`, and no `steps_per_epoch`: "
+                "that of "
                 "`keras_epsched.datasets.load`, or `ImageBatches`, which takes "
                 "arrays too: ImageBatches(list(zip(images, labels)), ...)"
             )
         self._logs = []
         self._restored = found = self.latest()
-        trainer._initial_epoch = 0
         if found is None:
             return
+        if found["batch"] and found["steps"] != self._steps():
+            raise ValueError(
+                "the backup is of the middle of an epoch with other batches. "
+                "Expected the number of batches, and of those that are "
+                f"executed together: {found['steps']}. Received: "
+                f"{self._steps()}"
+            )
+        # Not what passes over, if that was interrupted.
+        trainer.make_train_function(force=True)
         self._logs = found["logs"]
         # As `keras.callbacks.BackupAndRestore` does it.
         trainer._initial_epoch = (
@@ -135,7 +147,11 @@ class ExactBackup(keras.callbacks.Callback):
         # Last of all callbacks, after they have forgotten.
         self._restore_others(found)
 
+    def _steps(self):
+        return [self.params.get("steps"), self.model.steps_per_execution]
+
     def on_train_end(self, logs=None):
+        self.model._initial_epoch = None
         if self._restored is not None:
             # Nothing was left to do.
             self._restore_history()
@@ -148,6 +164,8 @@ class ExactBackup(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._last_step = epoch, 0
+        # Else it would hold for the next call of `fit` too.
+        self.model._initial_epoch = None
         found, self._restored = self._restored, None
         if found is None:
             return
@@ -247,8 +265,7 @@ class ExactBackup(keras.callbacks.Callback):
         done = batch + 1
         # The last of an epoch is backed up with its end.
         if self._due(done) and done < (self.params.get("steps") or np.inf):
-            logs = {name: float(value) for name, value in (logs or {}).items()}
-            self._save(self._epoch, done, logs)
+            self._save(self._epoch, done, _plain(logs or {}))
 
     def _due(self, done):
         if done <= self._last_step:
@@ -261,9 +278,7 @@ class ExactBackup(keras.callbacks.Callback):
         ) or (self.every_minutes is not None and minutes >= self.every_minutes)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._logs.append(
-            {name: float(value) for name, value in (logs or {}).items()}
-        )
+        self._logs.append(_plain(logs or {}))
         self._save(epoch + 1, 0, {})
 
     def _save(self, epoch, batch, batch_logs):
@@ -291,6 +306,7 @@ class ExactBackup(keras.callbacks.Callback):
             "epoch": epoch,
             "batch": batch,
             "batch_logs": batch_logs,
+            "steps": self._steps(),
             "stopped": bool(trainer.stop_training),
             "logs": self._logs,
             "callbacks": states,
@@ -342,6 +358,16 @@ def _variables(trainer):
     return {"weight": [*weights.values()], "metric": [*metrics.values()]}
 
 
+def _plain(logs):
+    """Logs as JSON has them."""
+    return {
+        name: value
+        if isinstance(value, (str, int, float))
+        else ops.convert_to_numpy(value).tolist()
+        for name, value in logs.items()
+    }
+
+
 def _other(expected, received):
     return (
         "the backup is of another network, optimizer or metrics; use those "
@@ -357,7 +383,7 @@ def _get_state(callback):
         if isinstance(callback, kind):
             return {
                 # NumPy's numbers are no JSON.
-                name: float(value) if np.isscalar(value) else value
+                name: value.item() if isinstance(value, np.generic) else value
                 for name in names
                 for value in [getattr(callback, name)]
             }

@@ -174,8 +174,9 @@ def load(
             half of the images), `"color"` (brightness, contrast and
             saturation by a factor in `[0.75, 1.25]` each) and `"rotation"`
             (up to 2 degrees); `True` for all three. Training images only.
-        seed: Integer. Seeds shuffling and augmentation, together with
-            TensorFlow's global seed where one is set.
+        seed: Integer. Seeds shuffling and augmentation: what a batch of
+            training images holds follows from it, the epoch and the batch's
+            index.
         cache: Boolean or `"auto"`. Whether to keep the resized images in
             memory (600 KB for one of 224 x 224); `"auto"` where all three
             splits together take at most 2 GiB. Without it images are decoded

@@ -99,8 +99,9 @@ def training_batches(
     What a batch holds is a function of the seed, the epoch and the batch's
     index. Each iteration is an epoch; the one after it is the next, unless the
     attribute `seek`, a function `(epoch, batch=0)`, has set another. From the
-    middle of an epoch, the batches before `batch` are zeros, and nothing is
-    decoded for them: whoever resumes a training passes over them.
+    middle of an epoch, the batches before `batch` are zeros (and, without a
+    cache, nothing is decoded for them): whoever resumes a training passes over
+    them.
 
     Args:
         records: `tf.data.Dataset` of pairs of encoded image and label.

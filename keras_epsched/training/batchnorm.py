@@ -65,16 +65,20 @@ class BatchNormMonitor(keras.callbacks.Callback):
         super().__init__()
         self.images = ops.convert_to_numpy(images).astype("float32")
         self.labels = ops.convert_to_numpy(labels)
-        self._measure = None
+        self._measure = self._attack = None
         self._parted = 0
         self._warned = False
 
     def on_train_begin(self, logs=None):
-        self._measure = make_mode_losses(self.model)
+        self._attack = None
         self._parted = 0
         self._warned = False
 
     def on_epoch_end(self, epoch, logs=None):
+        if self._attack is not self.model.attack:
+            # Compiled, it keeps the attack that it was made with.
+            self._attack = self.model.attack
+            self._measure = make_mode_losses(self.model)
         losses = self._measure(self.images, self.labels)
         inference, training = (float(each) for each in losses)
         if logs is not None:

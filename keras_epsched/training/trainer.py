@@ -15,6 +15,14 @@ from keras_epsched.configurable import register
 from keras_epsched.epsilons import check_epsilon
 from keras_epsched.training import batchnorm, first_batch, objectives
 
+# Arguments of `fit` after `validation_data`.
+_LATER_ARGUMENTS = (
+    "shuffle",
+    "class_weight",
+    "sample_weight",
+    "initial_epoch",
+    "steps_per_epoch",
+)
 _ATTACK_MODES = ("inference", "training")
 _SEED_KEY = "seed_state"
 
@@ -395,6 +403,11 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         `keras_epsched.datasets` is remembered, so that an evaluation on a
         split that was trained on warns.
 
+        Data with a method or attribute `seek(epoch, batch=0)`, as that of
+        `keras_epsched.datasets`, is told which epoch begins, by its number:
+        who calls `fit` for one epoch after the other passes `initial_epoch`.
+        With `steps_per_epoch` it is left alone.
+
         Args:
             x: As in `keras.Model.fit`.
             y: As in `keras.Model.fit`.
@@ -415,7 +428,10 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
 
         callbacks = first_batch.as_list(callbacks)
         callbacks.sort(key=lambda each: not isinstance(each, EpsilonScheduler))
-        seek = getattr(x, "seek", None)
+        given = {**dict(zip(_LATER_ARGUMENTS, args, strict=False)), **kwargs}
+        # Keras spreads an epoch of the data over several of its own then.
+        spread = given.get("steps_per_epoch") is not None
+        seek = None if spread else getattr(x, "seek", None)
         if seek is not None:
             # What is looked at here is then the same when a training goes on.
             seek(0)
@@ -439,9 +455,20 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         if batch is not None and adapts:
             # First, so that the others find its values in the logs.
             callbacks.insert(0, batchnorm.BatchNormMonitor(*batch))
-        callbacks.insert(0, first_batch.EpochSeeker(x, validation_data))
+        if not spread:
+            callbacks.insert(0, first_batch.EpochSeeker(x, validation_data))
         backups = [each for each in callbacks if isinstance(each, ExactBackup)]
         others = [each for each in callbacks if each not in backups]
+        if (
+            backups
+            and isinstance(x, keras.utils.PyDataset)
+            and given.get("shuffle", True)
+        ):
+            raise ValueError(
+                "pass `shuffle=False` with `ExactBackup`: by default Keras "
+                "shuffles the order of the batches by a generator that no "
+                "backup holds. `ImageBatches` shuffles its examples itself."
+            )
         for backup in backups:
             backup.seek, backup.probe, backup.others = seek, batch, others
         # They come last, so that they find what the others have done.

@@ -1,5 +1,6 @@
 """Launchers that are killed by a signal, and go on with --resume."""
 
+import json
 import pathlib
 import random
 import signal
@@ -153,6 +154,27 @@ def test_a_comparison_goes_on_with_its_arms(backbone, tmp_path):
     assert "expected robustness" in text
 
 
+def test_a_finished_run_is_read(tmp_path):
+    # LoRA's update is merged when it is saved: other weights, same network.
+    layers = keras.layers
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Flatten()(layers.Rescaling(1 / 255)(inputs))
+    x = layers.Dense(16, activation="relu", name="query")(x)
+    backbone = tmp_path / "net.keras"
+    keras.Model(inputs, layers.Dense(10)(x)).save(backbone)
+    output = tmp_path / "run"
+    arguments = "finetune.py", backbone, output, "--adaptation=lora"
+    run(*arguments)
+    before = (output / "report.json").read_text()
+    config = json.loads((output / "config.json").read_text())
+    run(*arguments)
+    assert (output / "report.json").read_text() == before
+    after = json.loads((output / "config.json").read_text())
+    assert after["versions"] == config["versions"]
+    assert len(after["splits"]) == 3
+
+
+@pytest.mark.slow
 def test_two_runs_at_once_and_other_flags_are_refused(backbone, tmp_path):
     output = tmp_path / "run with spaces ü"
     first = subprocess.Popen(
