@@ -44,6 +44,43 @@ class _FractionSerializer(flags.ArgumentSerializer):
         return repr(value)
 
 
+class ScheduleName(Fraction):
+    """The name of a schedule, or two hinges such as 12/50:37/50."""
+
+    def parse(self, argument):
+        """Returns the name, once it is one."""
+        if argument in SCHEDULES:
+            return argument
+        if str(argument).count(":") != 1:
+            raise ValueError(
+                f"expected one of {', '.join(SCHEDULES)}, or two hinges as "
+                f"12/50:37/50. Received: {argument}"
+            )
+        self.hinges(argument)
+        return argument
+
+    def hinges(self, name):
+        """The two shares of the training that a name states."""
+        return [
+            super(ScheduleName, self).parse(each) for each in name.split(":")
+        ]
+
+    def flag_type(self):
+        """The type's name in --help."""
+        return f"<{'|'.join(SCHEDULES)}|T1:T2>"
+
+
+SCHEDULES = ("standard", "fixed", "scheduled", "random")
+
+
+def define_schedule(default, help_text):
+    """Defines the flag --schedule."""
+    serializer = flags.ArgumentSerializer()
+    flags.DEFINE(
+        ScheduleName(), "schedule", default, help_text, serializer=serializer
+    )
+
+
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string(
@@ -206,6 +243,12 @@ flags.DEFINE_float(
     "batchnorm_momentum", None, "Momentum of BatchNorm; default: as it is."
 )
 flags.DEFINE_bool("freeze_batchnorm", False, "Keep BatchNorm as pretrained.")
+flags.DEFINE_bool(
+    "reestimate_batchnorm",
+    False,
+    "After the training, estimate BatchNorm's statistics again, on all the "
+    "training images as they are attacked at the end.",
+)
 flags.DEFINE_integer("seed", 0, "First seed: head, data order, starts.")
 flags.DEFINE_string("output", None, "Run folder; default: runs/NAME-TIME.")
 flags.DEFINE_bool(
@@ -345,12 +388,12 @@ def check_flags_as_stored(path, may_differ):
             f"--resume compares the flags with those in {path}, which cannot "
             f"be read: {error!r}"
         ) from error
+    # A flag that is newer than the run stands at its default.
     differ = [
-        f"--{name}: stored {flags_then.get(name, 'nothing')!r}, "
-        f"received {value!r}"
+        f"--{name}: stored {stored!r}, received {value!r}"
         for name, value in sorted(resolved_flags().items())
         if name not in may_differ
-        and (name not in flags_then or flags_then[name] != value)
+        and value != (stored := flags_then.get(name, FLAGS[name].default))
     ]
     if differ:
         raise ValueError(
@@ -569,17 +612,20 @@ def make_objective():
     return FLAGS.objective
 
 
-def make_schedules():
-    """The three arms: standard, fixed and scheduled."""
+def make_schedule(name, seed=0):
+    """A schedule by its name in SCHEDULES, or by its two hinges."""
     import keras_epsched as ke
 
-    return {
-        "standard": ke.schedules.Constant(0.0),
-        "fixed": ke.schedules.Constant(FLAGS.epsilon),
-        "scheduled": ke.schedules.TwoHinge(
-            FLAGS.epsilon, FLAGS.ramp_start, FLAGS.ramp_end
-        ),
-    }
+    if name == "standard":
+        return ke.schedules.Constant(0.0)
+    if name == "fixed":
+        return ke.schedules.Constant(FLAGS.epsilon)
+    if name == "random":
+        return ke.schedules.RandomUniform(FLAGS.epsilon, FLAGS.epochs, seed)
+    hinges = FLAGS.ramp_start, FLAGS.ramp_end
+    if name != "scheduled":
+        hinges = ScheduleName().hinges(name)
+    return ke.schedules.TwoHinge(FLAGS.epsilon, *hinges)
 
 
 def make_optimizer(learning_rate, steps, classifier):
@@ -708,6 +754,8 @@ def train(schedule, learning_rate, seed, folder, verbose=2, callbacks=()):
         shuffle=False,
         verbose=verbose,
     ).history
+    if FLAGS.reestimate_batchnorm:
+        ke.training.reestimate_batchnorm(trainer, data.train)
     history = {name: [float(v) for v in row] for name, row in history.items()}
     history["epoch"] = list(range(1, FLAGS.epochs + 1))
     history["onset"] = onset(history["val_accuracy"], data.num_classes)
@@ -796,7 +844,10 @@ def check_flags():
     # A grid of its own needs no number of points.
     if not ("epsilons" in FLAGS and FLAGS.epsilons):
         evaluation_grid()
-    make_schedules()
+    # Those of the flags, even where a launcher takes another.
+    make_schedule("scheduled")
+    if "schedule" in FLAGS:
+        make_schedule(FLAGS.schedule)
     make_training_attack()
     make_objective()
     make_attack(FLAGS.eval_attack, FLAGS.eval_steps)

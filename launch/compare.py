@@ -81,7 +81,7 @@ def choose_learning_rate(rates, folder):
     for rate in rates[len(rows) :]:
         print(f"\n=== fixed epsilon, learning rate {rate:g}", flush=True)
         classifier, data, _ = common.train(
-            common.make_schedules()["fixed"], rate, FLAGS.seed, None, 0
+            common.make_schedule("fixed"), rate, FLAGS.seed, None, 0
         )
         report = evaluate(classifier, data.validation, "nested")
         rows.append(
@@ -202,7 +202,7 @@ def main(_):
             print(f"\n=== {arm}, seed {seed}", flush=True)
             place = folder / f"seed{seed}" / arm
             classifier, data, history = common.train(
-                common.make_schedules()[arm], rate, seed, place
+                common.make_schedule(arm), rate, seed, place
             )
             histories[arm].append(history)
             for protocol in FLAGS.protocols:

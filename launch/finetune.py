@@ -7,7 +7,7 @@ Examples:
       --learning_rate=1e-4 --augment=flip,color,rotation --output=runs/flowers
   python launch/finetune.py --schedule=fixed --epsilon=8/255
   # On a machine that may disappear: the same command again goes on exactly.
-  python launch/finetune.py --output=runs/flowers --resume --backup_minutes=5
+  python launch/finetune.py --output=runs/digits --resume --backup_minutes=5
 """
 
 import json
@@ -17,22 +17,27 @@ import common
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum(
-    "schedule",
+common.define_schedule(
     "scheduled",
-    ["standard", "fixed", "scheduled"],
-    "No attack, the target from the start, or the two-hinge ramp.",
+    "No attack, the target from the start, the ramp of --ramp_start and "
+    "--ramp_end, another uniform draw in each epoch, or a ramp with hinges of "
+    "its own, as shares of the training.",
 )
 flags.DEFINE_float("learning_rate", 3e-3, "Peak learning rate of AdamW.")
 
 
-def main(_):
+def run():
+    """Trains and evaluates by the flags.
+
+    Returns:
+        The run folder, the data, the history and the report.
+    """
     import keras_epsched as ke
 
     folder, probe = common.prepare("finetune")
-    schedule = common.make_schedules()[FLAGS.schedule]
+    schedule = common.make_schedule(FLAGS.schedule, FLAGS.seed)
     common.write_config(folder, splits=common.splits_config(probe))
-    classifier, data, _ = common.train(
+    classifier, data, history = common.train(
         schedule, FLAGS.learning_rate, FLAGS.seed, folder
     )
     report = ke.evaluate(
@@ -47,6 +52,11 @@ def main(_):
     )
     for name in ("curve.png", "curve.svg"):
         report.plot(folder / name)
+    return folder, data, history, report
+
+
+def main(_):
+    folder, _, _, report = run()
     print(f"\n{report}")
     print(json.dumps({"run_folder": str(folder)}))
 

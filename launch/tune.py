@@ -26,12 +26,7 @@ import tune_trial
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum(
-    "schedule",
-    "fixed",
-    ["standard", "fixed", "scheduled"],
-    "Schedule of the trials.",
-)
+common.define_schedule("fixed", "Schedule of the trials; see finetune.py.")
 flags.DEFINE_integer("trials", 16, "Number of trials.", lower_bound=1)
 flags.DEFINE_float("lowest", 1e-5, "Lowest learning rate and weight decay.")
 flags.DEFINE_float("highest", 1e-1, "Highest.")

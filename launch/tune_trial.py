@@ -90,7 +90,7 @@ def run(
                 self.model.stop_training = True
 
     common.train(
-        common.make_schedules()[flags.FLAGS.schedule],
+        common.make_schedule(flags.FLAGS.schedule, flags.FLAGS.seed),
         flags.FLAGS.learning_rate,
         flags.FLAGS.seed,
         None,

@@ -1,5 +1,8 @@
 """Adversarial training under Keras' own `fit`."""
 
+from keras_epsched.training.batchnorm import (
+    reestimate_batchnorm as reestimate_batchnorm,
+)
 from keras_epsched.training.group_optimizer import (
     GroupOptimizer as GroupOptimizer,
 )

@@ -9,9 +9,10 @@ network is not robust. The monitor shows when the two modes part.
 import warnings
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_epsched import backend
+from keras_epsched import backend, checks
 
 # The modes have parted when one loss is this many times the other, and the
 # difference is more than noise (in nats).
@@ -42,6 +43,81 @@ def configure(model: keras.Model, momentum, freeze: bool) -> None:
             layer.momentum = momentum
         if freeze:
             layer.trainable = False
+
+
+def reestimate_batchnorm(trainer, data) -> None:
+    """Replaces BatchNorm's moving statistics by those of all the batches.
+
+    Moving averages remember the last hundred steps or so, of weights that were
+    changing meanwhile. This takes the final weights, attacks every batch of
+    `data` as training does at the current epsilon, and stores mean and
+    variance over all of them. Call it after `fit`, with the training data.
+    Layers that are frozen keep their statistics, and a network without
+    BatchNorm is left as it is.
+
+    Reference:
+    - [Wu and Johnson, 2021](https://arxiv.org/abs/2105.07576), precise
+      statistics
+
+    Args:
+        trainer: `AdversarialTrainer`.
+        data: Batches `(images, labels, ...)`, as `fit` takes them. They must
+            end, and be of about one size: each counts the same.
+
+    Raises:
+        ValueError: If there is no batch.
+
+    Example:
+    ```python
+    trainer.fit(data.train, epochs=12, callbacks=[scheduler])
+    keras_epsched.training.reestimate_batchnorm(trainer, data.train)
+    ```
+    """
+    layers = [
+        layer for layer in batchnorm_layers(trainer.model) if layer.trainable
+    ]
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    statistics = []
+    attack = backend.compile(
+        trainer.attacked,
+        bool(getattr(trainer, "jit_compile", False)),
+        trainer.variables,
+    )
+    try:
+        for layer in layers:
+            # The layer then holds what it has seen last.
+            layer.momentum = 0.0
+        for index, batch in enumerate(data):
+            images, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
+            images = checks.static_images(images)
+            labels = trainer.class_labels(labels, images)
+            seed = ops.convert_to_tensor([0, index], backend.HASH_DTYPE)
+            trainer(attack(images, labels, seed), training=True)
+            statistics.append(
+                [
+                    [ops.convert_to_numpy(each) for each in _moving(layer)]
+                    for layer in layers
+                ]
+            )
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+    if not statistics:
+        raise ValueError("expected data to estimate from. Received: no batch")
+    per_layer = zip(*statistics, strict=True)
+    for layer, of_batches in zip(layers, per_layer, strict=True):
+        means, variances = (
+            np.stack(each) for each in zip(*of_batches, strict=True)
+        )
+        layer.moving_mean.assign(means.mean(axis=0))
+        # Of all the images: within the batches, and between them.
+        layer.moving_variance.assign(variances.mean(axis=0) + means.var(axis=0))
+
+
+def _moving(layer):
+    return layer.moving_mean, layer.moving_variance
 
 
 class BatchNormMonitor(keras.callbacks.Callback):

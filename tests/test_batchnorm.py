@@ -1,0 +1,82 @@
+"""Statistics of BatchNorm that are estimated again after a training."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_epsched as ke
+
+
+def make_trainer(epsilon, **kwargs):
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential(
+        [
+            keras.Input((4, 4, 3)),
+            keras.layers.Flatten(),
+            keras.layers.BatchNormalization(momentum=0.99),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(3),
+        ]
+    )
+    return ke.AdversarialTrainer(
+        network, ke.attacks.FGSM(), epsilon=epsilon, seed=0, **kwargs
+    )
+
+
+def batches(count=5):
+    rng = np.random.default_rng(1)
+    return [
+        (
+            rng.uniform(30 * index, 255, (8, 4, 4, 3)).astype("float32"),
+            rng.integers(0, 3, 8),
+        )
+        for index in range(count)
+    ]
+
+
+def layer_of(trainer):
+    return trainer.model.layers[1]
+
+
+def statistics(trainer):
+    layer = layer_of(trainer)
+    return (
+        ops.convert_to_numpy(layer.moving_mean),
+        ops.convert_to_numpy(layer.moving_variance),
+    )
+
+
+def test_without_attack_they_are_those_of_all_images():
+    trainer = make_trainer(0.0)
+    ke.training.reestimate_batchnorm(trainer, batches())
+    images = np.concatenate([each for each, _ in batches()]).reshape(40, -1)
+    mean, variance = statistics(trainer)
+    np.testing.assert_allclose(mean, images.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(variance, images.var(axis=0), rtol=1e-4)
+    assert layer_of(trainer).momentum == 0.99
+
+
+def test_of_the_images_that_training_sees():
+    trainer = make_trainer(0.1)
+    ke.training.reestimate_batchnorm(trainer, batches())
+    images = np.concatenate([each for each, _ in batches()]).reshape(40, -1)
+    moved = np.abs(statistics(trainer)[0] - images.mean(axis=0))
+    # FGSM goes to the corners of the ball, or to the end of the range.
+    assert 1.0 < moved.max() <= 0.1 * 255 + 1e-2
+    # Whatever stood there before.
+    other = make_trainer(0.1)
+    layer_of(other).moving_mean.assign(np.full(48, 7.0))
+    ke.training.reestimate_batchnorm(other, batches())
+    for mine, its in zip(statistics(trainer), statistics(other), strict=True):
+        np.testing.assert_allclose(mine, its, rtol=1e-5)
+
+
+def test_frozen_statistics_stay_and_data_must_be_there():
+    trainer = make_trainer(0.0, freeze_batchnorm=True)
+    ke.training.reestimate_batchnorm(trainer, batches())
+    np.testing.assert_array_equal(statistics(trainer)[0], np.zeros(48))
+    trainer = make_trainer(0.0)
+    with pytest.raises(ValueError, match="no batch"):
+        ke.training.reestimate_batchnorm(trainer, [])
+    assert layer_of(trainer).momentum == 0.99
