@@ -330,10 +330,11 @@ def make_deterministic():
         torch.use_deterministic_algorithms(True)
 
 
-def run_folder(name):
+def run_folder(name, may_differ=()):
     """Opens the run folder: a new one, or with --resume that of a run.
 
-    A new one is claimed by a first config.json.
+    A new one is claimed by a first config.json. Flags must be as there, but
+    those of time and place, and of `may_differ`.
     """
     if FLAGS.resume and FLAGS.output is None:
         raise ValueError("--resume needs the --output of the run")
@@ -349,7 +350,9 @@ def run_folder(name):
                 "pass --resume to continue it, choose another --output, or "
                 "move it away"
             )
-        check_flags_as_stored(folder / "config.json", MAY_DIFFER)
+        check_flags_as_stored(
+            folder / "config.json", (*MAY_DIFFER, *may_differ)
+        )
         lock(folder)
         return folder
     # A named folder may exist; one named by the time must be new.

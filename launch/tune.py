@@ -22,6 +22,7 @@ import os
 import pathlib
 
 import common
+import ray_devices
 import tune_trial
 from absl import app, flags
 
@@ -88,15 +89,15 @@ def make_tuner(folder):
     from ray.tune.schedulers import ASHAScheduler
 
     ray.init()
-    resources = tune_trial.resources(
-        ray.cluster_resources(), FLAGS.trial_cpus, FLAGS.trial_gpus
+    resources = ray_devices.resources(
+        ray.cluster_resources(), FLAGS.trial_cpus, FLAGS.trial_gpus, "trial"
     )
     trial = functools.partial(
         tune_trial.run,
         arguments=common.flag_arguments(),
         score=FLAGS.select,
         minutes=FLAGS.trial_minutes,
-        gpus=resources["gpu"],
+        resources=resources,
     )
     trial = tune.with_resources(trial, resources)
     if FLAGS.resume:
@@ -129,7 +130,7 @@ def gpus_hidden():
     A backend takes the memory of those that it sees, and keeps it; what it has
     not seen at first it does not see later. Ray must see them again.
     """
-    name = tune_trial.VISIBLE_GPUS
+    name = ray_devices.VISIBLE_GPUS
     before = os.environ.get(name)
     os.environ[name] = "-1"
     try:

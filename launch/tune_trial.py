@@ -1,50 +1,17 @@
 """One trial of tune.py, in a process of its own."""
 
-import os
 import sys
 import time
-import warnings
 
-VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
-
-
-def resources(seen, cpus: float, gpus: float | None) -> dict[str, float]:
-    """What a trial asks of Ray.
-
-    Args:
-        seen: Mapping. What there is, as `ray.cluster_resources()` gives it.
-        cpus: CPU cores of a trial.
-        gpus: GPUs of a trial, or the share of one. `None` is one for each
-            trial where there are any: how many networks fit on a GPU is not
-            known before they are trained.
-
-    Returns:
-        A `dict` with `"cpu"` and `"gpu"`.
-
-    Raises:
-        ValueError: If no trial could ever start.
-    """
-    there = {"cpu": seen.get("CPU", 0.0), "gpu": seen.get("GPU", 0.0)}
-    if gpus is None:
-        gpus = min(1.0, there["gpu"])
-    asked = {"cpu": cpus, "gpu": gpus}
-    for name, number in asked.items():
-        if number > there[name]:
-            raise ValueError(
-                f"--trial_{name}s={number:g}, but Ray sees {there[name]:g}: no "
-                "trial would ever start"
-            )
-    if there["gpu"] and not gpus:
-        warnings.warn(
-            f"--trial_gpus=0: the trials run on the CPU, and {there['gpu']:g} "
-            "GPU(s) stand idle",
-            stacklevel=2,
-        )
-    return asked
+import ray_devices
 
 
 def run(
-    config: dict, arguments: list[str], score: str, minutes: float, gpus: float
+    config: dict,
+    arguments: list[str],
+    score: str,
+    minutes: float,
+    resources: dict,
 ) -> None:
     """Trains by the flags and a draw of the search, and reports each epoch.
 
@@ -53,16 +20,10 @@ def run(
         arguments: The other flags, as on a command line.
         score: `"clean"` or `"expected_robustness"`.
         minutes: Budget; the epoch that exceeds it is the last.
-        gpus: GPUs that Ray lends to the trial, or the share of one.
+        resources: What Ray lends to the trial, see `ray_devices.resources`.
     """
     started = time.monotonic()
-    # Another trial may have a share of the same GPU: TensorFlow and JAX would
-    # take all of its memory.
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    if not gpus:
-        # Ray leaves all of them in sight.
-        os.environ[VISIBLE_GPUS] = "-1"
+    ray_devices.share(resources)
     import keras
     from absl import flags
 

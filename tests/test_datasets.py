@@ -156,6 +156,42 @@ def test_training_is_a_function_of_seed_epoch_and_index(data_dir, cache):
     assert not np.any(found[:5])
 
 
+@pytest.mark.parametrize("train", [False, True])
+def test_a_stream_that_breaks_off_does_not_become_the_cache(train):
+    looks = tf.Variable(0, dtype=tf.int64)
+
+    def begin(_):
+        return looks.assign_add(1)
+
+    # At the first look it ends after 19 of 40 images.
+    records = (
+        tf.data.Dataset.range(1)
+        .map(begin)
+        .flat_map(
+            lambda look: tf.data.Dataset.range(tf.where(look == 1, 19, 40))
+        )
+        .map(lambda i: (tf.zeros((4, 4, 3), tf.uint8), i))
+    )
+    arguments = {
+        "decode": lambda image: image,
+        "image_size": (4, 4),
+        "batch_size": 8,
+        "cache": True,
+        "num_examples": 40,
+    }
+    if train:
+        batches = pipeline.training_batches(
+            records, **arguments, augmentations=(), seed=0
+        )
+    else:
+        batches = pipeline.evaluation_batches(records, **arguments)
+    with pytest.raises(tf.errors.FailedPreconditionError, match="only 19"):
+        list(batches)
+    for _ in range(2):
+        numbers = [int(i) for _, labels in batches for i in labels]
+        assert sorted(numbers) == list(range(40))
+
+
 def test_augmentation_is_seeded_and_for_training_only(data_dir):
     plain = digits(data_dir, batch_size=1)
     first, second = (

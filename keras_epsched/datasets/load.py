@@ -310,7 +310,10 @@ def _batches(source, info, numbers, *, train, augmentations, seed, **arguments):
         )
     else:
         images = pipeline.evaluation_batches(
-            records, decode=source.decode, **arguments
+            records,
+            decode=source.decode,
+            num_examples=len(numbers),
+            **arguments,
         )
     images.split_info = info
     return images

@@ -51,6 +51,7 @@ def evaluation_batches(
     image_size: tuple[int, int],
     batch_size: int,
     cache: bool,
+    num_examples: int,
 ) -> "tf.data.Dataset":
     """Batches all records in their order.
 
@@ -60,6 +61,7 @@ def evaluation_batches(
         image_size: Pair of integers `(height, width)`.
         batch_size: Integer. The last batch may be smaller.
         cache: Boolean. Whether to keep the resized images in memory.
+        num_examples: Integer. The number of records.
 
     Returns:
         `tf.data.Dataset` of `(images, labels)`.
@@ -72,6 +74,7 @@ def evaluation_batches(
         image_size=(32, 32),
         batch_size=64,
         cache=True,
+        num_examples=100,
     )
     ```
     """
@@ -79,7 +82,7 @@ def evaluation_batches(
 
     images = _prepare(records, decode, image_size)
     if cache:
-        images = images.cache()
+        images = _cached(images, num_examples)
     return images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
@@ -134,7 +137,9 @@ def training_batches(
     import tensorflow as tf
 
     # Encoded images take a fraction of the memory in the buffer.
-    kept = _prepare(records, decode, image_size).cache() if cache else records
+    kept = records
+    if cache:
+        kept = _cached(_prepare(records, decode, image_size), num_examples)
     with tf.device("CPU:0"):
         position = tf.Variable([0, 0], trainable=False, dtype=tf.int64)
 
@@ -183,6 +188,19 @@ def training_batches(
     )
     batches.seek = lambda epoch, batch=0: position.assign([epoch, batch])
     return batches
+
+
+def _cached(images, num_examples: int):
+    """Keeps images in memory, all of them or none.
+
+    Once, on a busy machine, a first look at a dataset that was broken off left
+    a cache of 19 images, which tf.data took for the whole from then on. A
+    stream that ends early is an error here, so that no cache is made of it.
+    """
+    import tensorflow as tf
+
+    whole = tf.data.experimental.assert_cardinality(num_examples)
+    return images.apply(whole).cache().apply(whole)
 
 
 def _prepare(records, decode: Callable, image_size: tuple[int, int]):

@@ -1,5 +1,6 @@
 """The search, with the shortest settings; needs the extra `study`."""
 
+import functools
 import json
 import pathlib
 import subprocess
@@ -34,29 +35,24 @@ def _python(code, *arguments, fails=False):
     return done.stderr if fails else done.stdout
 
 
-@pytest.fixture
-def tune_trial(monkeypatch):
+def test_what_a_trial_asks_for(monkeypatch):
     monkeypatch.syspath_prepend(str(_LAUNCH))
-    import tune_trial
+    import ray_devices
 
-    yield tune_trial
-    del sys.modules["tune_trial"]
-
-
-def test_what_a_trial_asks_for(tune_trial):
+    resources = functools.partial(ray_devices.resources, of="trial")
     one = {"cpu": 1.0, "gpu": 0.0}
-    assert tune_trial.resources({"CPU": 4.0}, 1.0, None) == one
-    assert tune_trial.resources({"CPU": 4.0}, 1.0, 0.0) == one
+    assert resources({"CPU": 4.0}, 1.0, None) == one
+    assert resources({"CPU": 4.0}, 1.0, 0.0) == one
     machine = {"CPU": 64.0, "GPU": 2.0, "memory": 1e9}
     # One each: 64 networks would not fit on two GPUs.
-    assert tune_trial.resources(machine, 1.0, None) == {"cpu": 1, "gpu": 1}
-    assert tune_trial.resources(machine, 4.0, 0.25) == {"cpu": 4, "gpu": 0.25}
+    assert resources(machine, 1.0, None) == {"cpu": 1, "gpu": 1}
+    assert resources(machine, 4.0, 0.25) == {"cpu": 4, "gpu": 0.25}
     with pytest.warns(UserWarning, match="on the CPU, and 2 GPU.* stand idle"):
-        assert tune_trial.resources(machine, 1.0, 0.0) == one
+        assert resources(machine, 1.0, 0.0) == one
     with pytest.raises(ValueError, match="--trial_gpus=1, but Ray sees 0"):
-        tune_trial.resources({"CPU": 4.0}, 1.0, 1.0)
+        resources({"CPU": 4.0}, 1.0, 1.0)
     with pytest.raises(ValueError, match="--trial_cpus=8, but Ray sees 4"):
-        tune_trial.resources({"CPU": 4.0}, 8.0, None)
+        resources({"CPU": 4.0}, 8.0, None)
 
 
 # Two trials in one process, as Ray may have them, with its part left out.
@@ -72,10 +68,10 @@ common.load_data = lambda seed: loaded.append(seed) or load(seed)
 flags = ["--train_steps=1", "--num_epsilons=3", "--eval_steps=1"]
 flags += ["--epochs=3", "--select_images=80", "--seed=5"]
 draw = {"learning_rate": 1e-3}
-tune_trial.run(draw, flags, "expected_robustness", 30.0, 0.0)
+tune_trial.run(draw, flags, "expected_robustness", 30.0, {"cpu": 1, "gpu": 0})
 first = [*reported], [*loaded]
 reported.clear()
-tune_trial.run(draw, flags, "clean", 0.0, 0.0)
+tune_trial.run(draw, flags, "clean", 0.0, {"cpu": 1, "gpu": 0})
 import os
 assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"
 print(json.dumps([*first, reported]))

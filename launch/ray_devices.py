@@ -1,0 +1,62 @@
+"""What a task of Ray asks for, and what it takes of a machine."""
+
+import os
+import warnings
+
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+
+
+def resources(
+    seen, cpus: float, gpus: float | None, of: str
+) -> dict[str, float]:
+    """What a task asks of Ray.
+
+    Args:
+        seen: Mapping. What there is, as `ray.cluster_resources()` gives it.
+        cpus: CPU cores of a task.
+        gpus: GPUs of a task, or the share of one. `None` is one for each
+            where there are any: how many networks fit on a GPU is not known
+            before they are trained.
+        of: `"trial"` or `"cell"`, as the flags name the task.
+
+    Returns:
+        A `dict` with `"cpu"` and `"gpu"`.
+
+    Raises:
+        ValueError: If no task could ever start.
+    """
+    there = {"cpu": seen.get("CPU", 0.0), "gpu": seen.get("GPU", 0.0)}
+    if gpus is None:
+        gpus = min(1.0, there["gpu"])
+    asked = {"cpu": cpus, "gpu": gpus}
+    for name, number in asked.items():
+        if number > there[name]:
+            raise ValueError(
+                f"--{of}_{name}s={number:g}, but Ray sees {there[name]:g}: no "
+                f"{of} would ever start"
+            )
+    if there["gpu"] and not gpus:
+        warnings.warn(
+            f"--{of}_gpus=0: the {of}s run on the CPU, and {there['gpu']:g} "
+            "GPU(s) stand idle",
+            stacklevel=2,
+        )
+    return asked
+
+
+def share(resources: dict[str, float]) -> None:
+    """Keeps this process within its resources; before Keras is imported.
+
+    Args:
+        resources: As the function `resources` returned them.
+    """
+    # Another task may have a share of the same GPU: TensorFlow and JAX would
+    # take all of its memory.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if not resources["gpu"]:
+        # Ray leaves all of them in sight.
+        os.environ[VISIBLE_GPUS] = "-1"
+    # TensorFlow would use all cores, in each task.
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(name, str(max(1, int(resources["cpu"]))))

@@ -1,0 +1,290 @@
+r"""Runs a grid of fine-tunings, and gathers what comes out in one table.
+
+The grid is a TOML file. Every key is a flag of finetune.py:
+
+  [flags]              # the same in all cells
+  epochs = 50
+  [grid]               # each combination of these values is a cell
+  backbone = ["SWIN", "CNX"]
+  dataset = ["stanford_cars", "fgvc_aircraft"]
+  epsilon = ["4/255", "8/255"]
+  schedule = ["standard", "fixed", "scheduled", "random", "12/50:30/50"]
+  objective = ["adversarial", "trades"]
+  seed = [0, 1, 2]
+  [[where]]            # in cells that match, other flags
+  match = {backbone = "CNX"}
+  flags = {learning_rate = 1e-4}
+
+Cells are tasks of Ray, on this machine or on a cluster (RAY_ADDRESS; the run
+folder must then be on a file system that all machines share). One that fails
+or dies is tried again and goes on where it was; --resume does the same for a
+study that was interrupted. Needs `pip install -e ".[study]"`.
+
+Leaves results.parquet, a row a cell, for report.py, beside a run folder for
+each cell. Flags on the command line hold in all cells.
+
+Examples:
+  python launch/study.py --study=launch/studies/digits.toml --output=runs/digits
+  # A first look:
+  python launch/study.py --study=launch/studies/digits.toml --epochs=1
+  python launch/study.py --study=launch/studies/digits.toml \
+      --output=runs/digits --resume
+  python launch/report.py --results=runs/digits/results.parquet
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import sys
+import time
+
+import common
+import finetune  # noqa: F401  (its flags)
+import ray_devices
+import study_cell
+import study_grid
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("study", None, "The grid, a TOML file.", required=True)
+flags.DEFINE_integer(
+    "retries", 2, "How often a cell is tried again.", lower_bound=0
+)
+flags.DEFINE_float("cell_cpus", 1.0, "CPU cores of a cell.")
+flags.DEFINE_float(
+    "cell_gpus",
+    None,
+    "GPUs, or the share of one, of a cell; default: one if there are any.",
+    lower_bound=0.0,
+)
+
+# Of the study, not of its cells.
+_OWN = ("study", "retries", "cell_cpus", "cell_gpus", "output", "resume")
+
+
+def read_cells():
+    """The cells of the grid, with the flags of the command line."""
+    given = {
+        name: study_grid.as_text(FLAGS[name].value)
+        for name in common.resolved_flags()
+        if FLAGS[name].present and name not in _OWN
+    }
+    return study_grid.read(FLAGS.study, given)
+
+
+def check_cells(cells):
+    """Refuses flags that finetune.py does not have, or not with this value."""
+    known = set(common.resolved_flags()) - set(_OWN)
+    for cell in cells:
+        for name, value in cell.flags.items():
+            if name not in known:
+                raise ValueError(
+                    f"{FLAGS.study}: {name!r} is not a flag of finetune.py"
+                )
+            try:
+                FLAGS[name].parser.parse(value)
+            except ValueError as error:
+                raise ValueError(
+                    f"{FLAGS.study}: {name} = {value!r}: {error}"
+                ) from error
+
+
+class Progress:
+    """The states of the cells: in a file, and in a table or line by line."""
+
+    def __init__(self, cells, path):
+        self.cells, self.path, self.since = cells, path, time.time()
+        self._live = None
+
+    def __enter__(self):
+        from rich.live import Live
+
+        if sys.stdout.isatty():
+            self._live = Live(self.table(), refresh_per_second=2)
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *details):
+        if self._live is not None:
+            self._live.__exit__(*details)
+
+    def table(self):
+        """The cells that are not waiting, and how many there are of all."""
+        from rich.table import Table
+
+        counts = {}
+        for cell in self.cells:
+            counts[cell.state] = counts.get(cell.state, 0) + 1
+        title = ", ".join(f"{count} {state}" for state, count in counts.items())
+        table = Table("cell", "state", "epoch", "failures", title=title)
+        shown = [cell for cell in self.cells if cell.state != "waiting"]
+        # What runs stands below what is done, and is always seen.
+        shown.sort(key=lambda cell: cell.state == "running")
+        for cell in shown[-30:]:
+            epochs = study_cell.epochs_done(cell.folder)
+            failures = str(len(cell.failures) or "")
+            table.add_row(cell.name, cell.state, str(epochs), failures)
+        return table
+
+    def look(self):
+        """Sees which cells have begun."""
+        for cell in self.cells:
+            if cell.state == "waiting" and study_cell.has_begun(
+                cell.folder, self.since
+            ):
+                cell.state = "running"
+        if self._live is not None:
+            self._live.update(self.table())
+
+    def changed(self, cell):
+        """Writes the states, and tells of a cell."""
+        states = {
+            each.name: {"state": each.state, "failures": each.failures}
+            for each in self.cells
+        }
+        common.write_json(self.path, states)
+        self.look()
+        if self._live is None:
+            done = sum(each.state == "done" for each in self.cells)
+            text = f"[{done}/{len(self.cells)}] {cell.name}: {cell.state}"
+            if cell.state != "done":
+                text += f", {cell.failures[-1]}"
+            print(text, flush=True)
+
+
+def run_cells(cells, progress):
+    """Runs what is not done, and again what fails."""
+    import ray
+
+    # Tasks find the launchers, wherever they run.
+    path = [str(pathlib.Path(__file__).parent), os.environ.get("PYTHONPATH")]
+    variables = {"PYTHONPATH": os.pathsep.join(filter(None, path))}
+    ray.init(runtime_env={"env_vars": variables}, log_to_driver=False)
+    resources = ray_devices.resources(
+        ray.cluster_resources(), FLAGS.cell_cpus, FLAGS.cell_gpus, "cell"
+    )
+    # Each in a process of its own, for flags and memory are of a process.
+    task = ray.remote(
+        num_cpus=resources["cpu"],
+        num_gpus=resources["gpu"],
+        max_calls=1,
+        max_retries=0,
+    )(study_cell.run)
+
+    def start(cell):
+        return task.remote(
+            cell.arguments(), str(cell.folder), os.getcwd(), resources
+        )
+
+    running = {start(cell): cell for cell in cells if cell.state != "done"}
+    retries = dict.fromkeys((cell.name for cell in cells), FLAGS.retries)
+    while running:
+        ready, _ = ray.wait(list(running), timeout=1.0)
+        for reference in ready:
+            cell = running.pop(reference)
+            try:
+                ray.get(reference)
+                cell.state = "done"
+            except ray.exceptions.RayError as error:
+                cell.failures.append(study_cell.in_short(error))
+                # What is wrong with flags or data stays wrong.
+                wrong = isinstance(getattr(error, "cause", None), ValueError)
+                if wrong or not retries[cell.name]:
+                    cell.state = "failed"
+                else:
+                    retries[cell.name] -= 1
+                    cell.state = "waiting"
+                    running[start(cell)] = cell
+            progress.changed(cell)
+        progress.look()
+
+
+def write_results(cells, path):
+    """Writes what the cells have left, as one table."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = [
+        json.loads((cell.folder / "result.json").read_text(encoding="utf-8"))
+        for cell in cells
+        if cell.state == "done"
+    ]
+    if not rows:
+        return
+    temporary = path.with_name(path.name + ".tmp")
+    parquet.write_table(pa.Table.from_pylist(rows), temporary)
+    os.replace(temporary, path)
+
+
+def open_folder(cells):
+    """The folder of the study; new, or as it was left."""
+    folder = common.run_folder(pathlib.Path(FLAGS.study).stem, _OWN)
+    grid = {cell.name: cell.flags for cell in cells}
+    path = folder / "study.json"
+    if path.exists():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        differ = [name for name in stored if grid.get(name) != stored[name]]
+        if differ:
+            raise ValueError(
+                "--resume continues a study with its own cells; the grid may "
+                f"grow. Received: {len(differ)} stored cells that are no "
+                f"longer there, or have other flags: {', '.join(differ[:5])}"
+            )
+    common.write_json(path, grid)
+    return folder.resolve()
+
+
+def main(_):
+    try:
+        import ray  # noqa: F401  (said before anything is written)
+    except ImportError as error:
+        raise ImportError(
+            'a study needs Ray: pip install -e ".[study]"'
+        ) from error
+    cells = read_cells()
+    check_cells(cells)
+    folder = open_folder(cells)
+    states = {}
+    with contextlib.suppress(FileNotFoundError):
+        states = json.loads((folder / "cells.json").read_text("utf-8"))
+    for cell in cells:
+        cell.folder = folder / "cells" / cell.name
+        cell.failures = states.get(cell.name, {}).get("failures", [])
+        if (cell.folder / "result.json").exists():
+            cell.state = "done"
+    print(f"{len(cells)} cells in {folder}", flush=True)
+    with Progress(cells, folder / "cells.json") as progress:
+        try:
+            run_cells(cells, progress)
+        finally:
+            write_results(cells, folder / "results.parquet")
+    print_outcome(cells)
+    print(json.dumps({"run_folder": str(folder)}))
+    return int(any(cell.state != "done" for cell in cells))
+
+
+def print_outcome(cells):
+    """Says what was tried again, and what failed."""
+    from tabulate import tabulate
+
+    rows = [
+        (cell.name, cell.state, number, failure)
+        for cell in cells
+        for number, failure in enumerate(cell.failures, 1)
+    ]
+    if rows:
+        print(tabulate(rows, ("cell", "in the end", "failure", "of what")))
+    failed = sum(cell.state == "failed" for cell in cells)
+    retried = sum(
+        cell.state == "done" and bool(cell.failures) for cell in cells
+    )
+    print(
+        f"{len(cells) - failed} of {len(cells)} cells are done, {retried} of "
+        f"them tried again; {failed} failed",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)
