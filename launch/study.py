@@ -144,10 +144,11 @@ class Progress:
             for each in self.cells
         }
         common.write_json(self.path, states)
-        self.look()
         if self._live is None:
             done = sum(each.state == "done" for each in self.cells)
             text = f"[{done}/{len(self.cells)}] {cell.name}: {cell.state}"
+            if cell.state == "waiting":
+                text += " to be tried again"
             if cell.state != "done":
                 text += f", {cell.failures[-1]}"
             print(text, flush=True)
