@@ -276,13 +276,11 @@ def print_outcome(cells):
     ]
     if rows:
         print(tabulate(rows, ("cell", "in the end", "failure", "of what")))
-    failed = sum(cell.state == "failed" for cell in cells)
-    retried = sum(
-        cell.state == "done" and bool(cell.failures) for cell in cells
-    )
+    done = [cell for cell in cells if cell.state == "done"]
+    after = sum(bool(cell.failures) for cell in done)
     print(
-        f"{len(cells) - failed} of {len(cells)} cells are done, {retried} of "
-        f"them tried again; {failed} failed",
+        f"{len(done)} of {len(cells)} cells are done, {after} of them after "
+        "failures",
         flush=True,
     )
 

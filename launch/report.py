@@ -1,0 +1,106 @@
+r"""Turns the results of studies into tables, pictures and tests.
+
+For each file of results (results.parquet of study.py, or another name): the
+paper's tables 1 and 2 (clean, at the target, expected, with standard errors
+over seeds and the paper's own figures where a cell is the same), 7 (hinges) and
+8 (random epsilon), paired tests, delays, what of the paper's claims holds, and
+figures 1 (suboptimal transfer), 3 (delay), 4 (curves) and 5 (aggregates). What
+a study has no cells for is left out. Needs `pip install -e ".[study]"`.
+
+Examples:
+  python launch/report.py --results=runs/digits/results.parquet
+  # Fills the places of a page, as <!-- digits.claims --> ... <!-- end -->:
+  python launch/report.py --results=reproduction/digits.parquet \
+      --results=reproduction/photos.parquet \
+      --output=reproduction --page=REPRODUCTION.md
+"""
+
+import pathlib
+import re
+
+import report_figures
+import report_tables
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_multi_string(
+    "results", None, "Results of a study; repeat it for more.", required=True
+)
+flags.DEFINE_string(
+    "output", None, "Folder of what is written; default: that of the results."
+)
+flags.DEFINE_string("page", None, "A Markdown page to fill in.")
+
+
+def name_of(path):
+    """The name of a study: that of its file, or of its run folder."""
+    return path.parent.name if path.stem == "results" else path.stem
+
+
+def fill(page, blocks):
+    """Replaces what stands in the places of a page.
+
+    Args:
+        page: Text with `<!-- NAME -->` and `<!-- end -->` around each place.
+        blocks: Dict from names to texts.
+
+    Returns:
+        The text with the places filled.
+
+    Raises:
+        ValueError: If a place has a name that there is no block for.
+    """
+
+    def replaced(match):
+        name = match["name"]
+        if name not in blocks:
+            raise ValueError(
+                f"the page has a place for {name!r}; the results give "
+                f"{', '.join(sorted(blocks))}"
+            )
+        return f"<!-- {name} -->\n\n{blocks[name]}\n\n<!-- end -->"
+
+    return re.sub(
+        r"<!-- (?P<name>[\w.]+) -->\n.*?<!-- end -->",
+        replaced,
+        page,
+        flags=re.S,
+    )
+
+
+def main(_):
+    blocks = {}
+    for text in FLAGS.results:
+        path = pathlib.Path(text)
+        frame = report_tables.read(path)
+        name = name_of(path)
+        folder = pathlib.Path(FLAGS.output or path.parent)
+        folder.mkdir(parents=True, exist_ok=True)
+        sections = report_tables.sections(frame)
+        for key, picture in report_figures.draw(frame, folder, name).items():
+            sections[key] = f"![{key}]({picture})"
+        lines = [f"# {name}"]
+        for key, section in sections.items():
+            lines += [f"## {key.replace('_', ' ')}", section]
+            blocks[f"{name}.{key}"] = section
+        report = folder / f"{name}.md"
+        report.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+        print("\n\n".join(lines))
+        print(f"\nwritten: {report}", flush=True)
+    if FLAGS.page:
+        page = pathlib.Path(FLAGS.page)
+        # Pictures lie beside the tables, and are named from the page.
+        base = pathlib.Path(FLAGS.output or ".")
+        blocks = {
+            key: re.sub(r"\]\(([^)]+)\)", rf"]({base.as_posix()}/\1)", block)
+            if block.startswith("![")
+            else block
+            for key, block in blocks.items()
+        }
+        filled = fill(page.read_text(encoding="utf-8"), blocks)
+        page.write_text(filled, encoding="utf-8")
+        print(f"filled: {page}")
+
+
+if __name__ == "__main__":
+    app.run(main)

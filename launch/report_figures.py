@@ -1,0 +1,230 @@
+"""Pictures of the results of a study."""
+
+import numpy as np
+import report_tables
+
+_ARMS = report_tables.ARMS
+
+
+def draw(frame, folder, name):
+    """Draws what the results have cells for.
+
+    Args:
+        frame: Results, see `report_tables.read`.
+        folder: Where the pictures go, as `NAME_KIND.png` and `.svg`.
+        name: The name of the study.
+
+    Returns:
+        A dict from the kinds of pictures to names of files.
+    """
+    kinds = {
+        "transfer": transfer,
+        "delay": delay,
+        "curves": curves,
+        "aggregates": aggregates,
+    }
+    drawn = {}
+    for kind, function in kinds.items():
+        figure = function(frame)
+        if figure is None:
+            continue
+        from keras_epsched.evaluation import figures
+
+        paths = [folder / f"{name}_{kind}.{end}" for end in ("png", "svg")]
+        figures.save_figure(figure, paths)
+        drawn[kind] = paths[0].name
+    return drawn
+
+
+def _panels(frame, keys, width=3.6, height=3.2):
+    """A figure with axes for each group."""
+    from keras_epsched.evaluation import figures
+
+    groups = list(frame.groupby(keys, sort=False))
+    columns = min(len(groups), 4)
+    rows = -(-len(groups) // columns)
+    figure = figures.new_figure(max(width * columns, 5.0), height * rows + 0.5)
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for spare in axes[len(groups) :]:
+        spare.set_axis_off()
+    return figure, list(zip(axes, groups, strict=False))
+
+
+def _style(index):
+    from keras_epsched.evaluation import figures
+
+    return {
+        "color": figures.color(index),
+        "linestyle": figures.line_style(index),
+        "marker": "o",
+        "markersize": 4,
+        "linewidth": 1.8,
+        "capsize": 3,
+    }
+
+
+def _against_epsilon(axes, group, arm, measure, scale, shift=0.0):
+    """Means and standard errors of one arm against its epsilons."""
+    chosen = group[group["schedule"] == arm].groupby("epsilon")[measure]
+    if not len(chosen):
+        return
+    means = chosen.mean()
+    errors = (chosen.std(ddof=1) / np.sqrt(chosen.count())).fillna(0.0)
+    axes.errorbar(
+        means.index + shift,
+        scale * means,
+        scale * errors,
+        label=arm,
+        **_style(_ARMS.index(arm)),
+    )
+
+
+def _title(key):
+    return " on ".join(reversed([str(each) for each in key]))
+
+
+def _finish(figure, placed):
+    from keras_epsched.evaluation import figures
+
+    handles = {}
+    for axes, (key, group) in placed:
+        axes.set_title(_title(key), fontsize="small")
+        axes.set_xlabel("target $\\epsilon$")
+        norm = group["norm"].iloc[0]
+        end = float(group["epsilon"].max())
+        figures.epsilon_ticks(axes.xaxis, end, 5, norm)
+        figures.tidy(axes)
+        for handle, label in zip(
+            *axes.get_legend_handles_labels(), strict=True
+        ):
+            handles[label] = handle
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=len(handles),
+        frameon=False,
+    )
+    return figure
+
+
+def _of_several_epsilons(frame):
+    chosen = frame[frame["schedule"].isin(_ARMS)]
+    if chosen["epsilon"].nunique() < 2 or "fixed" not in set(
+        chosen["schedule"]
+    ):
+        return None
+    return chosen
+
+
+def transfer(frame):
+    """Figure 1: clean accuracy against the target epsilon."""
+    from keras_epsched.evaluation import figures
+
+    chosen = _of_several_epsilons(frame)
+    if chosen is None:
+        return None
+    figure, placed = _panels(chosen, ["dataset", "backbone"])
+    for axes, (_, group) in placed:
+        for arm in _ARMS:
+            _against_epsilon(axes, group, arm, "clean", 100)
+        figures.percent_limits(axes)
+        axes.set_ylabel("clean accuracy (%)")
+    return _finish(figure, placed)
+
+
+def delay(frame):
+    """Figure 3: epochs until half of the standard accuracy is reached."""
+    chosen = _of_several_epsilons(frame)
+    if chosen is None or chosen["half"].isna().all():
+        return None
+    figure, placed = _panels(chosen, ["dataset", "backbone"])
+    for axes, (_, group) in placed:
+        for arm in _ARMS:
+            _against_epsilon(axes, group, arm, "half", 1)
+        axes.set_ylim(0, None)
+        axes.set_ylabel("epochs to half of\nthe standard accuracy")
+    return _finish(figure, placed)
+
+
+def curves(frame):
+    """Figure 4: accuracy against epsilon, at the largest target."""
+    from keras_epsched.evaluation import figures
+
+    chosen = frame[frame["schedule"].isin(_ARMS)]
+    if chosen.empty:
+        return None
+    chosen = chosen[chosen["epsilon"] == chosen["epsilon"].max()]
+    figure, placed = _panels(chosen, ["dataset", "backbone"])
+    for axes, (_, group) in placed:
+        for arm in _ARMS:
+            rows = group[group["schedule"] == arm]
+            if rows.empty:
+                continue
+            values = 100 * np.stack(rows["accuracy"])
+            mean = values.mean(axis=0)
+            style = _style(_ARMS.index(arm))
+            del style["capsize"]
+            (line,) = axes.plot(
+                rows["epsilons"].iloc[0], mean, label=arm, **style
+            )
+            if len(values) > 1:
+                error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+                axes.fill_between(
+                    rows["epsilons"].iloc[0],
+                    mean - error,
+                    mean + error,
+                    color=line.get_color(),
+                    alpha=0.18,
+                    linewidth=0,
+                )
+        figures.percent_limits(axes)
+        axes.set_ylabel("accuracy (%)")
+    figure = _finish(figure, placed)
+    for axes, _ in placed:
+        axes.set_xlabel("$\\epsilon$ of the evaluation")
+    return figure
+
+
+def aggregates(frame):
+    """Figure 5: the arms' means over all cells, for each epsilon."""
+    from keras_epsched.evaluation import figures
+
+    chosen = frame[frame["schedule"].isin(_ARMS)]
+    if chosen.empty or chosen["setting"].nunique() < 2:
+        return None
+    epsilons = sorted(chosen["epsilon"].unique())
+    figure = figures.new_figure(max(2.6 * len(epsilons) + 1.0, 5.0), 3.6)
+    panels = figure.subplots(1, len(epsilons), squeeze=False, sharey=True)[0]
+    for axes, epsilon in zip(panels, epsilons, strict=True):
+        group = chosen[chosen["epsilon"] == epsilon]
+        for index, arm in enumerate(_ARMS):
+            rows = group[group["schedule"] == arm]
+            cells = rows.groupby("setting")[list(report_tables.MEASURES)].mean()
+            if cells.empty:
+                continue
+            places = np.arange(3) + 0.27 * (index - 1)
+            axes.bar(
+                places,
+                100 * cells.mean(),
+                0.25,
+                label=arm,
+                color=figures.color(index),
+            )
+        axes.set_xticks(range(3), ("clean", "at\ntarget", "expected"))
+        axes.set_title(
+            f"$\\epsilon$ = {report_tables.epsilon_text(epsilon)}",
+            fontsize="small",
+        )
+        figures.tidy(axes)
+    panels[0].set_ylabel("mean over cells (%)")
+    panels[0].set_ylim(0, 100)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=len(labels),
+        frameon=False,
+    )
+    return figure

@@ -1,0 +1,336 @@
+"""Grids of fine-tunings, and the reports of their results."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+_LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
+sys.path.append(str(_LAUNCH))
+
+import report_tables  # noqa: E402
+import study_cell  # noqa: E402
+import study_grid  # noqa: E402
+
+
+def command(script, *flags):
+    return [sys.executable, str(_LAUNCH / script), *flags]
+
+
+def run(script, *flags, code=0):
+    done = subprocess.run(
+        command(script, *flags), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+# === The grid ===
+
+_GRID = """
+[flags]
+epochs = 3
+freeze_batchnorm = false
+augment = ["flip", "color"]
+
+[grid]
+dataset = ["$SOME_DATA/flowers", "digits"]
+epsilon = ["4/255", 0.3]
+schedule = ["fixed", "1/3:2/3"]
+
+[[where]]
+match = {dataset = "digits", schedule = "fixed"}
+flags = {epochs = 5}
+"""
+
+
+def grid(tmp_path, text, given=()):
+    path = tmp_path / "grid.toml"
+    path.write_text(text, encoding="utf-8")
+    return study_grid.read(path, dict(given))
+
+
+def test_cells_of_a_grid(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOME_DATA", "/data")
+    cells = grid(tmp_path, _GRID, {"train_steps": "1"})
+    assert len(cells) == len({cell.name for cell in cells}) == 8
+    first = cells[0]
+    assert first.name == "flowers_epsilon-4-255_fixed"
+    assert first.arguments() == [
+        "--epochs=3",
+        "--freeze_batchnorm=false",
+        "--augment=flip,color",
+        "--dataset=/data/flowers",
+        "--epsilon=4/255",
+        "--schedule=fixed",
+        "--train_steps=1",
+    ]
+    epochs = {cell.name: cell.flags["epochs"] for cell in cells}
+    assert epochs["digits_epsilon-0.3_fixed"] == "5"
+    assert epochs["digits_epsilon-0.3_schedule-1-3-2-3"] == "3"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[grid\nseed = [0]", "not a TOML file"),
+        ("[flags]\nseed = 0", r"expected the tables \[grid\]"),
+        ("[grid]\nseed = 0", "expected a list of values"),
+        ("[grid]\nseed = []", "expected a list of values"),
+        ("[grid]\nseed = [0, 0]", "two cells have the name 'seed-0'"),
+        ("[grid]\nseed = [0]\n[axes]\nseed = [1]", "Received: .*axes"),
+        (
+            "[grid]\nseed = [0]\n[[where]]\nmatch = {dataset = 'x'}\n"
+            "flags = {epochs = 1}",
+            "which no cell has",
+        ),
+        ("[grid]\nseed = [0]\n[[where]]\nif = 1", "expected `match`"),
+    ],
+)
+def test_bad_grids_are_told(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        grid(tmp_path, text)
+    with pytest.raises(ValueError, match="not a TOML file"):
+        study_grid.read(tmp_path / "none.toml", {})
+
+
+def test_an_axis_is_not_overridden(tmp_path):
+    with pytest.raises(ValueError, match="--seed is an axis"):
+        grid(tmp_path, "[grid]\nseed = [0]", {"seed": "1"})
+
+
+def test_an_error_on_one_line():
+    error = study_cell.in_short(ValueError("first\n  second"))
+    assert error == "ValueError: first"
+    assert len(study_cell.in_short(OSError("x" * 999))) == 200
+
+
+# === The study ===
+
+_SHORT = """
+[flags]
+epochs = 4
+train_steps = 1
+num_epsilons = 3
+eval_steps = 2
+test_examples = 60
+backup_minutes = 1e-9
+
+[grid]
+epsilon = [0.1, 0.3]
+schedule = ["standard", "fixed", "scheduled"]
+seed = [0, 1]
+"""
+
+
+def test_flags_are_checked_before_anything_is_run(tmp_path):
+    pytest.importorskip("ray")
+    path = tmp_path / "grid.toml"
+    output = tmp_path / "out"
+    for text, message in (
+        ("[grid]\nsteps = [1]", "'steps' is not a flag of finetune.py"),
+        ("[grid]\nretries = [1]", "'retries' is not a flag"),
+        ("[grid]\nepochs = [0]", "epochs = '0'"),
+        ("[grid]\nschedule = ['linear']", "expected one of standard"),
+    ):
+        path.write_text(text)
+        assert message in run(
+            "study.py", f"--study={path}", f"--output={output}", code=1
+        )
+    assert not output.exists()
+
+
+def workers(folder):
+    """Processes that run cells of a study in a folder."""
+    found = []
+    for each in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            files = [os.readlink(link) for link in (each / "fd").iterdir()]
+        except OSError:
+            continue
+        if any(name.startswith(f"{folder}/cells/") for name in files):
+            found.append(int(each.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_two_of_twelve_cells_are_killed_and_all_are_done(tmp_path):
+    pytest.importorskip("ray")
+    path, output = tmp_path / "grid.toml", tmp_path / "out"
+    path.write_text(_SHORT)
+    flags = f"--study={path}", f"--output={output}", "--resume"
+    process = subprocess.Popen(
+        command("study.py", *flags), stdout=subprocess.PIPE, text=True
+    )
+    killed = set()
+    while len(killed) < 2:
+        assert process.poll() is None
+        time.sleep(0.1)
+        half_way = [
+            each.parent
+            for each in output.glob("cells/*/backups")
+            if list(each.glob("backup-000002-*")) and each.parent not in killed
+        ]
+        if half_way:
+            for worker in workers(half_way[0].parents[1]):
+                os.kill(worker, signal.SIGKILL)
+                killed.add(half_way[0])
+                # One at a time.
+                break
+            time.sleep(2)
+    text, _ = process.communicate()
+    assert process.returncode == 0
+    assert "12 of 12 cells are done" in text
+    assert text.count("WorkerCrashedError") >= 2
+    frame = pd.read_parquet(output / "results.parquet")
+    assert len(frame) == 12 and frame["cell"].nunique() == 12
+    states = json.loads((output / "cells.json").read_text())
+    assert sum(bool(each["failures"]) for each in states.values()) >= 2
+    # Nothing is left to do; a grid may grow, and not change.
+    assert "12 of 12 cells are done" in run("study.py", *flags)
+    path.write_text(_SHORT.replace("epochs = 4", "epochs = 5"))
+    text = run("study.py", *flags, code=1)
+    assert "continues a study with its own cells" in text
+
+
+# === The report ===
+
+
+def cells(**columns):
+    """Results of digits whose figures are known."""
+    rows = []
+    for epsilon in (0.1, 0.2, 0.3):
+        for schedule, clean in (
+            ("standard", 0.9),
+            # Ten points are lost for each 0.1 of epsilon.
+            ("fixed", 0.9 - epsilon),
+            ("scheduled", 0.8),
+        ):
+            for seed in range(3):
+                rows.append(
+                    {
+                        **dict.fromkeys(report_tables._KEYS, "x"),
+                        "dataset": "digits",
+                        "backbone": "net",
+                        "norm": "linf",
+                        "epsilon": epsilon,
+                        "schedule": schedule,
+                        "seed": seed,
+                        "epochs": 10,
+                        "num_classes": 10,
+                        "onset": None if schedule == "fixed" else 2,
+                        "clean": clean + 0.01 * (seed - 1),
+                        "at_target": 0.2 + 0.001 * seed,
+                        "expected_robustness": clean / 2,
+                        "validation_accuracy": [0.1]
+                        * (round(20 * epsilon) if schedule == "fixed" else 0)
+                        + [0.9],
+                        "epsilons": [0.0, epsilon],
+                        "accuracy": [clean, 0.2],
+                        "batchnorm_momentum": None,
+                    }
+                )
+    return pd.DataFrame([{**row, **columns} for row in rows])
+
+
+@pytest.fixture
+def results(tmp_path):
+    path = tmp_path / "known.parquet"
+    cells().to_parquet(path)
+    return path
+
+
+def test_means_errors_and_delays(results):
+    frame = report_tables.read(results)
+    table = report_tables.main_table(frame)
+    # The standard error of -1, 0 and 1 is 1 / sqrt(3).
+    assert "| digits    | net        | 0.3       | fixed      | 3" in table
+    assert "60.0 ± 0.6" in table and "20.1 ± 0.1" in table
+    fixed = frame[frame["schedule"] == "fixed"]
+    # Never adapted: the whole training. Half of the standard accuracy comes
+    # after 2, 4 and 6 epochs.
+    assert set(fixed["delay"]) == {10}
+    assert sorted(set(fixed["half"])) == [3, 5, 7]
+
+
+def test_paired_differences_and_correlation(results):
+    frame = report_tables.read(results)
+    found = report_tables.differences(frame, "fixed", "scheduled", "clean")
+    gains = [values.mean() for values in found.values()]
+    np.testing.assert_allclose(gains, [0.0, 10.0, 20.0], atol=1e-9)
+    # Pairs of seeds: what they share cancels.
+    assert all(np.ptp(values) < 1e-9 for values in found.values())
+    values = [1.0, 2.0, 4.0]
+    mean, low, high, p = report_tables.interval(values)
+    half = 4.302653 * np.std(values, ddof=1) / np.sqrt(3)
+    np.testing.assert_allclose([low, high], [mean - half, mean + half], 1e-5)
+    assert 0.05 < p < 0.2
+    correlation, epsilons = report_tables.correlations(frame)[("digits", "net")]
+    # Standard fine-tuning counts as epsilon 0; all is linear here.
+    assert epsilons == 4
+    np.testing.assert_allclose(correlation, -1.0)
+
+
+@pytest.mark.parametrize(
+    "found, sign, verdict",
+    [
+        ([[1.0, 2.0, 1.5]], 1, "holds"),
+        ([[1.0, 2.0, 1.5]], -1, "the opposite holds"),
+        ([[1.0, -2.0, 1.5]], 1, "not in every cell"),
+        ([[1.0, 2.0, 1.5], [-1.0, 1.0, 0.5]], 1, "not in every cell"),
+        ([[1.0]], 1, "not in every cell"),
+        ([[each] for each in (1, 2, 3, 2, 1, 2)], 1, "holds"),
+        ([[each] for each in (-9, 9, 3, -2, 1, 2)], 1, "undecided"),
+    ],
+)
+def test_verdicts(found, sign, verdict):
+    found = {index: np.array(each) for index, each in enumerate(found)}
+    assert report_tables._outcome(found, sign)[1] == verdict
+
+
+def test_the_paper_stands_beside_the_same_cell(tmp_path):
+    frame = cells(dataset="stanford_cars", backbone="SWIN")
+    frame["epsilon"] = frame["epsilon"].map(
+        {0.1: 4 / 255, 0.2: 8 / 255, 0.3: 1}
+    )
+    frame.to_parquet(tmp_path / "cars.parquet")
+    table = report_tables.main_table(
+        report_tables.read(tmp_path / "cars.parquet")
+    )
+    assert "60.20 / 29.70 / 44.74" in table
+    assert "78.00 / 23.50 / 53.57" in table
+    assert table.count("/ ") == 2 * 4
+
+
+def test_pages_are_filled_from_results(results, tmp_path):
+    page = tmp_path / "PAGE.md"
+    page.write_text("Text.\n\n<!-- known.main -->\nold\n<!-- end -->\n\nEnd.\n")
+    flags = f"--results={results}", f"--output={tmp_path / 'out'}"
+    run("report.py", *flags, f"--page={page}")
+    text = page.read_text()
+    assert "60.0 ± 0.6" in text and "old" not in text and "End." in text
+    run("report.py", *flags, f"--page={page}")
+    assert page.read_text() == text
+    for kind in ("transfer", "delay", "curves", "aggregates"):
+        assert (tmp_path / "out" / f"known_{kind}.png").stat().st_size > 5000
+    page.write_text("<!-- known.other -->\n<!-- end -->\n")
+    text = run("report.py", *flags, f"--page={page}", code=1)
+    assert "a place for 'known.other'" in text
+
+
+def test_what_is_no_result_is_told(tmp_path):
+    path = tmp_path / "other.parquet"
+    pd.DataFrame({"a": [1]}).to_parquet(path)
+    with pytest.raises(ValueError, match="it lacks"):
+        report_tables.read(path)
+    path.write_bytes(b"PAR1 nothing")
+    with pytest.raises(ValueError, match="no file of results"):
+        report_tables.read(path)
