@@ -23,6 +23,7 @@ compile = _backend.compile
 cond = _backend.cond
 fori_loop = _backend.fori_loop
 frozen = _backend.frozen
+is_chief = _backend.is_chief
 pass_over = _backend.pass_over
 random_state = _backend.random_state
 replica_id = _backend.replica_id

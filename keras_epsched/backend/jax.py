@@ -109,13 +109,20 @@ def compile(
     compiled = jax.jit(pure)
 
     def run(*arguments):
-        values = [variable.value for variable in variables]
+        values = [_local(variable.value) for variable in variables]
         result, changed = compiled(values, *arguments)
         for place, value in changed.items():
             variables[place].assign(value)
         return result
 
     return run if batch_size is None else common.filled(run, batch_size)
+
+
+def _local(value):
+    """The copy that a process has of a value that several share."""
+    # With shared ones all would have to call the function equally often.
+    shared = not getattr(value, "is_fully_addressable", True)
+    return value.addressable_data(0) if shared else value
 
 
 class _Variables:
@@ -227,6 +234,11 @@ def synchronise(model) -> None:
     """Makes variables readable and writable in the midst of `fit`."""
     # Between the steps of an epoch Keras holds the values elsewhere.
     model.jax_state_sync()
+
+
+def is_chief() -> bool:
+    """Whether this process writes for all that train together."""
+    return jax.process_index() == 0
 
 
 def replica_id():

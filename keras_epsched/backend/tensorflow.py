@@ -103,6 +103,11 @@ def synchronise(model) -> None:
     """Makes variables readable and writable in the midst of `fit`."""
 
 
+def is_chief() -> bool:
+    """True: Keras trains in one process here."""
+    return True
+
+
 def replica_id():
     """Number of this replica under a distribution strategy, else 0."""
     context = tf.distribute.get_replica_context()

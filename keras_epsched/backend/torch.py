@@ -82,6 +82,11 @@ def synchronise(model) -> None:
     """Makes variables readable and writable in the midst of `fit`."""
 
 
+def is_chief() -> bool:
+    """True: Keras trains in one process here."""
+    return True
+
+
 def replica_id():
     """0: Keras has no distribution on torch."""
     return 0

@@ -282,6 +282,9 @@ class ExactBackup(keras.callbacks.Callback):
         self._save(epoch + 1, 0, {})
 
     def _save(self, epoch, batch, batch_logs):
+        self._last_step, self._last_time = batch, time.monotonic()
+        if not backend.is_chief():
+            return
         trainer = self.model
         backend.synchronise(trainer)
         arrays = {
@@ -315,7 +318,6 @@ class ExactBackup(keras.callbacks.Callback):
         _write(path, arrays, meta)
         for old in self._paths()[:-2]:
             old.unlink()
-        self._last_step, self._last_time = batch, time.monotonic()
 
     def _paths(self):
         # Names of a fixed width, in order; and none of temporary files.

@@ -6,3 +6,4 @@ from keras_epsched.datasets.load import load as load
 from keras_epsched.datasets.paper import PAPER_DATASETS as PAPER_DATASETS
 from keras_epsched.datasets.paper import PaperDataset as PaperDataset
 from keras_epsched.datasets.splits import SplitInfo as SplitInfo
+from keras_epsched.datasets.worker_rows import worker_rows as worker_rows
