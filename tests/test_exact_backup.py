@@ -1,13 +1,16 @@
 """A training that was killed ends as the one that was not."""
 
 import errno
+import pathlib
+import subprocess
+import sys
 import warnings
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
-from networks import not_on
+from networks import not_on, only_on
 
 import keras_epsched as ke
 from keras_epsched.callbacks import exact_backup
@@ -453,3 +456,51 @@ def test_a_plain_model_is_refused(tmp_path):
 def test_wrong_arguments(argument, tmp_path):
     with pytest.raises(ValueError, match=argument):
         ke.callbacks.ExactBackup(tmp_path, **{argument: 0})
+
+
+# === Several replicas ===
+
+_TWO_REPLICAS = """
+import sys
+import tensorflow as tf
+cpus = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(
+    cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+tf.config.experimental.enable_op_determinism()
+sys.path.insert(0, sys.argv[1])
+import keras
+import test_exact_backup as tests
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+# It would forget the scope.
+keras.backend.clear_session = lambda: None
+
+def made():
+    with strategy.scope():
+        return tests.trainer()
+
+whole = tests.train(sys.argv[2] + "/whole", model=made())
+folder = sys.argv[2] + "/killed"
+tests.killed(folder, 1, 3, model=made())
+found = tests.train(folder, model=made())
+# Of a batch that does not divide, Keras weights the parts by which batch it
+# saw first.
+assert whole[0].pop("val_loss")[0] == found[0].pop("val_loss")[0]
+tests.assert_same(found, whole)
+print("equal")
+"""
+
+
+@only_on("tensorflow", "tf.distribute is TensorFlow's own")
+@pytest.mark.slow
+def test_two_replicas_go_on(tmp_path):
+    here = pathlib.Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", _TWO_REPLICAS, str(here), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "equal" in done.stdout
