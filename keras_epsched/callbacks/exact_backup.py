@@ -8,6 +8,7 @@ import re
 import time
 import warnings
 import zipfile
+import zlib
 
 import keras
 import numpy as np
@@ -18,7 +19,10 @@ from keras_epsched.training.trainer import AdversarialTrainer
 
 _META = "meta"
 # What NumPy makes of a file that is empty, cut, changed, or no backup at all.
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, KeyError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 # What Keras' own callbacks would forget.
 _STATE_OF_KERAS = {
     keras.callbacks.EarlyStopping: (

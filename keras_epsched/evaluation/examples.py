@@ -2,6 +2,8 @@
 
 import io
 import pathlib
+import zipfile
+import zlib
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
@@ -9,6 +11,11 @@ import numpy as np
 from keras_epsched.evaluation import report_files
 
 _FILE = "examples.npz"
+# What NumPy makes of a file that is empty, cut, changed, or something else.
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError),
+    *(NotImplementedError, zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +55,14 @@ class Examples:
     @classmethod
     def load(cls, folder: pathlib.Path) -> "Examples | None":
         """Reads what `save` wrote, or returns `None` if it is not there."""
-        if not (folder / _FILE).exists():
+        path = folder / _FILE
+        if not path.exists():
             return None
-        with np.load(folder / _FILE) as arrays:
-            return cls(**arrays)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(**arrays)
+        except _UNREADABLE as error:
+            raise ValueError(
+                f"{path} is corrupt: {error!r}. The report is whole without "
+                "it: move it away."
+            ) from error

@@ -160,6 +160,16 @@ def load(folder: pathlib.Path) -> dict:
             f"{folder / REPORT} was not written by `Report.save`: expected a "
             f"JSON object whose `format` is {_FORMAT!r}."
         )
+    missing = [
+        name
+        for name in (*_METADATA, "epsilons", "per_image_sha256")
+        if name not in summary
+    ]
+    if missing:
+        raise ValueError(
+            f"{folder / REPORT} was changed after `Report.save`: it lacks "
+            f"{missing}"
+        )
     per_image = (folder / PER_IMAGE).read_bytes()
     if hashlib.sha256(per_image).hexdigest() != summary["per_image_sha256"]:
         raise ValueError(

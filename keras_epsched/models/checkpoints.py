@@ -26,12 +26,16 @@ def check_folder(folder: str | os.PathLike) -> dict:
     folder = pathlib.Path(folder)
     for path in sorted(folder.glob("*.json")):
         try:
-            json.loads(path.read_text(encoding="utf-8"))
+            value = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise _corrupt(path, error) from error
+        if not isinstance(value, (dict, list)):
+            raise _corrupt(path, f"it holds {value!r}")
     for path in sorted(folder.glob("*.h5")):
         check_weights_file(path)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        raise _corrupt(folder / "config.json", "it holds a list")
     if "registered_name" in config:
         return config
     tensors = sorted(folder.glob("*.safetensors"))
@@ -73,8 +77,10 @@ def check_weights_file(path: str | os.PathLike):
             f"Received: {str(path)!r}, resolved to {path.resolve()}"
         )
     try:
-        h5py.File(path).close()
-    except OSError as error:
+        with h5py.File(path) as file:
+            # Every entry is looked at; no weight is read.
+            file.visititems(lambda name, entry: None)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise _corrupt(path, error) from error
 
 
