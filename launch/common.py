@@ -70,7 +70,7 @@ class ScheduleName(Fraction):
         return f"<{'|'.join(SCHEDULES)}|T1:T2>"
 
 
-SCHEDULES = ("standard", "fixed", "scheduled", "random")
+SCHEDULES = ("standard", "fixed", "scheduled", "random", "auto")
 
 
 def define_schedule(default, help_text):
@@ -172,11 +172,25 @@ flags.DEFINE_integer("train_steps", 7, "Steps of the training attack.")
 flags.DEFINE_enum(
     "objective",
     "adversarial",
-    ["adversarial", "trades"],
-    "What a step minimises: the loss of adversarial images, or that of clean "
-    "ones and --beta times the divergence of the two predictions.",
+    ["adversarial", "mixed", "trades", "mart", "alp"],
+    "What a step minimises: the loss of adversarial images; of half clean ones "
+    "(mixed); of clean ones, and the divergence of the two predictions "
+    "(trades); of adversarial ones, and a divergence that counts where the "
+    "clean prediction is wrong (mart); mixed, and equal logits (alp).",
 )
-flags.DEFINE_float("beta", 6.0, "See --objective=trades.", lower_bound=0.0)
+flags.DEFINE_float(
+    "beta",
+    None,
+    "Weight of the second part of trades, mart and alp; default: 6, 6 and 0.5.",
+    lower_bound=0.0,
+)
+flags.DEFINE_float(
+    "label_smoothing",
+    0.0,
+    "Share of each label that is spread over all classes.",
+    lower_bound=0.0,
+    upper_bound=0.99,
+)
 flags.DEFINE_enum(
     "eval_attack",
     "apgd",
@@ -610,13 +624,50 @@ def make_objective():
     """The objective of the flags."""
     import keras_epsched as ke
 
-    if FLAGS.objective == "trades":
-        return ke.training.TRADES(beta=FLAGS.beta)
-    return FLAGS.objective
+    if FLAGS.beta is None:
+        return ke.training.objectives.get(FLAGS.objective)
+    with_beta = {
+        "trades": ke.training.TRADES,
+        "mart": ke.training.MART,
+        "alp": ke.training.ALP,
+    }
+    if FLAGS.objective not in with_beta:
+        raise ValueError(
+            f"--beta is a part of {', '.join(with_beta)}. Received: "
+            f"--beta={FLAGS.beta:g} with --objective={FLAGS.objective}"
+        )
+    return with_beta[FLAGS.objective](beta=FLAGS.beta)
 
 
-def make_schedule(name, seed=0):
-    """A schedule by its name in SCHEDULES, or by its two hinges."""
+def make_loss():
+    """The loss of the flags, in every objective."""
+    import keras
+
+    import keras_epsched as ke
+
+    if FLAGS.label_smoothing:
+        return ke.training.SmoothedCrossentropy(FLAGS.label_smoothing)
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def make_scheduler(name, seed=0):
+    """The callback of a schedule by its name, or by its two hinges."""
+    import keras_epsched as ke
+
+    if name == "auto":
+        if FLAGS.update_freq != "epoch":
+            raise ValueError(
+                "--schedule=auto sets epsilon once an epoch. Received: "
+                f"--update_freq={FLAGS.update_freq}"
+            )
+        return ke.callbacks.AutoEpsilonScheduler(FLAGS.epsilon)
+    return ke.callbacks.EpsilonScheduler(
+        make_schedule(name, seed), FLAGS.update_freq
+    )
+
+
+def make_schedule(name, seed):
+    """A schedule that is known beforehand."""
     import keras_epsched as ke
 
     if name == "standard":
@@ -694,8 +745,8 @@ def probe_linearly(classifier, data, learning_rate, verbose):
     )
 
 
-def train(schedule, learning_rate, seed, folder, verbose=2, callbacks=()):
-    """Fine-tunes one classifier by one schedule.
+def train(scheduler, learning_rate, seed, folder, verbose=2, callbacks=()):
+    """Fine-tunes one classifier, with epsilon driven by a scheduler.
 
     In a folder, a training that was interrupted goes on with --resume, and one
     that is finished is read.
@@ -708,6 +759,7 @@ def train(schedule, learning_rate, seed, folder, verbose=2, callbacks=()):
     import keras
 
     import keras_epsched as ke
+    from keras_epsched.callbacks import transfer_monitor
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -744,10 +796,9 @@ def train(schedule, learning_rate, seed, folder, verbose=2, callbacks=()):
         optimizer=make_optimizer(
             learning_rate, FLAGS.epochs * len(data.train), classifier
         ),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=make_loss(),
         metrics=["accuracy"],
     )
-    scheduler = ke.callbacks.EpsilonScheduler(schedule, FLAGS.update_freq)
     history = trainer.fit(
         data.train,
         validation_data=data.validation,
@@ -761,7 +812,9 @@ def train(schedule, learning_rate, seed, folder, verbose=2, callbacks=()):
         ke.training.reestimate_batchnorm(trainer, data.train)
     history = {name: [float(v) for v in row] for name, row in history.items()}
     history["epoch"] = list(range(1, FLAGS.epochs + 1))
-    history["onset"] = onset(history["val_accuracy"], data.num_classes)
+    history["onset"] = transfer_monitor.onset(
+        history["val_accuracy"], data.num_classes
+    )
     if folder is not None:
         temporary = folder / "unfinished.keras"
         classifier.save(temporary)
@@ -805,21 +858,6 @@ def _written(folder, epoch):
     return callbacks
 
 
-def onset_threshold(num_classes):
-    """Clean validation accuracy from which a task counts as adapted to."""
-    chance = 1.0 / num_classes
-    # Twice chance cannot be reached with two classes: half-way to 1 then.
-    return max(0.05, min(2.0 * chance, (1.0 + chance) / 2.0))
-
-
-def onset(accuracies, num_classes):
-    """First epoch, from 1, at or above the threshold; `None` if none."""
-    for epoch, accuracy in enumerate(accuracies, 1):
-        if accuracy >= onset_threshold(num_classes):
-            return epoch
-    return None
-
-
 def evaluation_grid():
     """The grid of epsilons of the flags."""
     import keras_epsched as ke
@@ -848,9 +886,9 @@ def check_flags():
     if not ("epsilons" in FLAGS and FLAGS.epsilons):
         evaluation_grid()
     # Those of the flags, even where a launcher takes another.
-    make_schedule("scheduled")
+    make_scheduler("scheduled")
     if "schedule" in FLAGS:
-        make_schedule(FLAGS.schedule)
+        make_scheduler(FLAGS.schedule)
     make_training_attack()
     make_objective()
     make_attack(FLAGS.eval_attack, FLAGS.eval_steps)

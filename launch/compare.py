@@ -81,7 +81,7 @@ def choose_learning_rate(rates, folder):
     for rate in rates[len(rows) :]:
         print(f"\n=== fixed epsilon, learning rate {rate:g}", flush=True)
         classifier, data, _ = common.train(
-            common.make_schedule("fixed"), rate, FLAGS.seed, None, 0
+            common.make_scheduler("fixed"), rate, FLAGS.seed, None, 0
         )
         report = evaluate(classifier, data.validation, "nested")
         rows.append(
@@ -182,6 +182,7 @@ def summary(reports, histories):
 
 def main(_):
     import keras_epsched as ke
+    from keras_epsched.callbacks import transfer_monitor
 
     started = time.time()
     folder, probe = common.prepare("compare")
@@ -202,7 +203,7 @@ def main(_):
             print(f"\n=== {arm}, seed {seed}", flush=True)
             place = folder / f"seed{seed}" / arm
             classifier, data, history = common.train(
-                common.make_schedule(arm), rate, seed, place
+                common.make_scheduler(arm, seed), rate, seed, place
             )
             histories[arm].append(history)
             for protocol in FLAGS.protocols:
@@ -241,7 +242,7 @@ def main(_):
         path=[folder / "story.png", folder / "story.svg"],
         title=f"{backbone} on {probe.name}, seed {FLAGS.seed}",
         chance=1 / probe.num_classes,
-        onset_threshold=common.onset_threshold(probe.num_classes),
+        onset_threshold=transfer_monitor.onset_threshold(probe.num_classes),
     )
     print(f"\n{text}\nlearning rate {rate:g}, the same in all arms")
     print(f"run folder {folder} ({time.time() - started:.0f} s)")

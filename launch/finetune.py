@@ -20,8 +20,9 @@ FLAGS = flags.FLAGS
 common.define_schedule(
     "scheduled",
     "No attack, the target from the start, the ramp of --ramp_start and "
-    "--ramp_end, another uniform draw in each epoch, or a ramp with hinges of "
-    "its own, as shares of the training.",
+    "--ramp_end, another uniform draw in each epoch, a ramp that waits until "
+    "the task is adapted to, or one with hinges of its own, as shares of the "
+    "training.",
 )
 flags.DEFINE_float("learning_rate", 3e-3, "Peak learning rate of AdamW.")
 
@@ -35,10 +36,10 @@ def run():
     import keras_epsched as ke
 
     folder, probe = common.prepare("finetune")
-    schedule = common.make_schedule(FLAGS.schedule, FLAGS.seed)
+    scheduler = common.make_scheduler(FLAGS.schedule, FLAGS.seed)
     common.write_config(folder, splits=common.splits_config(probe))
     classifier, data, history = common.train(
-        schedule, FLAGS.learning_rate, FLAGS.seed, folder
+        scheduler, FLAGS.learning_rate, FLAGS.seed, folder
     )
     report = ke.evaluate(
         classifier,

@@ -24,7 +24,11 @@ from absl import app, flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string(
-    "results", None, "Results of a study; repeat it for more.", required=True
+    "results",
+    None,
+    "Results of a study, or of several that belong together, separated by "
+    "commas and named by the first; repeat it for other studies.",
+    required=True,
 )
 flags.DEFINE_string(
     "output", None, "Folder of what is written; default: that of the results."
@@ -71,8 +75,8 @@ def fill(page, blocks):
 def main(_):
     blocks = {}
     for text in FLAGS.results:
-        path = pathlib.Path(text)
-        frame = report_tables.read(path)
+        path, *others = map(pathlib.Path, text.split(","))
+        frame = report_tables.read(path, *others)
         name = name_of(path)
         folder = pathlib.Path(FLAGS.output or path.parent)
         folder.mkdir(parents=True, exist_ok=True)

@@ -23,8 +23,8 @@ _KEYS = (
 )
 
 
-def read(path):
-    """Reads results.
+def read(*paths):
+    """Reads results, of one study or of several that belong together.
 
     Returns:
         A `pandas.DataFrame`, a row a cell, with more columns: `setting`, a
@@ -39,16 +39,22 @@ def read(path):
         raise ImportError(
             'a report needs pandas: pip install -e ".[study]"'
         ) from error
-    try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is no file of results: {error}") from error
-    missing = {*_KEYS, *MEASURES, "schedule", "seed", "onset"} - set(frame)
-    if missing or frame.empty:
-        raise ValueError(
-            f"{path} is no file of results of study.py: it lacks "
-            f"{sorted(missing) or 'rows'}"
-        )
+    frames = []
+    for path in paths:
+        try:
+            frame = pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{path} is no file of results: {error}"
+            ) from error
+        lacks = {*_KEYS, *MEASURES, "schedule", "seed", "onset"} - set(frame)
+        if lacks or frame.empty:
+            raise ValueError(
+                f"{path} is no file of results of study.py: it lacks "
+                f"{sorted(lacks) or 'rows'}"
+            )
+        frames.append(frame)
+    frame = pd.concat(frames, ignore_index=True)
     # Equal from row to row, whatever stands for nothing.
     keys = (
         frame[list(_KEYS)].astype(object).where(frame[list(_KEYS)].notna(), "")

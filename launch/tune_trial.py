@@ -51,7 +51,7 @@ def run(
                 self.model.stop_training = True
 
     common.train(
-        common.make_schedule(flags.FLAGS.schedule, flags.FLAGS.seed),
+        common.make_scheduler(flags.FLAGS.schedule, flags.FLAGS.seed),
         flags.FLAGS.learning_rate,
         flags.FLAGS.seed,
         None,

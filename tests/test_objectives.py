@@ -86,6 +86,131 @@ def test_a_step_of_trades_in_closed_form(weighted):
     )
 
 
+def cross_entropy(logits, labels):
+    return -log_softmax(logits)[np.arange(len(labels)), labels]
+
+
+def mixed_loss(clean, moved, labels):
+    return 0.7 * cross_entropy(clean, labels) + 0.3 * cross_entropy(
+        moved, labels
+    )
+
+
+def alp_loss(clean, moved, labels):
+    half = 0.5 * (cross_entropy(clean, labels) + cross_entropy(moved, labels))
+    return half + 2.0 * ((clean - moved) ** 2).mean(-1)
+
+
+def mart_loss(clean, moved, labels):
+    p, q = np.exp(log_softmax(clean)), np.exp(log_softmax(moved))
+    rows = np.arange(len(labels))
+    wrong = q.copy()
+    wrong[rows, labels] = 0.0
+    boosted = cross_entropy(moved, labels) - np.log(
+        1.0001 - wrong.max(-1) + 1e-12
+    )
+    share = 1.0000001 - p[rows, labels]
+    return boosted + 5.0 * share * kl_divergence(clean, moved)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "objective, loss",
+    [
+        (ke.training.MixedObjective(0.3), mixed_loss),
+        (ke.training.ALP(beta=2.0), alp_loss),
+        (ke.training.MART(beta=5.0), mart_loss),
+    ],
+)
+def test_a_step_follows_the_gradient_of_the_paper(objective, loss, weighted):
+    images, labels = make_data()
+    weights = linear_weights()
+    trainer = make_trainer(
+        linear_net(weights),
+        objective=objective,
+        epsilon=EPSILON,
+        compile_with={"optimizer": keras.optimizers.SGD(1e-6)},
+    )
+    shares = np.linspace(0.2, 2.0, len(labels)) if weighted else None
+    state = np.asarray(trainer.seed_generator.state)
+    views = trainer.perturb((images, labels))[0]
+    trainer.seed_generator.state.assign(state)
+    logs = trainer.train_on_batch(
+        images, labels, sample_weight=shares, return_dict=True
+    )
+    clean, moved = (
+        np.asarray(views[name], "float64").reshape(len(images), -1)
+        for name in ("clean", "adversarial")
+    )
+    shares = np.ones(len(labels)) if shares is None else shares
+
+    def total(weights):
+        return (shares * loss(clean @ weights, moved @ weights, labels)).mean()
+
+    assert logs["loss"] == pytest.approx(total(weights), rel=1e-5)
+    # By central differences, in float64.
+    exact = weights.astype("float64")
+    gradient = np.empty_like(exact)
+    for place in np.ndindex(exact.shape):
+        step = np.zeros_like(exact)
+        step[place] = 1e-7
+        gradient[place] = (total(exact + step) - total(exact - step)) / 2e-7
+    (result,) = weights_of(trainer.model)
+    change = np.abs(1e-6 * gradient).max()
+    assert change > 1e-6
+    np.testing.assert_allclose(
+        result, weights - 1e-6 * gradient, atol=2e-3 * change
+    )
+
+
+def test_half_and_half_at_epsilon_zero_is_plain_training():
+    data = make_data()
+    trainers = [
+        make_trainer(conv_net(dropout=0, batchnorm=False), objective=each)
+        for each in ("mixed", "alp", "adversarial")
+    ]
+    for trainer in trainers:
+        trainer.train_on_batch(*data)
+    *others, plain = [weights_of(trainer.model) for trainer in trainers]
+    for other in others:
+        for one, its in zip(plain, other, strict=True):
+            np.testing.assert_allclose(one, its, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["classes", "column", "rows"])
+def test_smoothed_labels(form):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (6, 4)).astype("float32")
+    labels = rng.integers(0, 4, 6)
+    rows = np.eye(4)[labels]
+    given = {"classes": labels, "column": labels[:, None], "rows": rows}[form]
+    loss = ke.training.SmoothedCrossentropy(0.2)
+    expected = -((0.8 * rows + 0.05) * log_softmax(logits)).sum(-1).mean()
+    found = float(ops.convert_to_numpy(loss(given, logits)))
+    assert found == pytest.approx(expected, rel=1e-5)
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert again.get_config() == loss.get_config()
+
+
+def test_smoothed_labels_reach_each_objective():
+    images, labels = make_data()
+    weights = linear_weights()
+    for objective in ("adversarial", "mixed", "trades", "mart", "alp"):
+        losses = []
+        for loss in (
+            ke.training.SmoothedCrossentropy(0.3),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        ):
+            trainer = make_trainer(
+                linear_net(weights),
+                objective=objective,
+                compile_with={"loss": loss},
+            )
+            logs = trainer.train_on_batch(images, labels, return_dict=True)
+            losses.append(logs["loss"])
+        assert abs(losses[0] - losses[1]) > 1e-3, objective
+
+
 def test_the_attack_finds_the_corner_of_largest_divergence():
     # The divergence is convex in the pixels of a linear model, so its
     # maximum over the ball is at one of the 16 corners.
@@ -243,6 +368,9 @@ def test_half_precision_takes_the_divergence_in_float32():
     [
         (lambda: ke.training.TRADES(beta=-1), "beta"),
         (lambda: ke.training.TRADES(inner_loss="ce"), "inner_loss"),
+        (lambda: ke.training.MART(beta=float("nan")), "beta"),
+        (lambda: ke.training.MixedObjective(1.5), "weight"),
+        (lambda: ke.training.SmoothedCrossentropy(1.0), "label_smoothing"),
         (lambda: objectives.get("trade"), "trades"),
         (
             lambda: make_trainer(objective="trades", attack=ke.attacks.FGSM()),

@@ -1,5 +1,8 @@
 """Callbacks for `AdversarialTrainer.fit`."""
 
+from keras_epsched.callbacks.auto_epsilon_scheduler import (
+    AutoEpsilonScheduler as AutoEpsilonScheduler,
+)
 from keras_epsched.callbacks.catastrophic_overfitting import (
     CatastrophicOverfittingAlarm as CatastrophicOverfittingAlarm,
 )
@@ -11,6 +14,12 @@ from keras_epsched.callbacks.exact_backup import (
 )
 from keras_epsched.callbacks.robust_checkpoint import (
     RobustCheckpoint as RobustCheckpoint,
+)
+from keras_epsched.callbacks.robust_overfitting import (
+    RobustOverfittingMonitor as RobustOverfittingMonitor,
+)
+from keras_epsched.callbacks.transfer_monitor import (
+    TransferMonitor as TransferMonitor,
 )
 from keras_epsched.training.batchnorm import (
     BatchNormMonitor as BatchNormMonitor,

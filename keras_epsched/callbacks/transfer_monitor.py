@@ -1,0 +1,237 @@
+"""Says whether a robust fine-tuning has transferred, and what to change."""
+
+import math
+import warnings
+
+import keras
+import numpy as np
+
+from keras_epsched.training.trainer import AdversarialTrainer
+
+# A clean accuracy this far below that of standard fine-tuning is suboptimal.
+_SUBOPTIMAL = 0.9
+# Clean accuracy that a ramp may cost, as a share of what it was before.
+_STEEP = 0.75
+
+
+def onset_threshold(num_classes: int) -> float:
+    """Clean validation accuracy from which a task counts as adapted to.
+
+    The paper's 5 %, or twice chance where that is more; with two classes half
+    way from chance to 1.
+
+    Args:
+        num_classes: Int. Number of classes.
+    """
+    chance = 1.0 / num_classes
+    return max(0.05, min(2.0 * chance, (1.0 + chance) / 2.0))
+
+
+def onset(accuracies, num_classes: int) -> int | None:
+    """First epoch, from 1, that reaches `onset_threshold`; `None` if none.
+
+    Reference: arXiv 2509.23325, section 4, which calls it the delay.
+
+    Args:
+        accuracies: Clean validation accuracy after each epoch.
+        num_classes: Int. Number of classes.
+    """
+    for epoch, accuracy in enumerate(accuracies, 1):
+        if accuracy >= onset_threshold(num_classes):
+            return epoch
+    return None
+
+
+class TransferMonitor(keras.callbacks.Callback):
+    """Watches task adaptation, and gives its verdict in one sentence.
+
+    After the training `verdict` is `"failure"`, when the last epoch is below
+    the threshold of the onset; `"suboptimal"`, when its clean accuracy is less
+    than 90 % of the standard fine-tuning's; or `"healthy"`. `advice` says
+    which hinge to move, or what else, and is a warning unless all is well.
+
+    Into the logs of each epoch goes `onset`, the first epoch, counted from 1,
+    whose clean validation accuracy reaches at least 5 % and twice chance, 0
+    until there is one; and, with a reference, `transfer_gap`, the clean
+    validation accuracy that is missing to the best of the reference.
+
+    Reference: arXiv 2509.23325, section 4.
+
+    Args:
+        num_classes: Int. Number of classes.
+        reference: List of the clean validation accuracies of a standard
+            fine-tuning of the same network, an epoch each, or `None`. Without
+            one only a failure can be seen, and what the ramp costs.
+        monitor: String. The clean accuracy in the logs.
+
+    Raises:
+        ValueError: If an argument is not as described; when training begins,
+            if the model is not an `AdversarialTrainer`.
+
+    Example:
+    ```python
+    monitor = keras_epsched.callbacks.TransferMonitor(
+        data.num_classes, reference=standard.history["val_accuracy"]
+    )
+    trainer.fit(..., callbacks=[scheduler, monitor])
+    print(monitor.verdict, monitor.advice)
+    ```
+    """
+
+    def __init__(self, num_classes, reference=None, monitor="val_accuracy"):
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(
+                "`num_classes` must be 2 or more. Received: "
+                f"num_classes={num_classes}"
+            )
+        if reference is not None:
+            reference = [float(each) for each in reference]
+            if not reference or not all(0 <= each <= 1 for each in reference):
+                raise ValueError(
+                    "`reference` must be accuracies in [0, 1], an epoch each. "
+                    f"Received: {reference}"
+                )
+        self.num_classes = num_classes
+        self.reference = reference
+        self.monitor = monitor
+        self.verdict = self.advice = None
+        self._accuracies, self._epsilons = [], []
+
+    def on_train_begin(self, logs=None):
+        if not isinstance(self.model, AdversarialTrainer):
+            raise ValueError(
+                "`TransferMonitor` needs an `keras_epsched."
+                "AdversarialTrainer`. Received: a model of type "
+                f"{type(self.model).__name__}"
+            )
+        self.verdict = self.advice = None
+        self._accuracies, self._epsilons = [], []
+
+    def on_epoch_end(self, epoch, logs=None):
+        value = (logs or {}).get(self.monitor)
+        if value is None:
+            raise ValueError(
+                f"`TransferMonitor` needs {self.monitor!r} in the logs: pass "
+                '`validation_data` to `fit`, and metrics=["accuracy"] to '
+                f"`compile`. Received: {sorted(logs or {})}"
+            )
+        self._accuracies.append(float(value))
+        self._epsilons.append(self.model.epsilon)
+        logs["onset"] = self.onset or 0
+        if self.reference is not None:
+            logs["transfer_gap"] = max(self.reference) - float(value)
+
+    @property
+    def onset(self) -> int | None:
+        """First epoch, from 1, that has adapted to the task."""
+        return onset(self._accuracies, self.num_classes)
+
+    @property
+    def delay(self) -> int | None:
+        """Epochs by which the onset is later than the reference's."""
+        if self.reference is None or self.onset is None:
+            return None
+        first = onset(self.reference, self.num_classes)
+        return None if first is None else self.onset - first
+
+    def on_train_end(self, logs=None):
+        if not self._accuracies:
+            return
+        self.verdict, self.advice = self._judge()
+        if self.verdict != "healthy":
+            warnings.warn(
+                f"{self.verdict} transfer: {self.advice}", stacklevel=2
+            )
+
+    def _judge(self):
+        final = self._accuracies[-1]
+        epochs = len(self._accuracies)
+        threshold = onset_threshold(self.num_classes)
+        before, after = self._around_the_ramp()
+        collapsed = before is not None and after < _STEEP * before
+        if final < threshold:
+            if before is not None and before >= threshold:
+                return "failure", (
+                    f"clean accuracy fell from {before:.1%} to {final:.1%} "
+                    "once epsilon rose: make the ramp longer, by a later "
+                    "`ramp_end`, or lower the target."
+                )
+            return "failure", (
+                f"clean accuracy never stayed above {threshold:.1%}: start at "
+                "epsilon 0 and move `ramp_start` to "
+                f"{self._adapted_share():.0%} of the training or later; if "
+                "epsilon was 0 there already, the learning rate is at fault."
+            )
+        if self.reference is not None and (
+            final < _SUBOPTIMAL * max(self.reference)
+        ):
+            gap = max(self.reference) - final
+            if before is None:
+                remedy = (
+                    "start at epsilon 0 and move `ramp_start` to "
+                    f"{self._adapted_share():.0%} of the training."
+                )
+            elif collapsed:
+                remedy = "make the ramp longer, by a later `ramp_end`."
+            else:
+                remedy = (
+                    "move `ramp_start` later, for the task was not adapted to "
+                    f"when epsilon rose ({before:.1%})."
+                )
+            return "suboptimal", (
+                f"clean accuracy ends {100 * gap:.1f} points below standard "
+                f"fine-tuning: {remedy}"
+            )
+        if collapsed:
+            return "suboptimal", (
+                f"clean accuracy fell from {before:.1%} to {after:.1%} in the "
+                "ramp: make it longer, by a later `ramp_end`."
+            )
+        target = max(self._epsilons)
+        held = sum(each >= target * (1 - 1e-6) for each in self._epsilons)
+        if target > 0 and held < 0.1 * epochs:
+            return "healthy", (
+                f"only {held} of {epochs} epochs trained at the target: for "
+                "more robustness move `ramp_end` earlier."
+            )
+        return "healthy", "the task is adapted to; the hinges may stay."
+
+    def _around_the_ramp(self):
+        """Clean accuracy at the end of the epochs at 0, and at the end."""
+        zero = [
+            accuracy
+            for accuracy, epsilon in zip(
+                self._accuracies, self._epsilons, strict=True
+            )
+            if epsilon == 0
+        ]
+        if not zero or max(self._epsilons) == 0:
+            return None, None
+        return zero[-1], self._accuracies[-1]
+
+    def _adapted_share(self):
+        """Share of the training after which the reference had adapted.
+
+        By 90 % of its last accuracy, as in the paper; a quarter, the paper's
+        default, without a reference.
+        """
+        if self.reference is None:
+            return 0.25
+        for epoch, accuracy in enumerate(self.reference, 1):
+            if accuracy >= 0.9 * self.reference[-1]:
+                share = epoch / len(self.reference)
+                return min(math.ceil(100 * share) / 100, 0.5)
+        return 0.5
+
+    def get_state(self):
+        """What a training that goes on must remember."""
+        return {
+            "accuracies": [np.asarray(self._accuracies)],
+            "epsilons": [np.asarray(self._epsilons)],
+        }
+
+    def set_state(self, state):
+        """Takes what `get_state` returned."""
+        self._accuracies = state["accuracies"][0].tolist()
+        self._epsilons = state["epsilons"][0].tolist()

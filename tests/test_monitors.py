@@ -1,0 +1,331 @@
+"""The auto scheduler and the monitors, on planted cases."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from networks import conv_net, make_data, make_trainer, weights_of
+
+import keras_epsched as ke
+from keras_epsched.callbacks import transfer_monitor
+
+TARGET = 8 / 255
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    return make_trainer(conv_net(dropout=0, batchnorm=False))
+
+
+def drive(callback, trainer, accuracies, epsilons=None, state_at=None):
+    """Calls a callback as `fit` does, with planted accuracies.
+
+    Returns:
+        The epsilon of each epoch, and its logs.
+    """
+    callback.set_model(trainer)
+    callback.set_params({"epochs": len(accuracies), "steps": 4})
+    callback.on_train_begin()
+    seen, logs_seen = [], []
+    for epoch, accuracy in enumerate(accuracies):
+        if epoch == state_at:
+            # Killed here: another one goes on.
+            state = callback.get_state()
+            callback.on_train_begin()
+            callback.set_state(state)
+        callback.on_epoch_begin(epoch)
+        if epsilons is not None:
+            trainer.epsilon = epsilons[epoch]
+        logs = {} if accuracy is None else {"val_accuracy": accuracy}
+        callback.on_epoch_end(epoch, logs)
+        seen.append(trainer.epsilon)
+        logs_seen.append(logs)
+    callback.on_train_end()
+    return np.array(seen), logs_seen
+
+
+# === Auto ===
+
+# It gains two points for the last time in epoch 4 (from 1).
+CONVERGES = [0.3, 0.5, 0.6, 0.65, 0.66, 0.665] + 14 * [0.66]
+
+
+@pytest.mark.parametrize("state_at", [None, 3, 7, 12])
+def test_the_ramp_begins_when_accuracy_has_converged(trainer, state_at):
+    callback = ke.callbacks.AutoEpsilonScheduler(TARGET)
+    found, logs = drive(callback, trainer, CONVERGES, state_at=state_at)
+    # Five epochs without a gain: 5 to 9. From 10 to the last, 20, it rises.
+    assert callback.ramp_epoch == 10
+    expected = np.concatenate([np.zeros(9), np.linspace(0, TARGET, 11)])
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+    assert logs[-1]["epsilon"] == pytest.approx(TARGET)
+
+
+def test_small_gains_add_up_and_half_way_is_the_latest(trainer):
+    # A point an epoch is two points in two epochs: never converged.
+    slow = np.linspace(0.3, 0.5, 21)
+    callback = ke.callbacks.AutoEpsilonScheduler(TARGET)
+    found, _ = drive(callback, trainer, slow)
+    assert callback.ramp_epoch == 12  # The first that begins after a half.
+    assert np.all(found[:12] == 0) and found[-1] == pytest.approx(TARGET)
+    callback = ke.callbacks.AutoEpsilonScheduler(TARGET, latest=0.8)
+    assert np.count_nonzero(drive(callback, trainer, slow)[0]) == 3
+
+
+def test_without_validation_it_warns_and_begins_half_way(trainer):
+    callback = ke.callbacks.AutoEpsilonScheduler(TARGET)
+    with pytest.warns(UserWarning, match="whatever the accuracy"):
+        found, _ = drive(callback, trainer, [None] * 10)
+    assert callback.ramp_epoch == 6 and found[-1] == pytest.approx(TARGET)
+
+
+def test_short_trainings_and_one_epoch(trainer):
+    for epochs in (1, 2, 3):
+        callback = ke.callbacks.AutoEpsilonScheduler(TARGET, latest=0.5)
+        found, _ = drive(callback, trainer, [0.5] * epochs)
+        assert found[-1] == pytest.approx(0.0 if epochs == 1 else TARGET)
+
+
+def test_auto_under_fit():
+    model = make_trainer(conv_net(dropout=0, batchnorm=False))
+    images, labels = make_data()
+    callback = ke.callbacks.AutoEpsilonScheduler(TARGET, patience=1)
+    history = model.fit(
+        images,
+        labels,
+        validation_data=(images, labels),
+        epochs=4,
+        verbose=0,
+        callbacks=[callback],
+    ).history
+    assert history["epsilon"][0] == 0
+    assert history["epsilon"][-1] == pytest.approx(TARGET)
+    assert model.target_epsilon == pytest.approx(TARGET)
+
+
+# === Transfer ===
+
+STANDARD = [0.4, 0.6, 0.7, 0.75, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8]
+RAMP = [0, 0, 0, *np.linspace(0, TARGET, 6)[1:], TARGET, TARGET]
+
+
+@pytest.mark.parametrize(
+    "accuracies, epsilons, verdict, advice",
+    [
+        # Never adapts, with the target from the start.
+        ([0.1] * 10, [TARGET] * 10, "failure", "`ramp_start` to 40% of"),
+        # Adapts late, and ends far below.
+        (
+            [0.1] * 6 + [0.3, 0.4, 0.5, 0.5],
+            [TARGET] * 10,
+            "suboptimal",
+            r"30.0 points below.*`ramp_start` to 40%",
+        ),
+        # Adapts, then the ramp takes all.
+        (
+            [0.4, 0.6, 0.7, 0.6, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1],
+            RAMP,
+            "failure",
+            "from 70.0% to 10.0%.*`ramp_end`",
+        ),
+        (
+            [0.4, 0.6, 0.7, 0.6, 0.5, 0.4, 0.4, 0.4, 0.4, 0.4],
+            RAMP,
+            "suboptimal",
+            "`ramp_end`",
+        ),
+        # The ramp began before the task was adapted to.
+        (
+            [0.2, 0.3, 0.3, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5],
+            RAMP,
+            "suboptimal",
+            "`ramp_start` later",
+        ),
+        # All is well.
+        (
+            [0.4, 0.6, 0.7, 0.75, 0.8, 0.79, 0.78, 0.78, 0.77, 0.77],
+            RAMP,
+            "healthy",
+            "may stay",
+        ),
+        # Hardly an epoch at the target.
+        (
+            [0.4, 0.6, 0.7, 0.75] + [0.78] * 10,
+            [0, 0, 0, *np.linspace(0, TARGET, 11)],
+            "healthy",
+            "`ramp_end` earlier",
+        ),
+    ],
+)
+def test_verdicts(trainer, accuracies, epsilons, verdict, advice):
+    monitor = ke.callbacks.TransferMonitor(10, reference=STANDARD)
+    if verdict == "healthy":
+        drive(monitor, trainer, accuracies, epsilons)
+    else:
+        with pytest.warns(UserWarning, match=f"{verdict} transfer"):
+            drive(monitor, trainer, accuracies, epsilons)
+    assert monitor.verdict == verdict
+    assert re.search(advice, monitor.advice), monitor.advice
+    assert monitor.advice.count(".") >= 1
+
+
+@pytest.mark.parametrize("state_at", [None, 1, 8])
+def test_onset_delay_and_gap(trainer, state_at):
+    monitor = ke.callbacks.TransferMonitor(10, reference=STANDARD)
+    accuracies = [0.1, 0.1, 0.19, 0.2, 0.5, 0.6, 0.7, 0.74, 0.75, 0.76]
+    _, logs = drive(monitor, trainer, accuracies, RAMP, state_at)
+    # Twice chance is 20 %.
+    assert monitor.onset == 4 and monitor.delay == 3
+    assert [each["onset"] for each in logs] == [0, 0, 0, 4, 4, 4, 4, 4, 4, 4]
+    assert logs[0]["transfer_gap"] == pytest.approx(0.7)
+    assert logs[-1]["transfer_gap"] == pytest.approx(0.04)
+
+
+def test_thresholds_are_above_chance():
+    threshold = transfer_monitor.onset_threshold
+    assert threshold(1000) == 0.05 and threshold(10) == 0.2
+    assert threshold(3) == pytest.approx(2 / 3) and threshold(2) == 0.75
+    assert transfer_monitor.onset([0.1, 0.3], 10) == 2
+    assert transfer_monitor.onset([0.1, 0.1], 10) is None
+
+
+# === Robust overfitting ===
+
+
+def fit(model, monitor, epochs, *callbacks):
+    constant = ke.callbacks.EpsilonScheduler(ke.schedules.Constant(TARGET))
+    return model.fit(
+        *make_data(),
+        epochs=epochs,
+        verbose=0,
+        callbacks=[constant, *callbacks, monitor],
+    ).history
+
+
+class Spoil(keras.callbacks.Callback):
+    """Makes the network lose its robustness, an epoch after the other."""
+
+    def __init__(self, begin):
+        super().__init__()
+        self.begin, self.weights = begin, None
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 == self.begin:
+            self.weights = self.model.model.get_weights()
+        if epoch + 1 > self.begin:
+            rng = np.random.default_rng(epoch)
+            self.model.model.set_weights(
+                [rng.normal(0, 0.3, w.shape) for w in self.weights]
+            )
+
+
+def sound():
+    """A trainer of a network that withstands a little already."""
+    model = make_trainer(
+        conv_net(dropout=0, batchnorm=False),
+        compile_with={"optimizer": keras.optimizers.Adam(3e-3)},
+    )
+    constant = ke.callbacks.EpsilonScheduler(ke.schedules.Constant(TARGET))
+    model.fit(*make_data(), epochs=15, verbose=0, callbacks=[constant])
+    return model
+
+
+def test_lost_robustness_is_noticed_and_the_best_comes_back():
+    images, labels = make_data()
+    model = sound()
+    monitor = ke.callbacks.RobustOverfittingMonitor(
+        images, labels, patience=2, action="stop"
+    )
+    spoil = Spoil(2)
+    with pytest.warns(UserWarning, match="robust overfitting.*are back"):
+        history = fit(model, monitor, 9, spoil)
+    assert monitor.fired_at == 4 and monitor.best_epoch <= 2
+    assert len(history["loss"]) == 4
+    probes = history["probe_target_accuracy"]
+    assert max(probes[:2]) == monitor.best > max(probes[2:]) + 0.05
+    if monitor.best_epoch == 2:
+        for one, other in zip(
+            weights_of(model.model), spoil.weights, strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.filterwarnings("error:.*robust overfitting")
+def test_a_healthy_training_is_left_alone():
+    images, labels = make_data()
+    monitor = ke.callbacks.RobustOverfittingMonitor(images, labels)
+    model = sound()
+    history = fit(model, monitor, 2)
+    assert monitor.fired_at is None
+    assert len(history["probe_target_accuracy"]) == 2
+
+
+def test_epochs_of_the_ramp_do_not_count():
+    images, labels = make_data()
+    monitor = ke.callbacks.RobustOverfittingMonitor(images, labels)
+    schedule = ke.schedules.TwoHinge(TARGET, 0.3, 0.7)
+    model = make_trainer(conv_net(dropout=0, batchnorm=False))
+    history = model.fit(
+        images,
+        labels,
+        epochs=6,
+        verbose=0,
+        callbacks=[ke.callbacks.EpsilonScheduler(schedule), monitor],
+    ).history
+    at_target = np.isclose(history["epsilon"], TARGET).sum()
+    assert 0 < at_target < 6
+    assert len(history["probe_target_accuracy"]) == at_target
+
+
+# === Mistakes ===
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: ke.callbacks.AutoEpsilonScheduler(8), "255"),
+        (lambda: ke.callbacks.AutoEpsilonScheduler(0.1, -1), "tolerance=-1"),
+        (
+            lambda: ke.callbacks.AutoEpsilonScheduler(0.1, patience=0),
+            "patience",
+        ),
+        (lambda: ke.callbacks.AutoEpsilonScheduler(0.1, latest=1), "latest=1"),
+        (lambda: ke.callbacks.TransferMonitor(1), "num_classes=1"),
+        (lambda: ke.callbacks.TransferMonitor(5, [70.0]), r"in \[0, 1\]"),
+        (
+            lambda: ke.callbacks.RobustOverfittingMonitor(
+                *make_data(), action="halt"
+            ),
+            "action='halt'",
+        ),
+        (
+            lambda: ke.callbacks.RobustOverfittingMonitor(
+                *make_data(), patience=0
+            ),
+            "patience=0",
+        ),
+        (
+            lambda: ke.callbacks.RobustOverfittingMonitor(
+                *make_data(), attack="pgd"
+            ),
+            "attack='pgd'",
+        ),
+    ],
+)
+def test_mistakes_are_named(make, message, trainer):
+    with pytest.raises(ValueError, match=message):
+        callback = make()
+        drive(callback, trainer, [0.5])
+
+
+def test_monitors_need_their_logs(trainer):
+    with pytest.raises(ValueError, match="needs 'val_accuracy'"):
+        drive(ke.callbacks.TransferMonitor(3), trainer, [None])
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    for callback in (
+        ke.callbacks.TransferMonitor(3),
+        ke.callbacks.RobustOverfittingMonitor(*make_data()),
+    ):
+        with pytest.raises(ValueError, match="AdversarialTrainer"):
+            drive(callback, network, [0.5])
