@@ -44,6 +44,10 @@ class _FractionSerializer(flags.ArgumentSerializer):
         return repr(value)
 
 
+class RunUnderWay(RuntimeError):
+    """Another run holds the folder; it may end soon."""
+
+
 class ScheduleName(Fraction):
     """The name of a schedule, or two hinges such as 12/50:37/50."""
 
@@ -56,7 +60,12 @@ class ScheduleName(Fraction):
                 f"expected one of {', '.join(SCHEDULES)}, or two hinges as "
                 f"12/50:37/50. Received: {argument}"
             )
-        self.hinges(argument)
+        start, end = self.hinges(argument)
+        if not 0 <= start <= end <= 1:
+            raise ValueError(
+                "expected two hinges as shares of the training, the first not "
+                f"after the second. Received: {argument}"
+            )
         return argument
 
     def hinges(self, name):
@@ -388,7 +397,7 @@ def lock(folder):
     try:
         found.acquire()
     except filelock.Timeout:
-        raise ValueError(
+        raise RunUnderWay(
             f"another run is under way in {folder}: wait until it has ended, "
             "or choose another --output"
         ) from None
@@ -809,6 +818,8 @@ def train(scheduler, learning_rate, seed, folder, verbose=2, callbacks=()):
         verbose=verbose,
     ).history
     if FLAGS.reestimate_batchnorm:
+        # Not where `fit` left off: after a kill it has read nothing.
+        data.train.seek(FLAGS.epochs)
         ke.training.reestimate_batchnorm(trainer, data.train)
     history = {name: [float(v) for v in row] for name, row in history.items()}
     history["epoch"] = list(range(1, FLAGS.epochs + 1))

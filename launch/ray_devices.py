@@ -6,13 +6,21 @@ import warnings
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
+def nodes() -> list[dict[str, float]]:
+    """What each machine of the running cluster has."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 def resources(
-    seen, cpus: float, gpus: float | None, of: str
+    nodes, cpus: float, gpus: float | None, of: str
 ) -> dict[str, float]:
     """What a task asks of Ray.
 
     Args:
-        seen: Mapping. What there is, as `ray.cluster_resources()` gives it.
+        nodes: List of mappings, as the function `nodes` returns it. A task
+            runs on one of them.
         cpus: CPU cores of a task.
         gpus: GPUs of a task, or the share of one. `None` is one for each
             where there are any: how many networks fit on a GPU is not known
@@ -25,20 +33,26 @@ def resources(
     Raises:
         ValueError: If no task could ever start.
     """
-    there = {"cpu": seen.get("CPU", 0.0), "gpu": seen.get("GPU", 0.0)}
+    there = [
+        {"cpu": node.get("CPU", 0.0), "gpu": node.get("GPU", 0.0)}
+        for node in nodes
+    ]
+    most_gpus = max(node["gpu"] for node in there)
     if gpus is None:
-        gpus = min(1.0, there["gpu"])
+        gpus = min(1.0, most_gpus)
     asked = {"cpu": cpus, "gpu": gpus}
-    for name, number in asked.items():
-        if number > there[name]:
-            raise ValueError(
-                f"--{of}_{name}s={number:g}, but Ray sees {there[name]:g}: no "
-                f"{of} would ever start"
-            )
-    if there["gpu"] and not gpus:
+    if not any(
+        all(asked[name] <= node[name] for name in asked) for node in there
+    ):
+        raise ValueError(
+            f"--{of}_cpus={cpus:g} and --{of}_gpus={gpus:g}, but Ray sees "
+            + "; ".join(f"{n['cpu']:g} CPUs, {n['gpu']:g} GPUs" for n in there)
+            + f": no {of} would ever start"
+        )
+    if most_gpus and not gpus:
         warnings.warn(
-            f"--{of}_gpus=0: the {of}s run on the CPU, and {there['gpu']:g} "
-            "GPU(s) stand idle",
+            f"--{of}_gpus=0: the {of}s run on the CPU, and "
+            f"{sum(node['gpu'] for node in there):g} GPU(s) stand idle",
             stacklevel=2,
         )
     return asked

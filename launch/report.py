@@ -15,6 +15,7 @@ Examples:
       --output=reproduction --page=REPRODUCTION.md
 """
 
+import os
 import pathlib
 import re
 
@@ -38,7 +39,7 @@ flags.DEFINE_string("page", None, "A Markdown page to fill in.")
 
 def name_of(path):
     """The name of a study: that of its file, or of its run folder."""
-    return path.parent.name if path.stem == "results" else path.stem
+    return path.resolve().parent.name if path.stem == "results" else path.stem
 
 
 def fill(page, blocks):
@@ -65,42 +66,51 @@ def fill(page, blocks):
         return f"<!-- {name} -->\n\n{blocks[name]}\n\n<!-- end -->"
 
     return re.sub(
-        r"<!-- (?P<name>[\w.]+) -->\n.*?<!-- end -->",
+        r"<!-- (?P<name>[\w.-]+) -->\n.*?<!-- end -->",
         replaced,
         page,
         flags=re.S,
     )
 
 
+def report_on(paths, blocks):
+    """Writes the report of one study, and adds its parts to `blocks`."""
+    frame = report_tables.read(*paths)
+    name = name_of(paths[0])
+    if any(key.startswith(f"{name}.") for key in blocks):
+        raise ValueError(f"two studies have the name {name!r}: rename a file")
+    folder = pathlib.Path(FLAGS.output or paths[0].parent)
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = report_tables.sections(frame)
+    report = folder / f"{name}.md"
+    # Twice, so that a picture that fails takes no table with it.
+    _write(report, name, tables)
+    pictures = report_figures.draw(frame, folder, name)
+    links = {key: f"![{key}]({each})" for key, each in pictures.items()}
+    _write(report, name, {**tables, **links})
+    print(report.read_text(encoding="utf-8"))
+    print(f"written: {report}", flush=True)
+    page = pathlib.Path(FLAGS.page or ".").parent
+    for key, each in pictures.items():
+        # As named from the page.
+        place = pathlib.Path(os.path.relpath(folder / each, page))
+        links[key] = f"![{key}]({place.as_posix()})"
+    blocks.update({f"{name}.{k}": v for k, v in {**tables, **links}.items()})
+
+
+def _write(path, name, sections):
+    lines = [f"# {name}"]
+    for key, section in sections.items():
+        lines += [f"## {key.replace('_', ' ')}", section]
+    path.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+
+
 def main(_):
     blocks = {}
     for text in FLAGS.results:
-        path, *others = map(pathlib.Path, text.split(","))
-        frame = report_tables.read(path, *others)
-        name = name_of(path)
-        folder = pathlib.Path(FLAGS.output or path.parent)
-        folder.mkdir(parents=True, exist_ok=True)
-        sections = report_tables.sections(frame)
-        for key, picture in report_figures.draw(frame, folder, name).items():
-            sections[key] = f"![{key}]({picture})"
-        lines = [f"# {name}"]
-        for key, section in sections.items():
-            lines += [f"## {key.replace('_', ' ')}", section]
-            blocks[f"{name}.{key}"] = section
-        report = folder / f"{name}.md"
-        report.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
-        print("\n\n".join(lines))
-        print(f"\nwritten: {report}", flush=True)
+        report_on([pathlib.Path(each) for each in text.split(",")], blocks)
     if FLAGS.page:
         page = pathlib.Path(FLAGS.page)
-        # Pictures lie beside the tables, and are named from the page.
-        base = pathlib.Path(FLAGS.output or ".")
-        blocks = {
-            key: re.sub(r"\]\(([^)]+)\)", rf"]({base.as_posix()}/\1)", block)
-            if block.startswith("![")
-            else block
-            for key, block in blocks.items()
-        }
         filled = fill(page.read_text(encoding="utf-8"), blocks)
         page.write_text(filled, encoding="utf-8")
         print(f"filled: {page}")

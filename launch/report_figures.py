@@ -36,11 +36,11 @@ def draw(frame, folder, name):
     return drawn
 
 
-def _panels(frame, keys, width=3.6, height=3.2):
-    """A figure with axes for each group."""
+def _panels(frame, width=3.6, height=3.2):
+    """A figure with axes for each task."""
     from keras_epsched.evaluation import figures
 
-    groups = list(frame.groupby(keys, sort=False))
+    groups = [group for _, group in frame.groupby("task", sort=False)]
     columns = min(len(groups), 4)
     rows = -(-len(groups) // columns)
     figure = figures.new_figure(max(width * columns, 5.0), height * rows + 0.5)
@@ -79,16 +79,25 @@ def _against_epsilon(axes, group, arm, measure, scale, shift=0.0):
     )
 
 
-def _title(key):
-    return " on ".join(reversed([str(each) for each in key]))
-
-
-def _finish(figure, placed):
+def _finish(figure, placed, frame):
     from keras_epsched.evaluation import figures
 
+    more = [
+        key
+        for key in report_tables.varying(frame)
+        if key not in ("dataset", "backbone", "epsilon")
+    ]
     handles = {}
-    for axes, (key, group) in placed:
-        axes.set_title(_title(key), fontsize="small")
+    for axes, group in placed:
+        names = {
+            key: report_tables.name_of(group[key].iloc[0])
+            for key in ("backbone", "dataset", *more)
+        }
+        title = f"{names['backbone']} on {names['dataset']}"
+        axes.set_title(
+            "\n".join([title, *(f"{key} {names[key]}" for key in more)]),
+            fontsize="small",
+        )
         axes.set_xlabel("target $\\epsilon$")
         norm = group["norm"].iloc[0]
         end = float(group["epsilon"].max())
@@ -124,13 +133,13 @@ def transfer(frame):
     chosen = _of_several_epsilons(frame)
     if chosen is None:
         return None
-    figure, placed = _panels(chosen, ["dataset", "backbone"])
-    for axes, (_, group) in placed:
+    figure, placed = _panels(chosen)
+    for axes, group in placed:
         for arm in _ARMS:
             _against_epsilon(axes, group, arm, "clean", 100)
         figures.percent_limits(axes)
         axes.set_ylabel("clean accuracy (%)")
-    return _finish(figure, placed)
+    return _finish(figure, placed, chosen)
 
 
 def delay(frame):
@@ -138,25 +147,26 @@ def delay(frame):
     chosen = _of_several_epsilons(frame)
     if chosen is None or chosen["half"].isna().all():
         return None
-    figure, placed = _panels(chosen, ["dataset", "backbone"])
-    for axes, (_, group) in placed:
+    figure, placed = _panels(chosen)
+    for axes, group in placed:
         for arm in _ARMS:
             _against_epsilon(axes, group, arm, "half", 1)
         axes.set_ylim(0, None)
         axes.set_ylabel("epochs to half of\nthe standard accuracy")
-    return _finish(figure, placed)
+    return _finish(figure, placed, chosen)
 
 
 def curves(frame):
-    """Figure 4: accuracy against epsilon, at the largest target."""
+    """Figure 4: accuracy against epsilon, at each task's largest target."""
     from keras_epsched.evaluation import figures
 
     chosen = frame[frame["schedule"].isin(_ARMS)]
     if chosen.empty:
         return None
-    chosen = chosen[chosen["epsilon"] == chosen["epsilon"].max()]
-    figure, placed = _panels(chosen, ["dataset", "backbone"])
-    for axes, (_, group) in placed:
+    largest = chosen.groupby("task")["epsilon"].transform("max")
+    chosen = chosen[chosen["epsilon"] == largest]
+    figure, placed = _panels(chosen)
+    for axes, group in placed:
         for arm in _ARMS:
             rows = group[group["schedule"] == arm]
             if rows.empty:
@@ -180,17 +190,19 @@ def curves(frame):
                 )
         figures.percent_limits(axes)
         axes.set_ylabel("accuracy (%)")
-    figure = _finish(figure, placed)
+    figure = _finish(figure, placed, chosen)
     for axes, _ in placed:
         axes.set_xlabel("$\\epsilon$ of the evaluation")
     return figure
 
 
 def aggregates(frame):
-    """Figure 5: the arms' means over all cells, for each epsilon."""
+    """Figure 5: the arms' means over the cells that all of them have."""
     from keras_epsched.evaluation import figures
 
     chosen = frame[frame["schedule"].isin(_ARMS)]
+    arms = chosen.groupby("setting")["schedule"].transform("nunique")
+    chosen = chosen[arms == len(_ARMS)]
     if chosen.empty or chosen["setting"].nunique() < 2:
         return None
     epsilons = sorted(chosen["epsilon"].unique())

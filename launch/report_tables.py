@@ -5,6 +5,7 @@ import fractions
 import pathlib
 
 import numpy as np
+import study_grid
 
 MEASURES = ("clean", "at_target", "expected_robustness")
 ARMS = ("standard", "fixed", "scheduled")
@@ -14,12 +15,15 @@ _HEADERS = {
     "batchnorm_momentum": "momentum",
     "reestimate_batchnorm": "re-estimated",
 }
-# What tells one fine-tuning from another, but for its schedule and its seed.
-_KEYS = (
-    *("dataset", "backbone", "epsilon", "norm", "objective", "adaptation"),
-    *("train_attack", "train_steps", "attack_mode", "batchnorm_momentum"),
-    *("freeze_batchnorm", "reestimate_batchnorm", "learning_rate", "epochs"),
-    *("batch_size", "image_size", "backend"),
+# What came out; all other columns are flags, or the backend.
+_OUTCOMES = (
+    *("cell", "num_classes", "training_images", "test_images", *MEASURES),
+    *("expected_low", "expected_high", "onset", "epsilons", "accuracy"),
+    *("validation_accuracy", "training_epsilon", "seconds"),
+)
+_NEEDED = (
+    *("dataset", "backbone", "epsilon", "norm", "schedule", "seed"),
+    *("epochs", *_OUTCOMES),
 )
 
 
@@ -27,11 +31,13 @@ def read(*paths):
     """Reads results, of one study or of several that belong together.
 
     Returns:
-        A `pandas.DataFrame`, a row a cell, with more columns: `setting`, a
-        tuple of what tells settings apart, and `delay` and `half`, epochs.
+        A `pandas.DataFrame`, a row a cell, with more columns. `setting`, a
+        tuple, is the same for cells that differ in schedule and seed alone,
+        `task` for those that differ in epsilon as well; `delay` and `half`
+        are epochs.
 
     Raises:
-        ValueError: If the file holds no results.
+        ValueError: If a file holds no results, or a cell is there twice.
     """
     try:
         import pandas as pd
@@ -47,7 +53,7 @@ def read(*paths):
             raise ValueError(
                 f"{path} is no file of results: {error}"
             ) from error
-        lacks = {*_KEYS, *MEASURES, "schedule", "seed", "onset"} - set(frame)
+        lacks = set(_NEEDED) - set(frame)
         if lacks or frame.empty:
             raise ValueError(
                 f"{path} is no file of results of study.py: it lacks "
@@ -55,15 +61,28 @@ def read(*paths):
             )
         frames.append(frame)
     frame = pd.concat(frames, ignore_index=True)
+    flags = frame[_flags(frame)].astype(object)
     # Equal from row to row, whatever stands for nothing.
-    keys = (
-        frame[list(_KEYS)].astype(object).where(frame[list(_KEYS)].notna(), "")
-    )
-    frame["setting"] = list(keys.itertuples(index=False, name=None))
+    flags = flags.where(flags.notna(), "")
+    for name, without in (("setting", ()), ("task", ("epsilon",))):
+        kept = flags.drop(columns=list(without))
+        frame[name] = list(kept.itertuples(index=False, name=None))
+    twice = frame.duplicated(["setting", "schedule", "seed"])
+    if twice.any():
+        raise ValueError(
+            "results of the same fine-tuning are there twice: "
+            f"{', '.join(frame[twice]['cell'].head(3))}. Name each file once."
+        )
     # As in the paper: those that never adapt count as the whole training.
     frame["delay"] = frame["onset"].fillna(frame["epochs"])
     frame["half"] = [_half(frame, row) for row in frame.itertuples()]
     return frame
+
+
+def _flags(frame):
+    """Columns that tell one fine-tuning from another, but schedule and seed."""
+    made = {"schedule", "seed", "setting", "task", "delay", "half"}
+    return [name for name in frame if name not in {*_OUTCOMES, *made}]
 
 
 def _half(frame, row):
@@ -71,8 +90,7 @@ def _half(frame, row):
     standard = frame[
         (frame["schedule"] == "standard")
         & (frame["seed"] == row.seed)
-        & (frame["backbone"] == row.backbone)
-        & (frame["dataset"] == row.dataset)
+        & (frame["task"] == row.task)
     ]
     if standard.empty:
         return np.nan
@@ -108,7 +126,8 @@ def epsilon_text(epsilon):
     if epsilon == 0:
         return "0"
     over = epsilon * 255
-    if abs(over - round(over)) < 1e-6:
+    # 0.2 is 51/255 as well, and not so called.
+    if abs(over - round(over)) < 1e-6 and over < 32.5:
         return f"{round(over)}/255"
     return f"{epsilon:g}"
 
@@ -136,23 +155,40 @@ def hinges(name):
     return tuple(float(fractions.Fraction(each)) for each in name.split(":"))
 
 
-def _varying(frame):
-    """Columns of a table: those that tell its rows apart."""
-    return [
-        key
-        for key in _KEYS
-        if key in ("dataset", "backbone", "epsilon")
-        or frame[key].nunique(dropna=False) > 1
+def varying(frame):
+    """Columns of a table: the flags that tell its rows apart."""
+    always = ["dataset", "backbone", "epsilon"]
+    more = [
+        name
+        for name in _flags(frame)
+        if name not in always and frame[name].nunique(dropna=False) > 1
     ]
+    return [*always, *more]
 
 
-def paper(row):
-    """What the paper has for a cell, by measure; empty if it has none."""
+def name_of(value):
+    """A value of a flag as tables show it."""
+    return study_grid.short(study_grid.as_text(value))
+
+
+def paper(row, tables):
+    """What the paper has for a cell, by measure; empty if it has none.
+
+    Args:
+        row: Mapping with the flags of a cell.
+        tables: Names of the paper's tables, the first that has it counts.
+    """
+    own = {"norm": "linf", "objective": "adversarial", "adaptation": "full"}
+    if any(row.get(name, value) != value for name, value in own.items()):
+        return {}
     path = pathlib.Path(__file__).with_name("paper_results.csv")
     with open(path, encoding="utf-8", newline="") as file:
-        for each in csv.DictReader(file):
+        rows = list(csv.DictReader(file))
+    for table in tables:
+        for each in rows:
             if (
-                each["backbone"] == row["backbone"]
+                each["table"] == table
+                and each["backbone"] == row["backbone"]
                 and each["dataset"] == row["dataset"]
                 and each["schedule"] == row["schedule"]
                 and np.isclose(
@@ -163,23 +199,25 @@ def paper(row):
     return {}
 
 
-def _table(frame):
+def _table(frame, tables=("Table 1", "Table 2")):
     """A row for each setting and schedule, over seeds."""
-    keys = _varying(frame)
-    groups = frame.groupby([*keys, "schedule"], dropna=False, sort=False)
+    keys = varying(frame)
     rows, any_paper = [], False
-    for values, group in groups:
-        values = dict(zip([*keys, "schedule"], values, strict=True))
-        found = paper(values)
+    for (_, schedule), group in frame.groupby(
+        ["setting", "schedule"], sort=False
+    ):
+        first = group.iloc[0]
+        found = paper(first, tables)
         any_paper = any_paper or bool(found)
-        order = schedule_order(values["schedule"])
-        place = [str(values[key]) for key in keys if key != "epsilon"]
-        values["epsilon"] = epsilon_text(values["epsilon"])
+        texts = {key: name_of(first[key]) for key in keys}
+        place = [texts[key] for key in keys if key != "epsilon"]
+        texts["epsilon"] = epsilon_text(first["epsilon"])
         rows.append(
             (
-                (place, float(group["epsilon"].iloc[0]), order),
+                (place, first["epsilon"], schedule_order(schedule)),
                 [
-                    *map(str, values.values()),
+                    *texts.values(),
+                    schedule,
                     len(group),
                     *(percent(group[name]) for name in MEASURES),
                     " / ".join(found.values()),
@@ -190,7 +228,7 @@ def _table(frame):
     headers = [*keys, "schedule", "seeds", *MEASURES]
     headers = [_HEADERS.get(name, name) for name in headers]
     if any_paper:
-        return markdown(rows, [*headers, "paper"])
+        return markdown(rows, [*headers, "paper, in its own set-up"])
     return markdown([row[:-1] for row in rows], headers)
 
 
@@ -209,7 +247,7 @@ def hinge_table(frame):
     chosen = frame["setting"].isin(settings) & (
         by_name | frame["schedule"].isin(("fixed", "scheduled"))
     )
-    return _table(frame[chosen])
+    return _table(frame[chosen], ("Table 7", "Table 1", "Table 2"))
 
 
 def random_table(frame):
@@ -218,7 +256,8 @@ def random_table(frame):
     if not settings:
         return ""
     chosen = frame["schedule"].isin(("random", *ARMS))
-    return _table(frame[chosen & frame["setting"].isin(settings)])
+    chosen &= frame["setting"].isin(settings)
+    return _table(frame[chosen], ("Table 8", "Table 1", "Table 2"))
 
 
 def differences(frame, first, second, measure):
@@ -242,12 +281,14 @@ def differences(frame, first, second, measure):
 
 
 def interval(values):
-    """Mean, 95 % interval and p-value of a paired t-test; `None` if one."""
+    """Mean, 95 % interval and p-value of a paired t-test; `None` of one."""
     from scipy import stats
 
     values = np.asarray(values, "float64")
-    if len(values) < 2 or np.ptp(values) == 0:
+    if len(values) < 2:
         return None
+    if np.ptp(values) == 0:
+        return values[0], values[0], values[0], float(values[0] == 0)
     test = stats.ttest_1samp(values, 0.0)
     low, high = test.confidence_interval(0.95)
     return values.mean(), low, high, test.pvalue
@@ -263,21 +304,26 @@ def _bounds(outcome):
 def tests_table(frame):
     """Paired tests of the schedule against the fixed epsilon.
 
-    Over the seeds of each cell, and over the cells, as in the paper.
+    Over the seeds of each cell; and, as in the paper, over the cells of each
+    epsilon.
     """
-    keys = _varying(frame)
+    keys = varying(frame)
     rows = []
     for measure in MEASURES:
         name = _HEADERS.get(measure, measure)
         found = differences(frame, "fixed", "scheduled", measure)
+        means = {}
         for setting, values in found.items():
-            named = dict(zip(_KEYS, setting, strict=True))
-            named["epsilon"] = epsilon_text(named["epsilon"])
-            cell = ", ".join(str(named[key]) for key in keys)
-            rows.append(_test(name, cell, values, "seeds"))
-        if len(found) > 1:
-            means = [values.mean() for values in found.values()]
-            rows.append(_test(name, "all", means, "cells"))
+            row = frame[frame["setting"] == setting].iloc[0]
+            texts = {key: name_of(row[key]) for key in keys}
+            texts["epsilon"] = epsilon_text(row["epsilon"])
+            means.setdefault(texts["epsilon"], []).append(values.mean())
+            if len(values) > 1:
+                cell = ", ".join(texts.values())
+                rows.append(_test(name, cell, values, "seeds"))
+        for epsilon, values in means.items():
+            if len(values) > 1:
+                rows.append(_test(name, f"all at {epsilon}", values, "cells"))
     headers = (
         *("measure", "cell", "over", "scheduled - fixed (points)"),
         *("95 % interval", "gains", "p (paired t)"),
@@ -299,28 +345,30 @@ def _test(measure, cell, values, unit):
     )
 
 
-def _delay_rows(frame):
-    """Delay and clean accuracy by epsilon, for each backbone and dataset."""
-    fixed = frame[frame["schedule"] == "fixed"]
-    standard = frame[frame["schedule"] == "standard"].assign(epsilon=0.0)
-    both = frame[:0]
-    if not fixed.empty:
-        import pandas as pd
+def _of_tasks(frame):
+    """The fixed arm of each task, and the standard one as epsilon 0.
 
-        both = pd.concat([standard, fixed])
-    return both.groupby(["dataset", "backbone"], sort=False)
+    Yields:
+        The first row of the task, and its means by epsilon.
+    """
+    standard = frame["schedule"] == "standard"
+    chosen = frame[standard | (frame["schedule"] == "fixed")]
+    chosen = chosen.assign(epsilon=chosen["epsilon"].where(~standard, 0.0))
+    for _, group in chosen.groupby("task", sort=False):
+        if (group["schedule"] == "fixed").any():
+            means = group.groupby("epsilon")[["delay", "half", "clean"]]
+            yield group.iloc[0], means.mean()
 
 
 def delay_table(frame):
     """Figures 3 and 9: delay against epsilon, and against accuracy."""
+    keys = [key for key in varying(frame) if key != "epsilon"]
     rows = []
-    for (dataset, backbone), group in _delay_rows(frame):
-        by_epsilon = group.groupby("epsilon")[["delay", "half", "clean"]].mean()
-        for epsilon, row in by_epsilon.iterrows():
+    for first, means in _of_tasks(frame):
+        for epsilon, row in means.iterrows():
             rows.append(
                 (
-                    dataset,
-                    backbone,
+                    *(name_of(first[key]) for key in keys),
                     epsilon_text(epsilon),
                     f"{row['delay']:.1f}",
                     f"{row['half']:.1f}",
@@ -328,7 +376,7 @@ def delay_table(frame):
                 )
             )
     headers = (
-        *("dataset", "backbone", "fixed epsilon", "onset (epoch)"),
+        *(*keys, "fixed epsilon", "onset (epoch)"),
         *("half of standard accuracy (epoch)", "clean"),
     )
     return markdown(rows, headers) if rows else ""
@@ -337,27 +385,29 @@ def delay_table(frame):
 def correlations(frame):
     """Pearson correlation of delay and clean accuracy over epsilons.
 
+    The delay is the epoch at which half of the standard accuracy is reached,
+    and accuracy that of the test images; the paper takes the onset and the
+    validation accuracy. Tasks whose delays are all equal are left out.
+
     Returns:
-        A dict from `(dataset, backbone)` to pairs: correlation, number of
-        epsilons. Cells in which all delays are equal are left out.
+        A list of triples: correlation, p-value, number of epsilons.
     """
     from scipy import stats
 
-    found = {}
-    for key, group in _delay_rows(frame):
-        means = group.groupby("epsilon")[["half", "clean"]].mean()
+    found = []
+    for _, means in _of_tasks(frame):
         if len(means) >= 3 and means["half"].nunique() > 1:
             result = stats.pearsonr(means["half"], means["clean"])
-            found[key] = result.statistic, len(means)
+            found.append((result.statistic, result.pvalue, len(means)))
     return found
 
 
 def claims_table(frame):
     """What of the paper's claims holds in these results, by fixed rules.
 
-    A comparison holds where the 95 % interval over six cells or more lies on
-    the side of the claim; with fewer cells, where that of each over its seeds
-    does.
+    With six tasks (backbones on datasets) or more a comparison is decided by
+    the 95 % interval over them, each the mean of its epsilons; with fewer, by
+    that of each cell over its seeds.
     """
     rows = []
 
@@ -365,7 +415,7 @@ def claims_table(frame):
         found = differences(frame, first, second, measure)
         if found:
             text = f"{_HEADERS.get(measure, measure)}, {second} - {first}: "
-            measured, verdict = _outcome(found, sign)
+            measured, verdict = _outcome(frame, found, sign)
             rows.append((claim, text + measured, verdict))
 
     compare("a fixed epsilon transfers worse", "standard", "fixed", "clean", -1)
@@ -385,80 +435,101 @@ def claims_table(frame):
     return markdown(rows, ("claim", "measured", "verdict")) if rows else ""
 
 
-def _outcome(found, sign):
+def _outcome(frame, found, sign):
     """Differences in words, and whether they lie on the side of a claim."""
-    means = np.array([values.mean() for values in found.values()])
-    over_seeds = [interval(values) for values in found.values()]
-    overall = interval(means) if len(means) >= 6 else None
+    tasks = frame.drop_duplicates("setting").set_index("setting")["task"]
+    means, of_tasks = [], {}
+    for setting, values in found.items():
+        means.append(values.mean())
+        of_tasks.setdefault(tasks[setting], []).append(values.mean())
+    means = np.array(means)
+    outcomes = [interval(values) for values in found.values()]
     text = f"{means.mean():+.1f} points"
-    if overall is not None:
-        text += f" ({_bounds(overall)} over {len(means)} cells)"
-    elif len(means) == 1 and over_seeds[0] is not None:
-        text += f" ({_bounds(over_seeds[0])} over the seeds)"
-    else:
+    if len(of_tasks) >= 6:
+        outcomes = [interval([np.mean(each) for each in of_tasks.values()])]
+        text += f" ({_bounds(outcomes[0])} over {len(of_tasks)} tasks)"
+    elif len(means) == 1 and outcomes[0] is not None:
+        text += f" ({_bounds(outcomes[0])} over the seeds)"
+    elif len(means) > 1:
         text += f" (cells: {', '.join(f'{each:+.1f}' for each in means)})"
-    outcomes = [overall] if overall is not None else over_seeds
-    sides = {
-        0 if each is None or each[1] <= 0 <= each[2] else np.sign(each[0])
-        for each in outcomes
-    }
     side = (sign * means > 0).sum()
-    if sides == {sign}:
-        verdict = "holds"
-    elif sides == {-sign}:
-        verdict = "the opposite holds"
-    else:
-        verdict = "undecided" if overall is not None else "not in every cell"
-    return f"{text}; on that side {side} of {len(means)} cells", verdict
+    text += f"; on that side {side} of {len(means)} cells"
+    return text, _verdict([sign * _side(each) for each in outcomes])
+
+
+def _side(outcome):
+    """The sign of an interval, 0 where it is open."""
+    if outcome is None or outcome[1] <= 0 <= outcome[2]:
+        return 0
+    return int(np.sign(outcome[0]))
+
+
+def _verdict(sides):
+    """In words: 1 for the claim, -1 against it, 0 undecided, for each."""
+    count = len(sides)
+    if sides == [1] * count:
+        return "holds"
+    if sides == [-1] * count:
+        return "the opposite holds"
+    if not any(sides):
+        return "undecided"
+    words = [
+        f"{text} in {sides.count(side)}"
+        for side, text in (
+            (1, "holds"),
+            (-1, "opposite"),
+            (0, "undecided"),
+        )
+        if side in sides
+    ]
+    return f"{', '.join(words)} of {count}"
 
 
 def _claim_delay(frame, rows):
     grown = []
-    for _, group in _delay_rows(frame):
-        means = group[group["epsilon"] > 0].groupby("epsilon")["half"].mean()
-        if len(means) >= 2:
-            grown.append(means.iloc[-1] - means.iloc[0])
+    for _, means in _of_tasks(frame):
+        delays = means["half"][means.index > 0].dropna()
+        if len(delays) >= 2:
+            grown.append(delays.iloc[-1] - delays.iloc[0])
     if grown:
-        up = sum(each > 0 for each in grown)
         text = ", ".join(f"{each:+.1f}" for each in grown)
         rows.append(
             (
                 "the delay grows with epsilon",
                 f"epochs to half of the standard accuracy, largest against "
                 f"smallest epsilon: {text}",
-                "holds" if up == len(grown) else f"in {up} of {len(grown)}",
+                _verdict([int(np.sign(each)) for each in grown]),
             )
         )
     found = correlations(frame)
     if found:
         text = ", ".join(
-            f"{value:.2f} ({count} epsilons)" for value, count in found.values()
+            f"{value:.2f} (p = {p:.2g}, {count} epsilons)"
+            for value, p, count in found
         )
-        low = all(value < -0.8 for value, _ in found.values())
+        sides = [0 if p > 0.05 else -int(np.sign(r)) for r, p, _ in found]
         rows.append(
             (
                 "the delay predicts clean accuracy",
                 f"Pearson correlation: {text}",
-                "holds" if low else "does not hold everywhere",
+                _verdict(sides),
             )
         )
 
 
 def _claim_jump(frame, rows):
-    """Schedules that jump, against the ramps with the same first hinge."""
+    """Schedules that jump: below the onset's threshold they collapsed."""
     for name in sorted(set(frame["schedule"]), key=schedule_order):
         if ":" not in name or len(set(hinges(name))) > 1 or not hinges(name)[0]:
             continue
-        jump = 100 * frame[frame["schedule"] == name]["clean"]
-        chance = 100 / frame["num_classes"].iloc[0]
-        collapsed = (jump <= 1.5 * chance).sum()
+        jumps = frame[frame["schedule"] == name]
+        thresholds = np.maximum(0.05, 2 / jumps["num_classes"])
+        collapsed = int((jumps["clean"] < thresholds).sum())
+        clean = ", ".join(f"{100 * each:.1f}" for each in jumps["clean"])
         rows.append(
             (
                 f"a jump ({name}) collapses",
-                f"clean {', '.join(f'{each:.1f}' for each in jump)}; chance "
-                f"{chance:.0f}",
-                "holds"
-                if collapsed == len(jump)
-                else f"in {collapsed} of {len(jump)}",
+                f"clean {clean}; collapsed below {100 * thresholds.max():.0f}",
+                _verdict([1] * collapsed + [-1] * (len(jumps) - collapsed)),
             )
         )

@@ -17,17 +17,18 @@ The grid is a TOML file. Every key is a flag of finetune.py:
 
 Cells are tasks of Ray, on this machine or on a cluster (RAY_ADDRESS; the run
 folder must then be on a file system that all machines share). One that fails
-or dies is tried again and goes on where it was; --resume does the same for a
-study that was interrupted. Needs `pip install -e ".[study]"`.
+or dies is tried again and goes on where it was, unless flags or data are wrong;
+--resume does the same for a study that was interrupted. Needs
+`pip install -e ".[study]"`.
 
 Leaves results.parquet, a row a cell, for report.py, beside a run folder for
 each cell. Flags on the command line hold in all cells.
 
 Examples:
-  python launch/study.py --study=launch/studies/digits.toml --output=runs/digits
+  python launch/study.py --study=reproduction/digits.toml --output=runs/digits
   # A first look:
-  python launch/study.py --study=launch/studies/digits.toml --epochs=1
-  python launch/study.py --study=launch/studies/digits.toml \
+  python launch/study.py --study=reproduction/digits.toml --epochs=1
+  python launch/study.py --study=reproduction/digits.toml \
       --output=runs/digits --resume
   python launch/report.py --results=runs/digits/results.parquet
 """
@@ -61,6 +62,8 @@ flags.DEFINE_float(
 
 # Of the study, not of its cells.
 _OWN = ("study", "retries", "cell_cpus", "cell_gpus", "output", "resume")
+# What says nothing of a result.
+_OF_THE_PLACE = ("data_dir", "deterministic")
 
 
 def read_cells():
@@ -83,7 +86,7 @@ def check_cells(cells):
                     f"{FLAGS.study}: {name!r} is not a flag of finetune.py"
                 )
             try:
-                FLAGS[name].parser.parse(value)
+                FLAGS[name].parser.parse(os.path.expandvars(value))
             except ValueError as error:
                 raise ValueError(
                     f"{FLAGS.study}: {name} = {value!r}: {error}"
@@ -150,7 +153,8 @@ class Progress:
             if cell.state == "waiting":
                 text += " to be tried again"
             if cell.state != "done":
-                text += f", {cell.failures[-1]}"
+                log = study_cell.log_of(cell.folder)
+                text += f", {cell.failures[-1]} (see {log})"
             print(text, flush=True)
 
 
@@ -163,7 +167,7 @@ def run_cells(cells, progress):
     variables = {"PYTHONPATH": os.pathsep.join(filter(None, path))}
     ray.init(runtime_env={"env_vars": variables}, log_to_driver=False)
     resources = ray_devices.resources(
-        ray.cluster_resources(), FLAGS.cell_cpus, FLAGS.cell_gpus, "cell"
+        ray_devices.nodes(), FLAGS.cell_cpus, FLAGS.cell_gpus, "cell"
     )
     # Each in a process of its own, for flags and memory are of a process.
     task = ray.remote(
@@ -203,29 +207,48 @@ def run_cells(cells, progress):
 
 def write_results(cells, path):
     """Writes what the cells have left, as one table."""
-    import pyarrow as pa
-    from pyarrow import parquet
+    import pandas as pd
 
-    rows = [
-        json.loads((cell.folder / "result.json").read_text(encoding="utf-8"))
-        for cell in cells
-        if cell.state == "done"
-    ]
-    if not rows:
-        return
-    temporary = path.with_name(path.name + ".tmp")
-    parquet.write_table(pa.Table.from_pylist(rows), temporary)
-    os.replace(temporary, path)
+    rows = []
+    for cell in cells:
+        if cell.state == "done":
+            config, result = (
+                json.loads((cell.folder / name).read_text(encoding="utf-8"))
+                for name in ("config.json", "result.json")
+            )
+            # As the grid has them: paths differ from machine to machine.
+            values = {**config["flags"], **cell.flags}
+            values = {
+                name: study_grid.as_text(value)
+                if isinstance(value, list)
+                else FLAGS[name].parser.parse(value)
+                if isinstance(value, str) and name in FLAGS
+                else value
+                for name, value in values.items()
+                if name not in (*_OF_THE_PLACE, *common.MAY_DIFFER)
+            }
+            rows.append({"cell": cell.name, **values, **result})
+    if rows:
+        temporary = path.with_name(path.name + ".tmp")
+        pd.DataFrame(rows).to_parquet(temporary)
+        os.replace(temporary, path)
 
 
 def open_folder(cells):
     """The folder of the study; new, or as it was left."""
-    folder = common.run_folder(pathlib.Path(FLAGS.study).stem, _OWN)
+    # What counts of the flags is in the cells, which are compared below.
+    folder = common.run_folder(
+        pathlib.Path(FLAGS.study).stem, tuple(common.resolved_flags())
+    )
     grid = {cell.name: cell.flags for cell in cells}
     path = folder / "study.json"
     if path.exists():
         stored = json.loads(path.read_text(encoding="utf-8"))
-        differ = [name for name in stored if grid.get(name) != stored[name]]
+        differ = [
+            name
+            for name in stored
+            if _expanded(grid.get(name, {})) != _expanded(stored[name])
+        ]
         if differ:
             raise ValueError(
                 "--resume continues a study with its own cells; the grid may "
@@ -234,6 +257,10 @@ def open_folder(cells):
             )
     common.write_json(path, grid)
     return folder.resolve()
+
+
+def _expanded(values):
+    return {name: os.path.expandvars(each) for name, each in values.items()}
 
 
 def main(_):

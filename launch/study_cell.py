@@ -5,6 +5,7 @@ import os
 import pathlib
 import sys
 import time
+import traceback
 
 import ray_devices
 
@@ -33,43 +34,38 @@ def run(
         contextlib.redirect_stdout(log),
         contextlib.redirect_stderr(log),
     ):
-        import common
-        import finetune
-        from absl import flags
+        # What is not Python writes there as well.
+        for descriptor in (1, 2):
+            os.dup2(log.fileno(), descriptor)
+        try:
+            import common
+            import finetune
+            from absl import flags
 
-        flags.FLAGS.unparse_flags()
-        flags.FLAGS(sys.argv)
-        _, data, history, report = finetune.run()
-        print(report)
-        row = result(flags.FLAGS, data, history, report)
-        row = {"cell": folder.name, **row, "seconds": time.time() - started}
-        common.write_json(folder / "result.json", row)
+            flags.FLAGS.unparse_flags()
+            flags.FLAGS(sys.argv)
+            _, data, history, report = finetune.run()
+            print(report)
+            row = result(data, history, report, time.time() - started)
+            common.write_json(folder / "result.json", row)
+        except BaseException:
+            traceback.print_exc()
+            raise
 
 
-def result(chosen, data, history, report) -> dict:
-    """A row of results.parquet.
+def result(data, history, report, seconds) -> dict:
+    """What a row of results.parquet has besides the flags of the cell.
 
     Args:
-        chosen: Values of flags, as attributes.
         data: The dataset.
         history: Of the training, see `common.train`.
         report: `Report` on the test images.
+        seconds: Of the attempt that ended the cell.
     """
     import keras
 
     low, high = report.expected_robustness_interval()
-    names = (
-        *("backbone", "dataset", "epsilon", "norm", "schedule", "ramp_start"),
-        *("ramp_end", "objective", "adaptation", "seed", "image_size"),
-        *("epochs", "batch_size", "learning_rate", "train_attack"),
-        *("train_steps", "eval_attack", "eval_steps", "attack_mode"),
-        *("batchnorm_momentum", "freeze_batchnorm", "reestimate_batchnorm"),
-    )
-    row = {name: getattr(chosen, name) for name in names}
-    for name in ("backbone", "dataset"):
-        row[name] = pathlib.PurePath(row[name]).name
     return {
-        **row,
         "backend": keras.backend.backend(),
         "num_classes": data.num_classes,
         "training_images": data.train.split_info.num_examples,
@@ -84,6 +80,7 @@ def result(chosen, data, history, report) -> dict:
         "accuracy": report.accuracy.tolist(),
         "validation_accuracy": history["val_accuracy"],
         "training_epsilon": history["epsilon"],
+        "seconds": seconds,
     }
 
 
@@ -108,11 +105,10 @@ def has_begun(folder, since: float) -> bool:
 
 
 def in_short(error) -> str:
-    """What went wrong, on one line."""
+    """What went wrong, on one line; the log has the rest."""
     cause = getattr(error, "cause", None) or error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    text = lines[0] if lines else ""
-    return f"{type(cause).__name__}: {text}"[:200]
+    text = " ".join(f"{type(cause).__name__}: {cause}".split())
+    return text if len(text) <= 500 else f"{text[:497]}..."
 
 
 if __name__ == "__main__":

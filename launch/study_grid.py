@@ -14,7 +14,8 @@ class Cell:
 
     Args:
         name: String, of the values that tell it from the others.
-        flags: Dict from the names of flags to values, as text.
+        flags: Dict from the names of flags to values, as text, in which the
+            variables of the environment stand by name.
         folder: `pathlib.Path`, its run folder.
         state: String. `"waiting"`, `"running"`, `"done"` or `"failed"`.
         failures: List of strings, what went wrong, each time.
@@ -28,7 +29,10 @@ class Cell:
 
     def arguments(self):
         """Its flags as on a command line."""
-        return [f"--{name}={value}" for name, value in self.flags.items()]
+        return [
+            f"--{name}={os.path.expandvars(value)}"
+            for name, value in self.flags.items()
+        ]
 
 
 def read(path, given):
@@ -48,9 +52,14 @@ def read(path, given):
         tables = tomllib.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path} is not a TOML file: {error}") from error
-    unknown = set(tables) - {"flags", "grid", "where"}
-    grid = tables.get("grid")
-    if unknown or not isinstance(grid, dict) or not grid:
+    grid, shared = tables.get("grid"), tables.get("flags", {})
+    rules = tables.get("where", [])
+    if (
+        set(tables) - {"flags", "grid", "where"}
+        or not (isinstance(grid, dict) and grid)
+        or not isinstance(shared, dict)
+        or not isinstance(rules, list)
+    ):
         raise ValueError(
             f"{path}: expected the tables [grid], [flags] and [[where]]. "
             f"Received: {sorted(tables)}"
@@ -63,34 +72,56 @@ def read(path, given):
             )
         if name in given:
             raise ValueError(f"--{name} is an axis of {path}: change it there")
+    for rule in rules:
+        _check_rule(rule, grid, shared, path)
+    shorter = {name: _shorter(values) for name, values in grid.items()}
     cells = {}
-    for values in itertools.product(*grid.values()):
-        axes = dict(zip(grid, values, strict=True))
-        chosen = {**tables.get("flags", {}), **axes}
-        for rule in tables.get("where", []):
-            chosen.update(_flags_of(rule, chosen, path))
-        name = _name(axes)
+    for places in itertools.product(*(range(len(v)) for v in grid.values())):
+        at = dict(zip(grid, places, strict=True))
+        axes = {name: grid[name][place] for name, place in at.items()}
+        chosen = {**shared, **axes}
+        for rule in rules:
+            if _matches(rule, chosen):
+                chosen.update(rule["flags"])
+        name = _name({key: shorter[key][i] for key, i in at.items()})
         if name in cells:
             raise ValueError(f"{path}: two cells have the name {name!r}")
         texts = {key: as_text(value) for key, value in chosen.items()}
         cells[name] = Cell(name, {**texts, **given})
+        for text in cells[name].arguments():
+            if "$" in text:
+                raise ValueError(
+                    f"{path}: a variable of the environment is not set: {text}"
+                )
     return list(cells.values())
 
 
-def _flags_of(rule, chosen, path):
-    """The flags of a rule, where a cell matches it."""
-    if not isinstance(rule, dict) or set(rule) != {"match", "flags"}:
+def _check_rule(rule, grid, shared, path):
+    """Refuses what is no rule, or could never do what it says."""
+    if (
+        not isinstance(rule, dict)
+        or set(rule) != {"match", "flags"}
+        or not all(isinstance(each, dict) for each in rule.values())
+    ):
         raise ValueError(
-            f"{path}: expected `match` and `flags` in each [[where]]. "
-            f"Received: {rule!r}"
+            f"{path}: expected the tables `match` and `flags` in each "
+            f"[[where]]. Received: {rule!r}"
         )
-    unknown = set(rule["match"]) - set(chosen)
+    unknown = set(rule["match"]) - {*grid, *shared}
     if unknown:
         raise ValueError(
             f"{path}: [[where]] matches {sorted(unknown)}, which no cell has"
         )
-    matches = all(chosen[key] == each for key, each in rule["match"].items())
-    return rule["flags"] if matches else {}
+    axes = set(rule["flags"]) & set(grid)
+    if axes:
+        raise ValueError(
+            f"{path}: [[where]] sets {sorted(axes)}, which is an axis: the "
+            "names of the cells would not be true"
+        )
+
+
+def _matches(rule, chosen):
+    return all(chosen[key] == value for key, value in rule["match"].items())
 
 
 def as_text(value):
@@ -99,18 +130,27 @@ def as_text(value):
         return str(value).lower()
     if isinstance(value, list):
         return ",".join(map(str, value))
-    return os.path.expandvars(str(value))
+    return str(value)
 
 
-def _name(axes):
-    """The values in short; a path by its last part."""
+def short(text):
+    """The last part of a path; other values, as ViT-B/16, as they are."""
+    return pathlib.PurePath(text).name if text[:1] in ("/", "$", ".") else text
+
+
+def _shorter(values):
+    """Short texts of the values of an axis, all different if they are."""
+    texts = [as_text(value) for value in values]
+    found = [short(text) for text in texts]
+    return found if len(set(found)) == len(set(texts)) else texts
+
+
+def _name(texts):
+    """The name of a cell, of the short texts of its values."""
     parts = []
-    for name, value in axes.items():
-        text = as_text(value)
-        if name in ("backbone", "dataset", "weights"):
-            text = pathlib.PurePath(text).name
+    for name, text in texts.items():
         # Numbers alone would not say what they are.
-        if not re.search("[a-zA-Z]", text) or isinstance(value, bool):
+        if not re.search("[a-zA-Z]", text) or text in ("true", "false"):
             text = f"{name}-{text}"
         parts.append(re.sub(r"[^\w.-]+", "-", text))
     return "_".join(parts)

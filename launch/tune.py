@@ -90,7 +90,7 @@ def make_tuner(folder):
 
     ray.init()
     resources = ray_devices.resources(
-        ray.cluster_resources(), FLAGS.trial_cpus, FLAGS.trial_gpus, "trial"
+        ray_devices.nodes(), FLAGS.trial_cpus, FLAGS.trial_gpus, "trial"
     )
     trial = functools.partial(
         tune_trial.run,

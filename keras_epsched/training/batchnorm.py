@@ -53,7 +53,8 @@ def reestimate_batchnorm(trainer, data) -> None:
     `data` as training does at the current epsilon, and stores mean and
     variance over all of them. Call it after `fit`, with the training data.
     Layers that are frozen keep their statistics, and a network without
-    BatchNorm is left as it is.
+    BatchNorm is left as it is. In several processes each would take its own
+    images: save the network, and do it in one.
 
     Reference:
     - [Wu and Johnson, 2021](https://arxiv.org/abs/2105.07576), precise

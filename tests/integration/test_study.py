@@ -1,5 +1,6 @@
 """Grids of fine-tunings, and the reports of their results."""
 
+import csv
 import json
 import os
 import pathlib
@@ -91,7 +92,25 @@ def test_cells_of_a_grid(tmp_path, monkeypatch):
             "flags = {epochs = 1}",
             "which no cell has",
         ),
-        ("[grid]\nseed = [0]\n[[where]]\nif = 1", "expected `match`"),
+        (
+            "[grid]\nseed = [0]\n[[where]]\nmatch = {seed = 0}\n"
+            "flags = {seed = 1}",
+            "sets .'seed'., which is an axis",
+        ),
+        (
+            "[grid]\nseed = [0]\n[[where]]\nif = 1",
+            "expected the tables `match`",
+        ),
+        (
+            "[grid]\nseed = [0]\n[[where]]\nmatch = 3\nflags = 3",
+            "expected the tables `match`",
+        ),
+        ("flags = 3\n[grid]\nseed = [0]", "expected the tables"),
+        ("where = 3\n[grid]\nseed = [0]", "expected the tables"),
+        (
+            "[grid]\ndataset = ['$NO_SUCH_VARIABLE/x']",
+            "environment is not set: --dataset",
+        ),
     ],
 )
 def test_bad_grids_are_told(tmp_path, text, message):
@@ -106,10 +125,23 @@ def test_an_axis_is_not_overridden(tmp_path):
         grid(tmp_path, "[grid]\nseed = [0]", {"seed": "1"})
 
 
+def test_names_are_short_where_they_differ(tmp_path):
+    names = grid(
+        tmp_path, '[grid]\nbackbone = ["ViT-B/16", "CLIP ViT-B/16", "/a/net"]'
+    )
+    assert [cell.name for cell in names] == [
+        "ViT-B-16",
+        "CLIP-ViT-B-16",
+        "net",
+    ]
+    names = grid(tmp_path, '[grid]\nbackbone = ["/a/m.keras", "/b/m.keras"]')
+    assert [cell.name for cell in names] == ["-a-m.keras", "-b-m.keras"]
+
+
 def test_an_error_on_one_line():
     error = study_cell.in_short(ValueError("first\n  second"))
-    assert error == "ValueError: first"
-    assert len(study_cell.in_short(OSError("x" * 999))) == 200
+    assert error == "ValueError: first second"
+    assert len(study_cell.in_short(OSError("x" * 999))) == 500
 
 
 # === The study ===
@@ -139,6 +171,7 @@ def test_flags_are_checked_before_anything_is_run(tmp_path):
         ("[grid]\nretries = [1]", "'retries' is not a flag"),
         ("[grid]\nepochs = [0]", "epochs = '0'"),
         ("[grid]\nschedule = ['linear']", "expected one of standard"),
+        ("[grid]\nschedule = ['30/50:12/50']", "the first not after"),
     ):
         path.write_text(text)
         assert message in run(
@@ -190,8 +223,10 @@ def test_two_of_twelve_cells_are_killed_and_all_are_done(tmp_path):
     assert process.returncode == 0
     assert "12 of 12 cells are done" in text
     assert text.count("WorkerCrashedError") >= 2
-    frame = pd.read_parquet(output / "results.parquet")
+    frame = report_tables.read(output / "results.parquet")
     assert len(frame) == 12 and frame["cell"].nunique() == 12
+    assert frame["train_steps"].eq(1).all() and "resume" not in frame
+    assert report_tables.varying(frame) == ["dataset", "backbone", "epsilon"]
     states = json.loads((output / "cells.json").read_text())
     assert sum(bool(each["failures"]) for each in states.values()) >= 2
     # Nothing is left to do; a grid may grow, and not change.
@@ -204,48 +239,67 @@ def test_two_of_twelve_cells_are_killed_and_all_are_done(tmp_path):
 # === The report ===
 
 
-def cells(**columns):
-    """Results of digits whose figures are known."""
-    rows = []
-    for epsilon in (0.1, 0.2, 0.3):
-        for schedule, clean in (
-            ("standard", 0.9),
-            # Ten points are lost for each 0.1 of epsilon.
-            ("fixed", 0.9 - epsilon),
-            ("scheduled", 0.8),
-        ):
-            for seed in range(3):
-                rows.append(
-                    {
-                        **dict.fromkeys(report_tables._KEYS, "x"),
-                        "dataset": "digits",
-                        "backbone": "net",
-                        "norm": "linf",
-                        "epsilon": epsilon,
-                        "schedule": schedule,
-                        "seed": seed,
-                        "epochs": 10,
-                        "num_classes": 10,
-                        "onset": None if schedule == "fixed" else 2,
-                        "clean": clean + 0.01 * (seed - 1),
-                        "at_target": 0.2 + 0.001 * seed,
-                        "expected_robustness": clean / 2,
-                        "validation_accuracy": [0.1]
-                        * (round(20 * epsilon) if schedule == "fixed" else 0)
-                        + [0.9],
-                        "epsilons": [0.0, epsilon],
-                        "accuracy": [clean, 0.2],
-                        "batchnorm_momentum": None,
-                    }
-                )
-    return pd.DataFrame([{**row, **columns} for row in rows])
+def cell(epsilon, schedule, seed, clean, **columns):
+    """A row of results."""
+    fixed = schedule == "fixed"
+    return {
+        "cell": f"{epsilon} {schedule} {seed}",
+        "dataset": "digits",
+        "backbone": "net",
+        "norm": "linf",
+        "objective": "adversarial",
+        "adaptation": "full",
+        "batchnorm_momentum": None,
+        "epsilon": epsilon,
+        "schedule": schedule,
+        "seed": seed,
+        "epochs": 10,
+        "backend": "tensorflow",
+        "num_classes": 10,
+        "training_images": 100,
+        "test_images": 100,
+        "onset": None if fixed else 2,
+        "clean": clean,
+        "at_target": 0.2 + 0.001 * seed,
+        "expected_robustness": clean / 2,
+        "expected_low": 0.0,
+        "expected_high": 1.0,
+        "validation_accuracy": [0.1] * (round(20 * epsilon) if fixed else 0)
+        + [0.9],
+        "training_epsilon": [epsilon],
+        "epsilons": [0.0, epsilon],
+        "accuracy": [clean, 0.2],
+        "seconds": 1.0,
+        **columns,
+    }
+
+
+def cells(gain=0.0, **columns):
+    """Results whose figures are known."""
+    return pd.DataFrame(
+        [
+            cell(epsilon, schedule, seed, clean + 0.01 * (seed - 1), **columns)
+            for epsilon in (0.1, 0.2, 0.3)
+            for schedule, clean in (
+                ("standard", 0.9),
+                # Ten points are lost for each 0.1 of epsilon.
+                ("fixed", 0.9 - epsilon),
+                ("scheduled", 0.8 + gain),
+            )
+            for seed in range(3)
+        ]
+    )
+
+
+def stored(tmp_path, *frames):
+    path = tmp_path / "known.parquet"
+    pd.concat(frames).to_parquet(path)
+    return path
 
 
 @pytest.fixture
 def results(tmp_path):
-    path = tmp_path / "known.parquet"
-    cells().to_parquet(path)
-    return path
+    return stored(tmp_path, cells())
 
 
 def test_means_errors_and_delays(results):
@@ -273,41 +327,135 @@ def test_paired_differences_and_correlation(results):
     half = 4.302653 * np.std(values, ddof=1) / np.sqrt(3)
     np.testing.assert_allclose([low, high], [mean - half, mean + half], 1e-5)
     assert 0.05 < p < 0.2
-    correlation, epsilons = report_tables.correlations(frame)[("digits", "net")]
+    ((correlation, _, epsilons),) = report_tables.correlations(frame)
     # Standard fine-tuning counts as epsilon 0; all is linear here.
     assert epsilons == 4
     np.testing.assert_allclose(correlation, -1.0)
 
 
+def test_settings_are_never_pooled(tmp_path):
+    frame = report_tables.read(
+        stored(
+            tmp_path,
+            cells(objective="adversarial", gain=0.0),
+            cells(objective="trades", gain=0.05),
+            # A flag of which the report knows nothing.
+            cells(objective="trades", gain=0.1, some_new_flag="x"),
+        )
+    )
+    assert report_tables.varying(frame)[3:] == ["objective", "some_new_flag"]
+    table = report_tables.main_table(frame)
+    assert table.count("\n") == 1 + 27 and "| 6 " not in table
+    found = report_tables.differences(frame, "fixed", "scheduled", "clean")
+    gains = [values.mean() for values in found.values()]
+    np.testing.assert_allclose(gains, [0, 10, 20, 5, 15, 25, 10, 20, 30])
+    assert len(report_tables.correlations(frame)) == 3
+
+
+def test_a_cell_counts_once(results):
+    with pytest.raises(ValueError, match="twice: 0.1 standard 0"):
+        report_tables.read(results, results)
+
+
+def test_the_tests_of_the_paper_come_out(tmp_path):
+    """Its tables 1 and 2 give the p-values of its table 9."""
+    with open(_LAUNCH / "paper_results.csv") as file:
+        rows = [
+            cell(
+                {"4/255": 4 / 255, "8/255": 8 / 255}[row["epsilon"]],
+                row["schedule"],
+                0,
+                float(row["clean"]) / 100,
+                dataset=row["dataset"],
+                backbone=row["backbone"],
+                at_target=float(row["at_target"]) / 100,
+                expected_robustness=float(row["expected_robustness"]) / 100,
+            )
+            for row in csv.DictReader(file)
+            if row["table"] in ("Table 1", "Table 2")
+        ]
+    frame = report_tables.read(stored(tmp_path, pd.DataFrame(rows)))
+    table = report_tables.tests_table(frame)
+    lines = [
+        [part.strip() for part in line.split("|")[1:-1]]
+        for line in table.splitlines()
+        if "all at" in line
+    ]
+    found = {(row[0], row[1]): (row[2], row[3], row[6]) for row in lines}
+    for key, expected in {
+        ("clean", "all at 4/255"): ("30 cells", "+38.0", "1.3e-08"),
+        ("at target", "all at 4/255"): ("30 cells", "+15.4", "0.00015"),
+        ("expected", "all at 4/255"): ("30 cells", "+27.4", "3.2e-07"),
+        ("clean", "all at 8/255"): ("30 cells", "+49.9", "4.2e-13"),
+        ("at target", "all at 8/255"): ("30 cells", "+13.5", "7.3e-06"),
+        ("expected", "all at 8/255"): ("30 cells", "+31.2", "3.6e-10"),
+    }.items():
+        assert found[key] == expected, key
+    claims = report_tables.claims_table(frame)
+    assert claims.count("over 30 tasks") == 3 and "holds" in claims
+    assert "nan" not in claims
+    assert "77.00" not in report_tables.main_table(frame).split("paper")[0]
+
+
 @pytest.mark.parametrize(
-    "found, sign, verdict",
+    "values, sign, verdict",
     [
         ([[1.0, 2.0, 1.5]], 1, "holds"),
         ([[1.0, 2.0, 1.5]], -1, "the opposite holds"),
-        ([[1.0, -2.0, 1.5]], 1, "not in every cell"),
-        ([[1.0, 2.0, 1.5], [-1.0, 1.0, 0.5]], 1, "not in every cell"),
-        ([[1.0]], 1, "not in every cell"),
+        ([[1.0, -2.0, 1.5]], 1, "undecided"),
+        ([[1.0, 1.0]], 1, "holds"),
+        ([[1.0]], 1, "undecided"),
+        ([[1.0, 2.0, 1.5], [-1.0, 1.0, 0.5]], 1, "holds in 1, undecided in 1"),
+        ([[1.0, 2.0], [-1.0, -1.1]], 1, "opposite in 1, undecided in 1"),
         ([[each] for each in (1, 2, 3, 2, 1, 2)], 1, "holds"),
         ([[each] for each in (-9, 9, 3, -2, 1, 2)], 1, "undecided"),
     ],
 )
-def test_verdicts(found, sign, verdict):
-    found = {index: np.array(each) for index, each in enumerate(found)}
-    assert report_tables._outcome(found, sign)[1] == verdict
+def test_verdicts(values, sign, verdict):
+    found = {index: np.array(each) for index, each in enumerate(values)}
+    frame = pd.DataFrame({"setting": list(found), "task": list(found)})
+    text = report_tables._outcome(frame, found, sign)[1]
+    assert text.removesuffix(" of 2") == verdict
+
+
+def test_epsilons_of_a_task_are_not_independent():
+    # Six cells, but two tasks: no interval over cells.
+    found = {index: np.array([float(index)]) for index in range(6)}
+    frame = pd.DataFrame({"setting": range(6), "task": [0, 0, 0, 1, 1, 1]})
+    assert report_tables._outcome(frame, found, 1)[1] == "undecided"
+
+
+def test_jumps_that_collapse(tmp_path):
+    frame = report_tables.read(
+        stored(
+            tmp_path,
+            pd.DataFrame(
+                [
+                    cell(0.3, "12/50:12/50", seed, clean, num_classes=196)
+                    for seed, clean in enumerate((0.019, 0.013, 0.642))
+                ]
+            ),
+        )
+    )
+    claims = report_tables.claims_table(frame)
+    assert "clean 1.9, 1.3, 64.2; collapsed below 5" in claims
+    assert "holds in 2, opposite in 1 of 3" in claims
 
 
 def test_the_paper_stands_beside_the_same_cell(tmp_path):
-    frame = cells(dataset="stanford_cars", backbone="SWIN")
-    frame["epsilon"] = frame["epsilon"].map(
-        {0.1: 4 / 255, 0.2: 8 / 255, 0.3: 1}
-    )
-    frame.to_parquet(tmp_path / "cars.parquet")
-    table = report_tables.main_table(
-        report_tables.read(tmp_path / "cars.parquet")
-    )
-    assert "60.20 / 29.70 / 44.74" in table
-    assert "78.00 / 23.50 / 53.57" in table
-    assert table.count("/ ") == 2 * 4
+    epsilons = {0.1: 4 / 255, 0.2: 8 / 255, 0.3: 1.0}
+
+    def table(**columns):
+        frame = cells(dataset="stanford_cars", backbone="SWIN", **columns)
+        frame["epsilon"] = frame["epsilon"].map(epsilons)
+        frame = report_tables.read(stored(tmp_path, frame))
+        return report_tables.main_table(frame)
+
+    found = table()
+    assert "60.20 / 29.70 / 44.74" in found and "own set-up" in found
+    assert "78.00 / 23.50 / 53.57" in found
+    assert "/ 29.70" not in table(objective="trades")
+    assert "/ 29.70" not in table(norm="l2")
 
 
 def test_pages_are_filled_from_results(results, tmp_path):
@@ -321,6 +469,9 @@ def test_pages_are_filled_from_results(results, tmp_path):
     assert page.read_text() == text
     for kind in ("transfer", "delay", "curves", "aggregates"):
         assert (tmp_path / "out" / f"known_{kind}.png").stat().st_size > 5000
+    page.write_text("<!-- known.curves -->\n<!-- end -->\n")
+    run("report.py", *flags, f"--page={page}")
+    assert "![curves](out/known_curves.png)" in page.read_text()
     page.write_text("<!-- known.other -->\n<!-- end -->\n")
     text = run("report.py", *flags, f"--page={page}", code=1)
     assert "a place for 'known.other'" in text

@@ -41,18 +41,21 @@ def test_what_a_trial_asks_for(monkeypatch):
 
     resources = functools.partial(ray_devices.resources, of="trial")
     one = {"cpu": 1.0, "gpu": 0.0}
-    assert resources({"CPU": 4.0}, 1.0, None) == one
-    assert resources({"CPU": 4.0}, 1.0, 0.0) == one
+    assert resources([{"CPU": 4.0}], 1.0, None) == one
+    assert resources([{"CPU": 4.0}], 1.0, 0.0) == one
     machine = {"CPU": 64.0, "GPU": 2.0, "memory": 1e9}
     # One each: 64 networks would not fit on two GPUs.
-    assert resources(machine, 1.0, None) == {"cpu": 1, "gpu": 1}
-    assert resources(machine, 4.0, 0.25) == {"cpu": 4, "gpu": 0.25}
+    assert resources([machine], 1.0, None) == {"cpu": 1, "gpu": 1}
+    assert resources([machine], 4.0, 0.25) == {"cpu": 4, "gpu": 0.25}
     with pytest.warns(UserWarning, match="on the CPU, and 2 GPU.* stand idle"):
-        assert resources(machine, 1.0, 0.0) == one
-    with pytest.raises(ValueError, match="--trial_gpus=1, but Ray sees 0"):
-        resources({"CPU": 4.0}, 1.0, 1.0)
-    with pytest.raises(ValueError, match="--trial_cpus=8, but Ray sees 4"):
-        resources({"CPU": 4.0}, 8.0, None)
+        assert resources([machine], 1.0, 0.0) == one
+    with pytest.raises(ValueError, match="--trial_gpus=1, but Ray sees 4 CPUs"):
+        resources([{"CPU": 4.0}], 1.0, 1.0)
+    with pytest.raises(ValueError, match="--trial_cpus=8 .*: no trial would"):
+        resources([{"CPU": 4.0}], 8.0, None)
+    # What two machines have together is no use.
+    with pytest.raises(ValueError, match="4 CPUs, 2 GPUs; 4 CPUs, 2 GPUs"):
+        resources([{"CPU": 4.0, "GPU": 2.0}] * 2, 1.0, 4.0)
 
 
 # Two trials in one process, as Ray may have them, with its part left out.

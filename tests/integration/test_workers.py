@@ -199,7 +199,68 @@ def test_rows_of_a_batch(tmp_path):
             found = [np.concatenate(each) for each in taken]
             np.testing.assert_array_equal(found[0], images[:kept])
             np.testing.assert_array_equal(found[1], labels[:kept])
+    # 360 images in batches of 30 do not divide by 4 times 2 devices.
+    part = ke.datasets.worker_rows(data.train, 1, 4, devices=2)
+    assert {len(labels) for _, labels in part} == {6}
     with pytest.raises(ValueError, match="below `count`"):
         ke.datasets.worker_rows(data.train, 2, 2)
     with pytest.raises(ValueError, match="Received: list"):
         ke.datasets.worker_rows([1], 0, 2)
+
+
+@pytest.mark.parametrize("kind", ["tf.data", "batches"])
+def test_no_batch_is_empty(kind):
+    images = np.arange(9 * 12).reshape(9, 2, 2, 3).astype("uint8")
+    labels = np.arange(9)
+    if kind == "tf.data":
+        tf = pytest.importorskip("tensorflow")
+        batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
+    else:
+        examples = list(zip(images, labels, strict=True))
+        batches = ke.datasets.ImageBatches(examples, (2, 2), 4)
+    parts = [list(ke.datasets.worker_rows(batches, i, 2)) for i in range(2)]
+    assert [len(part) for part in parts] == [2, 2]
+    found = [int(i) for b in zip(*parts, strict=True) for p in b for i in p[1]]
+    assert found == list(range(8))
+
+
+_TWO_DEVICES = """
+import os
+os.environ["KERAS_BACKEND"], os.environ["JAX_PLATFORMS"] = "jax", "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+import keras
+keras.distribution.set_distribution(keras.distribution.DataParallel())
+import keras_epsched as ke
+layers = keras.layers
+network = keras.Sequential(
+    [keras.Input((8, 8, 3)), layers.Rescaling(1 / 255), layers.Flatten()]
+    + [layers.Dense(10)]
+)
+data = ke.datasets.load("digits", image_size=(8, 8), batch_size=64)
+trainer = ke.AdversarialTrainer(network, ke.attacks.PGD(1))
+trainer.compile(
+    "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+)
+history = trainer.fit(
+    data.train,
+    validation_data=ke.datasets.worker_rows(data.validation, 0, 1, 2),
+    shuffle=False,
+    verbose=0,
+    callbacks=[ke.callbacks.EpsilonScheduler(ke.schedules.Constant(0.1))],
+).history
+assert 0 < history["val_loss"][0] < 10, history
+report = ke.evaluate(network, data.test, [0.0, 0.1], ke.attacks.PGD(1))
+assert report.num_images == 500
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_of_one_process():
+    pytest.importorskip("jax")
+    done = subprocess.run(
+        [sys.executable, "-c", _TWO_DEVICES],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
