@@ -57,6 +57,7 @@ def command(script, backbone, output, *flags):
         "--num_epsilons=3",
         "--test_examples=200",
         "--probe_epochs=1",
+        "--reestimate_batchnorm",
         "--deterministic",
         "--backup_minutes=1e-9",
         "--resume",
