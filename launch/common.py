@@ -200,6 +200,13 @@ flags.DEFINE_float(
     lower_bound=0.0,
     upper_bound=0.99,
 )
+flags.DEFINE_float(
+    "awp",
+    0.0,
+    "Adversarial weight perturbation: the share of their norm that weights "
+    "move up the loss before each step, as 0.005.",
+    lower_bound=0.0,
+)
 flags.DEFINE_enum(
     "eval_attack",
     "apgd",
@@ -799,6 +806,7 @@ def train(scheduler, learning_rate, seed, folder, verbose=2, callbacks=()):
         attack_mode=FLAGS.attack_mode,
         batchnorm_momentum=FLAGS.batchnorm_momentum,
         freeze_batchnorm=FLAGS.freeze_batchnorm,
+        weight_perturbation=FLAGS.awp,
         seed=seed,
     )
     trainer.compile(

@@ -381,3 +381,100 @@ def test_half_precision_takes_the_divergence_in_float32():
 def test_mistakes_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# === Adversarial weight perturbation ===
+
+
+@pytest.mark.parametrize("objective", ["adversarial", "trades"])
+def test_a_step_at_the_worst_weights_nearby(objective):
+    images, labels = make_data()
+    weights = linear_weights()
+    trainer = make_trainer(
+        linear_net(weights),
+        objective=objective,
+        epsilon=EPSILON,
+        weight_perturbation=0.05,
+        compile_with={"optimizer": keras.optimizers.SGD(1e-6)},
+    )
+    state = np.asarray(trainer.seed_generator.state)
+    views = trainer.perturb((images, labels))[0]
+    trainer.seed_generator.state.assign(state)
+    trainer.train_on_batch(images, labels)
+    views = views if isinstance(views, dict) else {"adversarial": views}
+    flat = {
+        name: np.asarray(view, "float64").reshape(len(images), -1)
+        for name, view in views.items()
+    }
+
+    def gradient(weights):
+        if objective == "trades":
+            return trades_gradient(
+                weights,
+                flat["clean"],
+                flat["adversarial"],
+                labels,
+                np.ones(len(labels)),
+                6.0,
+            )
+        moved = flat["adversarial"]
+        p = np.exp(log_softmax(moved @ weights))
+        return moved.T @ (p - np.eye(3)[labels]) / len(labels)
+
+    norm = np.linalg.norm
+    at_first = gradient(weights.astype("float64"))
+    delta = 0.05 * norm(weights) / norm(at_first) * at_first
+    expected = 1e-6 * gradient(weights + delta)
+    (result,) = weights_of(trainer.model)
+    change = np.abs(expected).max()
+    # It is not the step of the weights themselves.
+    assert np.abs(expected - 1e-6 * at_first).max() > 0.05 * change
+    # The weights move by delta and back in float32.
+    rounding = 3 * np.spacing(np.float32(np.abs(weights + delta).max()))
+    np.testing.assert_allclose(
+        result, weights - expected, atol=2e-3 * change + rounding
+    )
+
+
+def test_only_kernels_move_and_nothing_else_is_touched():
+    images, labels = make_data()
+    model = conv_net(dropout=0.5)
+    trainer = make_trainer(
+        model,
+        epsilon=EPSILON,
+        weight_perturbation=0.01,
+        compile_with={"optimizer": keras.optimizers.SGD(0.0)},
+    )
+    before = weights_of(model)
+    seeds = [np.asarray(each) for each in trainer._seed_states()]
+    moves = trainer.weight_moves(trainer.perturb((images, labels)))
+    by_id = {id(each): each for each in trainer.trainable_variables}
+    assert moves and all(by_id[key].ndim >= 2 for key in moves)
+    for key, move in moves.items():
+        norms = [
+            np.linalg.norm(ops.convert_to_numpy(each))
+            for each in (move, by_id[key])
+        ]
+        assert norms[0] == pytest.approx(0.01 * norms[1], rel=1e-4)
+    for one, other in zip(before, weights_of(model), strict=True):
+        np.testing.assert_array_equal(one, other)
+    # But that of the attack's random start.
+    for one, other in zip(seeds[1:], trainer._seed_states()[1:], strict=True):
+        np.testing.assert_array_equal(one, np.asarray(other))
+    # A step of size 0 leaves the kernels, but for rounding.
+    trainer.train_on_batch(images, labels)
+    for one, other in zip(
+        [w for w in before if w.ndim >= 2],
+        [w for w in weights_of(model) if w.ndim >= 2],
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_weight_perturbation_is_saved_and_checked(tmp_path):
+    trainer = make_trainer(weight_perturbation=0.005)
+    trainer.save(tmp_path / "trainer.keras")
+    loaded = keras.saving.load_model(tmp_path / "trainer.keras")
+    assert loaded.weight_perturbation == 0.005
+    with pytest.raises(ValueError, match="weight_perturbation=-1"):
+        make_trainer(weight_perturbation=-1)

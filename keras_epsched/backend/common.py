@@ -10,13 +10,21 @@ from keras import ops
 class TrainerSteps:
     """The steps of a trainer whose variables are changed in place.
 
-    A mixin before `keras.Model`, for a class that has `perturb(data)` and
-    `measure_robustness(data)`.
+    A mixin before `keras.Model`, for a class that has `perturb(data)`,
+    `weight_moves(data)` and `measure_robustness(data)`.
     """
 
     def train_step(self, data):
         """One step: perturb, then the step of `keras.Model`."""
-        return super().train_step(self.perturb(data))
+        data = self.perturb(data)
+        moves = self.weight_moves(data)
+        moved = [v for v in self.trainable_variables if id(v) in moves]
+        for variable in moved:
+            variable.assign_add(moves[id(variable)])
+        logs = super().train_step(data)
+        for variable in moved:
+            variable.assign_sub(moves[id(variable)])
+        return logs
 
     def test_step(self, data):
         """One step of validation: clean, and robust if asked for."""

@@ -22,10 +22,24 @@ class TrainerSteps:
         trainable, others, optimizer, metrics = state
         with self._scope(trainable, others, metrics) as scope:
             data = self.perturb(data)
+            moves = self.weight_moves(data)
         # Seeds were drawn, and clean accuracy was measured.
-        state = trainable, *self._rest(scope), optimizer
-        trainable, others, metrics, optimizer = state
-        return super().train_step((trainable, others, optimizer, metrics), data)
+        others, metrics = self._rest(scope)
+        trainable = [
+            value + moves.get(id(each), 0)
+            for each, value in zip(
+                self.trainable_variables, trainable, strict=True
+            )
+        ]
+        state = trainable, others, optimizer, metrics
+        logs, (trainable, *rest) = super().train_step(state, data)
+        trainable = [
+            value - moves.get(id(each), 0)
+            for each, value in zip(
+                self.trainable_variables, trainable, strict=True
+            )
+        ]
+        return logs, (trainable, *rest)
 
     def test_step(self, state, data):
         """One step of validation: clean, and robust if asked for."""
@@ -79,6 +93,11 @@ def vjp(function: Callable, x):
         return pull(cotangent)[0]
 
     return value, pullback
+
+
+def gradients(function: Callable, values: list) -> list:
+    """Gradients of a scalar function of a list of tensors."""
+    return jax.grad(function)(values)
 
 
 def compile(
@@ -239,6 +258,11 @@ def synchronise(model) -> None:
 def is_chief() -> bool:
     """Whether this process writes for all that train together."""
     return jax.process_index() == 0
+
+
+def num_replicas() -> int:
+    """1: `keras.distribution` sees one batch and one set of weights."""
+    return 1
 
 
 def replica_id():

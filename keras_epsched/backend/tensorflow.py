@@ -47,6 +47,16 @@ def vjp(function: Callable, x):
     return value, pullback
 
 
+def gradients(function: Callable, values: list) -> list:
+    """Gradients of a scalar function of a list of tensors."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        # Those of variables as well, which are handles.
+        values = [tf.identity(each) for each in values]
+        tape.watch(values)
+        result = function(values)
+    return tape.gradient(result, values, unconnected_gradients="zero")
+
+
 def compile(
     function: Callable,
     jit_compile: bool | str = "auto",
@@ -106,6 +116,11 @@ def synchronise(model) -> None:
 def is_chief() -> bool:
     """True: Keras trains in one process here."""
     return True
+
+
+def num_replicas() -> int:
+    """Replicas of the distribution strategy that each have the weights."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def replica_id():

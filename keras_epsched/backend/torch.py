@@ -36,6 +36,17 @@ def vjp(function: Callable, x):
     return value.detach(), pullback
 
 
+def gradients(function: Callable, values: list) -> list:
+    """Gradients of a scalar function of a list of tensors."""
+    with torch.enable_grad():
+        values = [each.detach().requires_grad_() for each in values]
+        return list(
+            torch.autograd.grad(
+                function(values), values, materialize_grads=True
+            )
+        )
+
+
 def compile(
     function: Callable,
     jit_compile: bool | str = "auto",
@@ -85,6 +96,11 @@ def synchronise(model) -> None:
 def is_chief() -> bool:
     """True: Keras trains in one process here."""
     return True
+
+
+def num_replicas() -> int:
+    """1: Keras has no distribution on torch."""
+    return 1
 
 
 def replica_id():
