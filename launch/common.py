@@ -228,6 +228,14 @@ flags.DEFINE_integer("epochs", 20, "Epochs.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
 flags.DEFINE_float("weight_decay", 1e-4, "Weight decay of AdamW.")
 flags.DEFINE_float(
+    "ema",
+    0.0,
+    "Momentum of a moving average of the weights, which the training ends "
+    "with, as 0.99; validation sees the weights themselves.",
+    lower_bound=0.0,
+    upper_bound=0.99999,
+)
+flags.DEFINE_float(
     "head_multiplier", 1.0, "Learning rate of the head, in multiples."
 )
 flags.DEFINE_float(
@@ -247,9 +255,16 @@ flags.DEFINE_integer("lora_rank", 8, "See --adaptation.", lower_bound=1)
 flags.DEFINE_integer(
     "probe_epochs",
     0,
-    "Epochs of a clean linear probe before the fine-tuning, which then starts "
-    "from its head.",
+    "Epochs of a linear probe before the fine-tuning, which then starts from "
+    "its head.",
     lower_bound=0,
+)
+flags.DEFINE_enum(
+    "probe",
+    "clean",
+    ["clean", "adversarial"],
+    "What the linear probe is trained on; adversarial images at --epsilon are "
+    "RoLI's, for robust backbones: on others they fail (arXiv 2509.23325).",
 )
 flags.DEFINE_float(
     "warmup", 0.05, "Share of the training over which the rate rises."
@@ -713,8 +728,11 @@ def make_optimizer(learning_rate, steps, classifier):
     )
     # Without multiples too: Keras does not store exclude_from_weight_decay,
     # and groups take no time.
+    average = {"use_ema": True, "ema_momentum": FLAGS.ema} if FLAGS.ema else {}
     return ke.training.GroupOptimizer(
-        keras.optimizers.AdamW(rate, weight_decay=FLAGS.weight_decay),
+        keras.optimizers.AdamW(
+            rate, weight_decay=FLAGS.weight_decay, **average
+        ),
         ke.models.parameter_groups(
             classifier,
             head_multiplier=FLAGS.head_multiplier,
@@ -736,8 +754,8 @@ def adapt(classifier):
     print(ke.models.trainable_parameters(classifier), flush=True)
 
 
-def probe_linearly(classifier, data, learning_rate, verbose):
-    """Trains the head alone, on clean images."""
+def probe_linearly(classifier, data, learning_rate, seed, verbose):
+    """Trains the head alone, on clean or on adversarial images."""
     import keras
 
     import keras_epsched as ke
@@ -745,17 +763,25 @@ def probe_linearly(classifier, data, learning_rate, verbose):
     ke.models.adapt(classifier, "head")
     # The same layers; the classifier itself stays uncompiled.
     probe = keras.Model(classifier.inputs, classifier.outputs)
+    callbacks = []
+    if FLAGS.probe == "adversarial":
+        probe = ke.AdversarialTrainer(
+            probe, make_training_attack(), attack_mode="inference", seed=seed
+        )
+        constant = ke.schedules.Constant(FLAGS.epsilon)
+        callbacks = [ke.callbacks.EpsilonScheduler(constant)]
     probe.compile(
         optimizer=keras.optimizers.AdamW(
             learning_rate * FLAGS.head_multiplier, weight_decay=0.0
         ),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=make_loss(),
         metrics=["accuracy"],
     )
     probe.fit(
         data.train,
         validation_data=data.validation,
         epochs=FLAGS.probe_epochs,
+        callbacks=callbacks,
         shuffle=False,
         verbose=verbose,
     )
@@ -797,7 +823,7 @@ def train(scheduler, learning_rate, seed, folder, verbose=2, callbacks=()):
         written = _written(folder, epoch)
     classifier = make_classifier(data.num_classes, seed)
     if FLAGS.probe_epochs and epoch is None:
-        probe_linearly(classifier, data, learning_rate, verbose)
+        probe_linearly(classifier, data, learning_rate, seed, verbose)
     adapt(classifier)
     trainer = ke.AdversarialTrainer(
         classifier,
@@ -910,4 +936,14 @@ def check_flags():
         make_scheduler(FLAGS.schedule)
     make_training_attack()
     make_objective()
+    if FLAGS.probe != "clean" and not FLAGS.probe_epochs:
+        raise ValueError(
+            f"--probe={FLAGS.probe} needs --probe_epochs. Received: "
+            "--probe_epochs=0"
+        )
+    if FLAGS.awp and FLAGS.ema:
+        raise ValueError(
+            "--awp with --ema is not available: Keras would average the "
+            "weights where --awp has moved them to"
+        )
     make_attack(FLAGS.eval_attack, FLAGS.eval_steps)

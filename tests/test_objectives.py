@@ -478,3 +478,9 @@ def test_weight_perturbation_is_saved_and_checked(tmp_path):
     assert loaded.weight_perturbation == 0.005
     with pytest.raises(ValueError, match="weight_perturbation=-1"):
         make_trainer(weight_perturbation=-1)
+    average = keras.optimizers.SGD(0.1, use_ema=True)
+    trainer = make_trainer(
+        weight_perturbation=0.1, compile_with={"optimizer": average}
+    )
+    with pytest.raises(ValueError, match="averages the weights"):
+        trainer.train_on_batch(*make_data())

@@ -357,6 +357,12 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
                 "`tf.distribute` with several replicas, whose weights would "
                 "move apart. Use one, or `keras.distribution` on JAX."
             )
+        if getattr(self.optimizer, "use_ema", False):
+            raise ValueError(
+                "`weight_perturbation` with an optimizer that averages the "
+                "weights (`use_ema=True`) is not available: Keras would "
+                "average them where they have moved to."
+            )
         moved = perturbation.kernels(self)
         moves = perturbation.deltas(self, data)
         return {id(v): move for v, move in zip(moved, moves, strict=True)}
