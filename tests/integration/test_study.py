@@ -485,3 +485,21 @@ def test_what_is_no_result_is_told(tmp_path):
     path.write_bytes(b"PAR1 nothing")
     with pytest.raises(ValueError, match="no file of results"):
         report_tables.read(path)
+
+
+def test_the_page_is_what_the_results_give(tmp_path):
+    """REPRODUCTION.md, by the command that it states."""
+    root = _LAUNCH.parent
+    page = tmp_path / "PAGE.md"
+    text = (root / "REPRODUCTION.md").read_text(encoding="utf-8")
+    page.write_text(text, encoding="utf-8")
+    digits = root / "reproduction" / "digits.parquet"
+    hinges = root / "reproduction" / "hinges.parquet"
+    run(
+        "report.py",
+        f"--output={tmp_path / 'reproduction'}",
+        f"--page={page}",
+        f"--results={digits}",
+        f"--results={hinges},{digits}",
+    )
+    assert page.read_text(encoding="utf-8") == text

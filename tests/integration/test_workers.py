@@ -142,6 +142,7 @@ def assert_same(one, other, **tolerance):
         )
 
 
+@pytest.mark.slow
 def test_two_workers_agree_with_one(alone, tmp_path):
     folder, whole = alone
     first, second = end(tmp_path, start(tmp_path, 2))
