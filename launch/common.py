@@ -1,96 +1,23 @@
-"""What the launchers share: flags, one training, one run folder."""
+"""What the launchers share: their flags, and what these make."""
 
-import contextlib
 import json
 import os
-import pathlib
-import shlex
-import subprocess
 import sys
-import time
 
+import flag_types
 import recipes
+import run_folders
 from absl import flags
 
-
-class Fraction(flags.ArgumentParser):
-    """A number, or a fraction such as 4/255."""
-
-    def parse(self, argument):
-        """Returns a float."""
-        try:
-            above, _, below = str(argument).partition("/")
-            return float(above) / (float(below) if below else 1.0)
-        except (ValueError, ZeroDivisionError) as error:
-            raise ValueError(
-                f"expected a number or a fraction, as 0.3 or 4/255. Received: "
-                f"{argument}"
-            ) from error
-
-    def flag_type(self):
-        """The type's name in --help."""
-        return "number or fraction"
-
-
-def define_fraction(name, default, help_text):
-    """Defines a flag that is a number or a fraction."""
-    return flags.DEFINE(
-        Fraction(), name, default, help_text, serializer=_FractionSerializer()
-    )
-
-
-class _FractionSerializer(flags.ArgumentSerializer):
-    def serialize(self, value):
-        return repr(value)
-
-
-class RunUnderWay(RuntimeError):
-    """Another run holds the folder; it may end soon."""
-
-
-class ScheduleName(Fraction):
-    """The name of a schedule, or two hinges such as 12/50:37/50."""
-
-    def parse(self, argument):
-        """Returns the name, once it is one."""
-        if argument in SCHEDULES:
-            return argument
-        if str(argument).count(":") != 1:
-            raise ValueError(
-                f"expected one of {', '.join(SCHEDULES)}, or two hinges as "
-                f"12/50:37/50. Received: {argument}"
-            )
-        start, end = self.hinges(argument)
-        if not 0 <= start <= end <= 1:
-            raise ValueError(
-                "expected two hinges as shares of the training, the first not "
-                f"after the second. Received: {argument}"
-            )
-        return argument
-
-    def hinges(self, name):
-        """The two shares of the training that a name states."""
-        return [
-            super(ScheduleName, self).parse(each) for each in name.split(":")
-        ]
-
-    def flag_type(self):
-        """The type's name in --help."""
-        return f"<{'|'.join(SCHEDULES)}|T1:T2>"
-
-
-SCHEDULES = ("standard", "fixed", "scheduled", "random", "auto")
-
-
-def define_schedule(default, help_text):
-    """Defines the flag --schedule."""
-    serializer = flags.ArgumentSerializer()
-    flags.DEFINE(
-        ScheduleName(), "schedule", default, help_text, serializer=serializer
-    )
-
-
 FLAGS = flags.FLAGS
+
+
+def _define_fraction(name, default, help_text):
+    serializer = flag_types.FractionSerializer()
+    flags.DEFINE(
+        flag_types.Fraction(), name, default, help_text, serializer=serializer
+    )
+
 
 flags.DEFINE_string(
     "recipe",
@@ -156,16 +83,16 @@ flags.DEFINE_string(
     "JSON with further arguments of a keras.applications backbone, as "
     "'{\"alpha\": 0.75}'.",
 )
-define_fraction(
+_define_fraction(
     "scale", None, "pixels * scale + offset is what the backbone was trained on"
 )
-define_fraction(
+_define_fraction(
     "offset", None, "See --scale; what has a name or a converter brings both."
 )
 flags.DEFINE_integer("image_size", 32, "Height and width of the images.")
 
 # === Threat model ===
-define_fraction("epsilon", "0.3", "Target strength on [0, 1], as 4/255.")
+_define_fraction("epsilon", "0.3", "Target strength on [0, 1], as 4/255.")
 flags.DEFINE_enum("norm", "linf", ["linf", "l2", "l1"], "Norm of the ball.")
 flags.DEFINE_integer(
     "num_epsilons", None, "Points of the evaluation grid; default: 1/255 steps."
@@ -324,10 +251,6 @@ _ROBUST_BACKBONE = (
 )
 
 
-# What may differ when a run goes on: where it is, and how fast it is.
-MAY_DIFFER = ("resume", "output", "download", "backup_minutes")
-
-
 def prepare(name):
     """Checks flags, data and backbone; then opens the run folder.
 
@@ -346,7 +269,7 @@ def prepare(name):
     if FLAGS.robust_backbone:
         print(f"\n{_ROBUST_BACKBONE}", flush=True)
     adapt(make_classifier(data.num_classes, FLAGS.seed))
-    return run_folder(name), data
+    return run_folders.run_folder(name), data
 
 
 def apply_recipe():
@@ -375,105 +298,6 @@ def make_deterministic():
         torch.use_deterministic_algorithms(True)
 
 
-def run_folder(name, may_differ=()):
-    """Opens the run folder: a new one, or with --resume that of a run.
-
-    A new one is claimed by a first config.json. Flags must be as there, but
-    those of time and place, and of `may_differ`.
-    """
-    if FLAGS.resume and FLAGS.output is None:
-        raise ValueError("--resume needs the --output of the run")
-    folder = pathlib.Path(
-        FLAGS.output or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    )
-    found = folder.exists() and {path.name for path in folder.iterdir()}
-    # This alone is what a run leaves that failed at once.
-    if found and found - {"config.json", "config.json.tmp", "lock"}:
-        if not FLAGS.resume:
-            raise ValueError(
-                f"the run folder {folder} already holds a run or other files: "
-                "pass --resume to continue it, choose another --output, or "
-                "move it away"
-            )
-        check_flags_as_stored(
-            folder / "config.json", (*MAY_DIFFER, *may_differ)
-        )
-        lock(folder)
-        return folder
-    # A named folder may exist; one named by the time must be new.
-    folder.mkdir(parents=True, exist_ok=bool(FLAGS.output))
-    lock(folder)
-    write_config(folder)
-    return folder
-
-
-_locks = []
-
-
-def lock(folder):
-    """Refuses a folder in which another run is under way."""
-    import filelock
-
-    # The system gives it back when this process ends, however it ends.
-    found = filelock.FileLock(folder / "lock", blocking=False)
-    try:
-        found.acquire()
-    except filelock.Timeout:
-        raise RunUnderWay(
-            f"another run is under way in {folder}: wait until it has ended, "
-            "or choose another --output"
-        ) from None
-    _locks.append(found)
-
-
-def check_flags_as_stored(path, may_differ):
-    """Refuses to go on with a run by other flags than its own."""
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        flags_then, versions = stored["flags"], stored["versions"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"--resume compares the flags with those in {path}, which cannot "
-            f"be read: {error!r}"
-        ) from error
-    # A flag that is newer than the run stands at its default.
-    differ = [
-        f"--{name}: stored {stored!r}, received {value!r}"
-        for name, value in sorted(resolved_flags().items())
-        if name not in may_differ
-        and value != (stored := flags_then.get(name, FLAGS[name].default))
-    ]
-    if differ:
-        raise ValueError(
-            "--resume continues a run with its own flags. Give these as "
-            f"{path} has them, or start a run in another --output:\n  "
-            + "\n  ".join(differ)
-        )
-    changed = [
-        f"{name} {versions.get(name)} then, {version} now"
-        for name, version in _versions().items()
-        if versions.get(name) != version
-    ]
-    if changed:
-        print(
-            "The run was begun with other versions, and may not go on "
-            f"exactly: {'; '.join(changed)}",
-            flush=True,
-        )
-
-
-def resolved_flags():
-    """Flags of the launchers with their values."""
-    # Others define flags as well: absl, and TensorFlow once it is imported.
-    launchers = {path.stem for path in pathlib.Path(__file__).parent.iterdir()}
-    return {
-        flag.name: flag.value
-        for module, its_flags in FLAGS.flags_by_module_dict().items()
-        if pathlib.PurePath(module).stem in launchers
-        for flag in its_flags
-    }
-
-
 def flags_of(module):
     """Names and values of the flags that a module defines."""
     found = FLAGS.get_flags_for_module(module)
@@ -489,84 +313,6 @@ def flag_arguments():
     return [text for text in texts if text]
 
 
-def _versions():
-    import importlib.metadata
-
-    import keras
-    import numpy as np
-
-    import keras_epsched
-
-    versions = {
-        "keras_epsched": keras_epsched.__version__,
-        "keras": keras.__version__,
-        "backend": keras.backend.backend(),
-        "numpy": np.__version__,
-        "python": sys.version.split()[0],
-    }
-    for package in (
-        "tensorflow",
-        "jax",
-        "torch",
-        "keras-hub",
-        "tensorflow-datasets",
-    ):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
-
-
-def write_config(folder, **more):
-    """Writes config.json: all that is needed to repeat the run."""
-    path = folder / "config.json"
-    now = {
-        "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "flags": resolved_flags(),
-        "versions": _versions(),
-        "git_revision": _git_revision(),
-    }
-    config = {**now, **more}
-    if FLAGS.resume and path.exists():
-        # How it was begun stays, and how it went on is added.
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        begun = {name: stored[name] for name in now}
-        resumed = stored.get("resumed", [])
-        if now not in (begun, *resumed):
-            resumed = [*resumed, now]
-        config = {**begun, **more, "resumed": resumed}
-    write_json(path, config)
-    return config
-
-
-def write_json(path, value):
-    """Writes a file by temporary name and rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    _replace(temporary, path)
-
-
-def _replace(temporary, path):
-    """Renames a file into place, once its content is on the disk."""
-    with open(temporary, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _git_revision():
-    here = pathlib.Path(__file__).parent
-    with contextlib.suppress(OSError):
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode == 0:
-            return done.stdout.strip()
-    return None
-
-
 def print_flags():
     """Prints the resolved flags, a line each, and quietens tfds."""
     from absl import logging
@@ -575,7 +321,7 @@ def print_flags():
     # tfds warns of its own deprecations at every load.
     logging.set_verbosity(logging.ERROR)
 
-    rows = sorted(resolved_flags().items())
+    rows = sorted(run_folders.resolved_flags().items())
     print(tabulate(rows, headers=("flag", "value")), flush=True)
 
 
@@ -709,7 +455,7 @@ def make_schedule(name, seed):
         return ke.schedules.RandomUniform(FLAGS.epsilon, FLAGS.epochs, seed)
     hinges = FLAGS.ramp_start, FLAGS.ramp_end
     if name != "scheduled":
-        hinges = ScheduleName().hinges(name)
+        hinges = flag_types.ScheduleName().hinges(name)
     return ke.schedules.TwoHinge(FLAGS.epsilon, *hinges)
 
 
@@ -752,155 +498,6 @@ def adapt(classifier):
         rank=FLAGS.lora_rank,
     )
     print(ke.models.trainable_parameters(classifier), flush=True)
-
-
-def probe_linearly(classifier, data, learning_rate, seed, verbose):
-    """Trains the head alone, on clean or on adversarial images."""
-    import keras
-
-    import keras_epsched as ke
-
-    ke.models.adapt(classifier, "head")
-    # The same layers; the classifier itself stays uncompiled.
-    probe = keras.Model(classifier.inputs, classifier.outputs)
-    callbacks = []
-    if FLAGS.probe == "adversarial":
-        probe = ke.AdversarialTrainer(
-            probe, make_training_attack(), attack_mode="inference", seed=seed
-        )
-        constant = ke.schedules.Constant(FLAGS.epsilon)
-        callbacks = [ke.callbacks.EpsilonScheduler(constant)]
-    probe.compile(
-        optimizer=keras.optimizers.AdamW(
-            learning_rate * FLAGS.head_multiplier, weight_decay=0.0
-        ),
-        loss=make_loss(),
-        metrics=["accuracy"],
-    )
-    probe.fit(
-        data.train,
-        validation_data=data.validation,
-        epochs=FLAGS.probe_epochs,
-        callbacks=callbacks,
-        shuffle=False,
-        verbose=verbose,
-    )
-
-
-def train(scheduler, learning_rate, seed, folder, verbose=2, callbacks=()):
-    """Fine-tunes one classifier, with epsilon driven by a scheduler.
-
-    In a folder, a training that was interrupted goes on with --resume, and one
-    that is finished is read.
-
-    Returns:
-        The classifier, the data, and the history with the onset of task
-        adaptation: the first epoch, counted from 1, whose clean validation
-        accuracy is at least 5 % and twice chance (`None` if there is none).
-    """
-    import keras
-
-    import keras_epsched as ke
-    from keras_epsched.callbacks import transfer_monitor
-
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(seed)
-    data = load_data(seed)
-    if folder is not None and (folder / "history.json").exists():
-        ke.callbacks.ExactBackup(folder / "backups").clear()
-        text = (folder / "history.json").read_text(encoding="utf-8")
-        return _load(folder, data), data, json.loads(text)
-    backups, written, epoch = [], [], None
-    if folder is not None:
-        backups = [
-            ke.callbacks.ExactBackup(
-                folder / "backups", every_minutes=FLAGS.backup_minutes or None
-            )
-        ]
-        backup = backups[0].latest()
-        epoch = None if backup is None else backup["epoch"]
-        del backup  # It holds all the weights.
-        written = _written(folder, epoch)
-    classifier = make_classifier(data.num_classes, seed)
-    if FLAGS.probe_epochs and epoch is None:
-        probe_linearly(classifier, data, learning_rate, seed, verbose)
-    adapt(classifier)
-    trainer = ke.AdversarialTrainer(
-        classifier,
-        attack=make_training_attack(),
-        objective=make_objective(),
-        attack_mode=FLAGS.attack_mode,
-        batchnorm_momentum=FLAGS.batchnorm_momentum,
-        freeze_batchnorm=FLAGS.freeze_batchnorm,
-        weight_perturbation=FLAGS.awp,
-        seed=seed,
-    )
-    trainer.compile(
-        optimizer=make_optimizer(
-            learning_rate, FLAGS.epochs * len(data.train), classifier
-        ),
-        loss=make_loss(),
-        metrics=["accuracy"],
-    )
-    history = trainer.fit(
-        data.train,
-        validation_data=data.validation,
-        epochs=FLAGS.epochs,
-        callbacks=[scheduler, *callbacks, *written, *backups],
-        # tf.data shuffles; Keras would warn that it does not.
-        shuffle=False,
-        verbose=verbose,
-    ).history
-    if FLAGS.reestimate_batchnorm:
-        # Not where `fit` left off: after a kill it has read nothing.
-        data.train.seek(FLAGS.epochs)
-        ke.training.reestimate_batchnorm(trainer, data.train)
-    history = {name: [float(v) for v in row] for name, row in history.items()}
-    history["epoch"] = list(range(1, FLAGS.epochs + 1))
-    history["onset"] = transfer_monitor.onset(
-        history["val_accuracy"], data.num_classes
-    )
-    if folder is not None:
-        temporary = folder / "unfinished.keras"
-        classifier.save(temporary)
-        _replace(temporary, folder / "model.keras")
-        # Last: it says that the training is finished.
-        write_json(folder / "history.json", history)
-        backups[0].clear()
-        # What a run that goes on finds: LoRA's update is merged in it.
-        classifier = _load(folder, data)
-    return classifier, data, history
-
-
-def _load(folder, data):
-    """The classifier of a finished training."""
-    import keras_epsched as ke
-
-    classifier = ke.models.load(folder / "model.keras")
-    # As `fit` noted on the one that was saved.
-    classifier.training_splits = (data.train.split_info,)
-    return classifier
-
-
-def _written(folder, epoch):
-    """Callbacks that write a log of each epoch, from a backup on."""
-    import keras
-
-    from keras_epsched import optional
-
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "history.csv"
-    if epoch is not None and path.exists():
-        # Epochs that are not in the backup are trained again.
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        temporary = path.with_name("history.csv.tmp")
-        temporary.write_text("".join(lines[: 1 + epoch]), encoding="utf-8")
-        _replace(temporary, path)
-    callbacks = [keras.callbacks.CSVLogger(str(path), append=epoch is not None)]
-    # Keras writes these logs with TensorFlow on every backend.
-    if optional.available("tensorflow"):
-        callbacks.append(keras.callbacks.TensorBoard(str(folder / "logs")))
-    return callbacks
 
 
 def evaluation_grid():

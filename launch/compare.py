@@ -41,6 +41,8 @@ import time
 
 import common
 import numpy as np
+import run_folders
+import training_run
 from absl import app, flags
 from tabulate import tabulate
 
@@ -80,7 +82,7 @@ def choose_learning_rate(rates, folder):
     rows = json.loads(path.read_text()) if path.exists() else []
     for rate in rates[len(rows) :]:
         print(f"\n=== fixed epsilon, learning rate {rate:g}", flush=True)
-        classifier, data, _ = common.train(
+        classifier, data, _ = training_run.train(
             common.make_scheduler("fixed"), rate, FLAGS.seed, None, 0
         )
         report = evaluate(classifier, data.validation, "nested")
@@ -96,7 +98,7 @@ def choose_learning_rate(rates, folder):
             f"{report.expected_robustness():.3f} (validation)",
             flush=True,
         )
-        common.write_json(path, rows)
+        run_folders.write_json(path, rows)
     best = max(rows, key=lambda row: row["expected_robustness"])
     return best["learning_rate"], rows
 
@@ -189,7 +191,7 @@ def main(_):
     # Those of the recipe, where the command line has none.
     rates = [float(rate) for rate in FLAGS.learning_rates]
     rate, choice = choose_learning_rate(rates, folder)
-    common.write_config(
+    run_folders.write_config(
         folder,
         learning_rate=rate,
         learning_rate_choice=choice,
@@ -202,7 +204,7 @@ def main(_):
         for arm in _ARMS:
             print(f"\n=== {arm}, seed {seed}", flush=True)
             place = folder / f"seed{seed}" / arm
-            classifier, data, history = common.train(
+            classifier, data, history = training_run.train(
                 common.make_scheduler(arm, seed), rate, seed, place
             )
             histories[arm].append(history)
@@ -221,7 +223,7 @@ def main(_):
     ]
     text = "\n\n".join(texts) + "\n"
     (folder / "table.txt").write_text(text, encoding="utf-8")
-    common.write_json(folder / "results.json", summary(reports, histories))
+    run_folders.write_json(folder / "results.json", summary(reports, histories))
     protocol = FLAGS.protocols[0]
     backbone = FLAGS.backbone
     if pathlib.Path(backbone).exists():

@@ -22,6 +22,8 @@ import pathlib
 import sys
 
 import common
+import flag_types
+import run_folders
 from absl import app, flags
 
 FLAGS = flags.FLAGS
@@ -114,7 +116,7 @@ def grid():
 
     if not FLAGS.epsilons:
         return common.evaluation_grid()
-    fraction = common.Fraction()
+    fraction = flag_types.Fraction()
     points = check_grid(
         [fraction.parse(each) for each in FLAGS.epsilons], FLAGS.norm
     )
@@ -142,8 +144,8 @@ def main(_):
     for name, model in zip(names(FLAGS.model), FLAGS.model, strict=True):
         classifiers[name] = load_classifier(model)
         check_fit(model, classifiers[name], data)
-    folder = common.run_folder("evaluate")
-    common.write_config(folder, splits=common.splits_config(data))
+    folder = run_folders.run_folder("evaluate")
+    run_folders.write_config(folder, splits=common.splits_config(data))
     reports = {}
     for (name, classifier), model in zip(
         classifiers.items(), FLAGS.model, strict=True

@@ -14,15 +14,21 @@ import json
 import sys
 
 import common
+import flag_types
+import run_folders
+import training_run
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-common.define_schedule(
+flags.DEFINE(
+    flag_types.ScheduleName(),
+    "schedule",
     "scheduled",
     "No attack, the target from the start, the ramp of --ramp_start and "
     "--ramp_end, another uniform draw in each epoch, a ramp that waits until "
     "the task is adapted to, or one with hinges of its own, as shares of the "
     "training.",
+    serializer=flags.ArgumentSerializer(),
 )
 flags.DEFINE_float("learning_rate", 3e-3, "Peak learning rate of AdamW.")
 
@@ -37,8 +43,8 @@ def run():
 
     folder, probe = common.prepare("finetune")
     scheduler = common.make_scheduler(FLAGS.schedule, FLAGS.seed)
-    common.write_config(folder, splits=common.splits_config(probe))
-    classifier, data, history = common.train(
+    run_folders.write_config(folder, splits=common.splits_config(probe))
+    classifier, data, history = training_run.train(
         scheduler, FLAGS.learning_rate, FLAGS.seed, folder
     )
     report = ke.evaluate(

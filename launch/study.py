@@ -40,9 +40,9 @@ import pathlib
 import sys
 import time
 
-import common
 import finetune  # noqa: F401  (its flags)
 import ray_devices
+import run_folders
 import study_cell
 import study_grid
 from absl import app, flags
@@ -70,7 +70,7 @@ def read_cells():
     """The cells of the grid, with the flags of the command line."""
     given = {
         name: study_grid.as_text(FLAGS[name].value)
-        for name in common.resolved_flags()
+        for name in run_folders.resolved_flags()
         if FLAGS[name].present and name not in _OWN
     }
     return study_grid.read(FLAGS.study, given)
@@ -78,7 +78,7 @@ def read_cells():
 
 def check_cells(cells):
     """Refuses flags that finetune.py does not have, or not with this value."""
-    known = set(common.resolved_flags()) - set(_OWN)
+    known = set(run_folders.resolved_flags()) - set(_OWN)
     for cell in cells:
         for name, value in cell.flags.items():
             if name not in known:
@@ -146,7 +146,7 @@ class Progress:
             each.name: {"state": each.state, "failures": each.failures}
             for each in self.cells
         }
-        common.write_json(self.path, states)
+        run_folders.write_json(self.path, states)
         if self._live is None:
             done = sum(each.state == "done" for each in self.cells)
             text = f"[{done}/{len(self.cells)}] {cell.name}: {cell.state}"
@@ -225,7 +225,7 @@ def write_results(cells, path):
                 if isinstance(value, str) and name in FLAGS
                 else value
                 for name, value in values.items()
-                if name not in (*_OF_THE_PLACE, *common.MAY_DIFFER)
+                if name not in (*_OF_THE_PLACE, *run_folders.MAY_DIFFER)
             }
             rows.append({"cell": cell.name, **values, **result})
     if rows:
@@ -237,8 +237,8 @@ def write_results(cells, path):
 def open_folder(cells):
     """The folder of the study; new, or as it was left."""
     # What counts of the flags is in the cells, which are compared below.
-    folder = common.run_folder(
-        pathlib.Path(FLAGS.study).stem, tuple(common.resolved_flags())
+    folder = run_folders.run_folder(
+        pathlib.Path(FLAGS.study).stem, tuple(run_folders.resolved_flags())
     )
     grid = {cell.name: cell.flags for cell in cells}
     path = folder / "study.json"
@@ -255,7 +255,7 @@ def open_folder(cells):
                 f"grow. Received: {len(differ)} stored cells that are no "
                 f"longer there, or have other flags: {', '.join(differ[:5])}"
             )
-    common.write_json(path, grid)
+    run_folders.write_json(path, grid)
     return folder.resolve()
 
 

@@ -38,8 +38,8 @@ def run(
         for descriptor in (1, 2):
             os.dup2(log.fileno(), descriptor)
         try:
-            import common
             import finetune
+            import run_folders
             from absl import flags
 
             flags.FLAGS.unparse_flags()
@@ -47,7 +47,7 @@ def run(
             _, data, history, report = finetune.run()
             print(report)
             row = result(data, history, report, time.time() - started)
-            common.write_json(folder / "result.json", row)
+            run_folders.write_json(folder / "result.json", row)
         except BaseException:
             traceback.print_exc()
             raise
@@ -58,7 +58,7 @@ def result(data, history, report, seconds) -> dict:
 
     Args:
         data: The dataset.
-        history: Of the training, see `common.train`.
+        history: Of the training, see `training_run.train`.
         report: `Report` on the test images.
         seconds: Of the attempt that ended the cell.
     """

@@ -22,12 +22,20 @@ import os
 import pathlib
 
 import common
+import flag_types
 import ray_devices
+import run_folders
 import tune_trial
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-common.define_schedule("fixed", "Schedule of the trials; see finetune.py.")
+flags.DEFINE(
+    flag_types.ScheduleName(),
+    "schedule",
+    "fixed",
+    "Schedule of the trials; see finetune.py.",
+    serializer=flags.ArgumentSerializer(),
+)
 flags.DEFINE_integer("trials", 16, "Number of trials.", lower_bound=1)
 flags.DEFINE_float("lowest", 1e-5, "Lowest learning rate and weight decay.")
 flags.DEFINE_float("highest", 1e-1, "Highest.")
@@ -153,10 +161,10 @@ def open_folder():
             f"--output={FLAGS.output}, where there is none: leave out --resume"
         )
     common.apply_recipe()
-    common.check_flags_as_stored(
-        folder / "config.json", (*common.MAY_DIFFER, *MAY_DIFFER)
+    run_folders.check_flags_as_stored(
+        folder / "config.json", (*run_folders.MAY_DIFFER, *MAY_DIFFER)
     )
-    common.lock(folder)
+    run_folders.lock(folder)
     return folder
 
 
@@ -165,13 +173,13 @@ def write_recipe(folder, best, row):
     path = folder / "recipe.json"
     why = f"the best of {FLAGS.trials} trials by {FLAGS.select}"
     # The schedule is not the search's to choose.
-    own = {"recipe", "data_dir", "deterministic", *common.MAY_DIFFER}
+    own = {"recipe", "data_dir", "deterministic", *run_folders.MAY_DIFFER}
     values = {
         key: each
         for key, each in common.flags_of(common).items()
         if key not in own
     }
-    common.write_json(
+    run_folders.write_json(
         path,
         {
             "source": f"A search on {FLAGS.dataset}, schedule "
@@ -213,7 +221,7 @@ def main(_):
     ]
     # By the last epoch of each, whose weights a training would give.
     rows.sort(key=lambda row: -(row["score"] or 0.0))
-    common.write_json(folder / "trials.json", rows)
+    run_folders.write_json(folder / "trials.json", rows)
     print(tabulate(rows, headers="keys"))
     if not rows or rows[0]["score"] is None:
         raise RuntimeError(f"no trial has finished an epoch: see {folder}")

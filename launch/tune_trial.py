@@ -30,6 +30,7 @@ def run(
     flags.FLAGS.unparse_flags()
     # The flags of the search itself are known to its own process only.
     import common
+    import training_run
 
     values = [f"--{name}={value}" for name, value in config.items()]
     flags.DEFINE_float("learning_rate", 1e-3, "", allow_override=True)
@@ -50,7 +51,7 @@ def run(
             if time.monotonic() - started > 60 * minutes:
                 self.model.stop_training = True
 
-    common.train(
+    training_run.train(
         common.make_scheduler(flags.FLAGS.schedule, flags.FLAGS.seed),
         flags.FLAGS.learning_rate,
         flags.FLAGS.seed,

@@ -94,7 +94,7 @@ def test_a_trial_reports_each_epoch_within_its_budget():
 
 _DRIVER = """
 import os
-import common, tune
+import common, run_folders, tune
 tune.FLAGS(["tune"])
 name = "CUDA_VISIBLE_DEVICES"
 common.prepare = lambda _: [os.environ[name]]
@@ -112,16 +112,16 @@ def test_the_driver_leaves_the_gpus_to_the_trials():
 
 _RESUME = """
 import pathlib, sys
-import common, tune
+import common, run_folders, tune
 path, first, second = sys.argv[1:]
 tune.FLAGS(["tune", *first.split()])
 config = pathlib.Path(path) / "config.json"
 if not config.exists():
-    common.write_config(config.parent)
+    run_folders.write_config(config.parent)
 tune.FLAGS.unparse_flags()
 tune.FLAGS(["tune", *second.split()])
-may_differ = (*common.MAY_DIFFER, *tune.MAY_DIFFER)
-common.check_flags_as_stored(config, may_differ)
+may_differ = (*run_folders.MAY_DIFFER, *tune.MAY_DIFFER)
+run_folders.check_flags_as_stored(config, may_differ)
 """
 
 
