@@ -150,9 +150,10 @@ def _written(folder, epoch):
     path = folder / "history.csv"
     if epoch is not None and path.exists():
         # Epochs that are not in the backup are trained again.
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        # As bytes, for the ends of its lines must stay.
+        lines = path.read_bytes().splitlines(keepends=True)
         temporary = path.with_name("history.csv.tmp")
-        temporary.write_text("".join(lines[: 1 + epoch]), encoding="utf-8")
+        temporary.write_bytes(b"".join(lines[: 1 + epoch]))
         run_folders.replace(temporary, path)
     callbacks = [keras.callbacks.CSVLogger(str(path), append=epoch is not None)]
     # Keras writes these logs with TensorFlow on every backend.

@@ -119,7 +119,7 @@ def left_in(folder):
 def assert_same(folder, other):
     """All results are equal bit by bit."""
     for name in ("history.csv", "history.json"):
-        assert (folder / name).read_text() == (other / name).read_text()
+        assert (folder / name).read_bytes() == (other / name).read_bytes()
     weights, others = (
         ke.models.load(each / "model.keras").get_weights()
         for each in (folder, other)
@@ -154,7 +154,7 @@ def test_twenty_kills_change_nothing(backbone, tmp_path):
         run("finetune.py", backbone, output)
         assert_same(output, tmp_path / "whole")
     # Not all at the same place.
-    assert len(moments) > _KILLS / 2
+    assert len(moments) > _KILLS / 4
 
 
 @pytest.mark.slow
