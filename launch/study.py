@@ -52,7 +52,12 @@ flags.DEFINE_string("study", None, "The grid, a TOML file.", required=True)
 flags.DEFINE_integer(
     "retries", 2, "How often a cell is tried again.", lower_bound=0
 )
-flags.DEFINE_float("cell_cpus", 1.0, "CPU cores of a cell.")
+flags.DEFINE_float(
+    "cell_cpus",
+    1.0,
+    "CPU cores of a cell, which has as many threads; several where a GPU would "
+    "wait for the data.",
+)
 flags.DEFINE_float(
     "cell_gpus",
     None,
@@ -97,7 +102,7 @@ class Progress:
     """The states of the cells: in a file, and in a table or line by line."""
 
     def __init__(self, cells, path):
-        self.cells, self.path, self.since = cells, path, time.time()
+        self.cells, self.path = cells, path
         self._live = None
 
     def __enter__(self):
@@ -126,15 +131,19 @@ class Progress:
         shown.sort(key=lambda cell: cell.state == "running")
         for cell in shown[-30:]:
             epochs = study_cell.epochs_done(cell.folder)
-            failures = str(len(cell.failures) or "")
-            table.add_row(cell.name, cell.state, str(epochs), failures)
+            failures = len(cell.failures) or None
+            table.add_row(
+                cell.name,
+                cell.state,
+                *("" if n is None else str(n) for n in (epochs, failures)),
+            )
         return table
 
     def look(self):
         """Sees which cells have begun."""
         for cell in self.cells:
             if cell.state == "waiting" and study_cell.has_begun(
-                cell.folder, self.since
+                cell.folder, cell.since
             ):
                 cell.state = "running"
         if self._live is not None:
@@ -178,6 +187,7 @@ def run_cells(cells, progress):
     )(study_cell.run)
 
     def start(cell):
+        cell.since = time.time()
         return task.remote(
             cell.arguments(), str(cell.folder), os.getcwd(), resources
         )
@@ -219,11 +229,7 @@ def write_results(cells, path):
             # As the grid has them: paths differ from machine to machine.
             values = {**config["flags"], **cell.flags}
             values = {
-                name: study_grid.as_text(value)
-                if isinstance(value, list)
-                else FLAGS[name].parser.parse(value)
-                if isinstance(value, str) and name in FLAGS
-                else value
+                name: _value(name, value)
                 for name, value in values.items()
                 if name not in (*_OF_THE_PLACE, *run_folders.MAY_DIFFER)
             }
@@ -232,6 +238,13 @@ def write_results(cells, path):
         temporary = path.with_name(path.name + ".tmp")
         pd.DataFrame(rows).to_parquet(temporary)
         os.replace(temporary, path)
+
+
+def _value(name, value):
+    """A flag as a column has it: of its own type, a list as text."""
+    if isinstance(value, str) and name in FLAGS:
+        value = FLAGS[name].parser.parse(value)
+    return study_grid.as_text(value) if isinstance(value, list) else value
 
 
 def open_folder(cells):

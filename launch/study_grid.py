@@ -18,6 +18,7 @@ class Cell:
             variables of the environment stand by name.
         folder: `pathlib.Path`, its run folder.
         state: String. `"waiting"`, `"running"`, `"done"` or `"failed"`.
+        since: Float. When it was last submitted.
         failures: List of strings, what went wrong, each time.
     """
 
@@ -25,6 +26,7 @@ class Cell:
     flags: dict
     folder: pathlib.Path | None = None
     state: str = "waiting"
+    since: float = 0.0
     failures: list = dataclasses.field(default_factory=list)
 
     def arguments(self):

@@ -56,7 +56,9 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_float("trial_minutes", 30.0, "Budget of a trial.")
 flags.DEFINE_integer("grace_epochs", 1, "Epochs before ASHA stops a trial.")
-flags.DEFINE_float("trial_cpus", 1.0, "CPU cores of a trial.")
+flags.DEFINE_float(
+    "trial_cpus", 1.0, "CPU cores of a trial, which has as many threads."
+)
 flags.DEFINE_float(
     "trial_gpus",
     None,

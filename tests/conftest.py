@@ -5,9 +5,20 @@ import pathlib
 import shutil
 import tempfile
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# The same examples in each run; a first one may have to compile.
+hypothesis.settings.register_profile(
+    "suite",
+    max_examples=50,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.load_profile("suite")
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 

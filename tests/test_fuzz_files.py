@@ -10,19 +10,10 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import keras_epsched as ke
-
-settings.register_profile(
-    "files",
-    deadline=None,
-    derandomize=True,
-    max_examples=40,
-    suppress_health_check=list(HealthCheck),
-)
-settings.load_profile("files")
 
 _ERRORS = (ValueError, OSError, ImportError)
 

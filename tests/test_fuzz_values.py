@@ -7,21 +7,13 @@ import keras
 import linear
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from keras import ops
 
 import keras_epsched as ke
 from keras_epsched import epsilons, schedules
-
-settings.register_profile(
-    "here",
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)
-settings.load_profile("here")
 
 ANYTHING = st.one_of(
     st.none(),
@@ -79,8 +71,15 @@ def test_grids(epsilon, number, norm):
     ),
     st.lists(ANYTHING, max_size=4),
 )
+@pytest.mark.filterwarnings("ignore:epsilon jumps")
 def test_schedules_of_anything(name, arguments):
-    clear(getattr(schedules, name), *arguments)
+    schedule = clear(getattr(schedules, name), *arguments)
+    if schedule is None:
+        return
+    values = schedule(np.linspace(0.0, 1.0, 11))
+    assert np.isfinite(values).all() and np.min(values) >= 0
+    again = schedules.get(keras.saving.serialize_keras_object(schedule))
+    assert again == schedule
 
 
 @given(

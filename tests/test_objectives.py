@@ -33,6 +33,14 @@ def kl_divergence(logits, others):
     return (np.exp(logs) * (logs - other_logs)).sum(-1)
 
 
+def views_of(trainer, images, labels):
+    """What the next step trains on."""
+    state = np.asarray(trainer.seed_generator.state)
+    views = trainer.perturb((images, labels))[0]
+    trainer.seed_generator.state.assign(state)
+    return views
+
+
 def trades_gradient(weights, clean, adversarial, labels, shares, beta):
     """Gradient of the loss of TRADES for a linear model, in float64."""
     one_hot = np.eye(weights.shape[1])[labels]
@@ -60,9 +68,7 @@ def test_a_step_of_trades_in_closed_form(weighted):
         compile_with={"optimizer": keras.optimizers.SGD(1e-6)},
     )
     shares = np.linspace(0.2, 2.0, len(labels)) if weighted else None
-    state = np.asarray(trainer.seed_generator.state)
-    views = trainer.perturb((images, labels))[0]
-    trainer.seed_generator.state.assign(state)
+    views = views_of(trainer, images, labels)
     trainer.train_on_batch(images, labels, sample_weight=shares)
 
     clean, adversarial = (
@@ -132,9 +138,7 @@ def test_a_step_follows_the_gradient_of_the_paper(objective, loss, weighted):
         compile_with={"optimizer": keras.optimizers.SGD(1e-6)},
     )
     shares = np.linspace(0.2, 2.0, len(labels)) if weighted else None
-    state = np.asarray(trainer.seed_generator.state)
-    views = trainer.perturb((images, labels))[0]
-    trainer.seed_generator.state.assign(state)
+    views = views_of(trainer, images, labels)
     logs = trainer.train_on_batch(
         images, labels, sample_weight=shares, return_dict=True
     )
@@ -280,9 +284,7 @@ def test_regularisers_count_once_and_metrics_see_adversarial_images():
         epsilon=EPSILON,
         compile_with={"optimizer": keras.optimizers.SGD(0.0)},
     )
-    state = np.asarray(trainer.seed_generator.state)
-    views = trainer.perturb((images, labels))[0]
-    trainer.seed_generator.state.assign(state)
+    views = views_of(trainer, images, labels)
     logs = trainer.train_on_batch(images, labels, return_dict=True)
     clean, moved = (
         np.asarray(views[name], "float64").reshape(len(images), -1) @ kernel
@@ -310,9 +312,7 @@ def test_batchnorm_averages_both_views():
         if isinstance(layer, keras.layers.BatchNormalization)
     )
     before = keras.Model(model.inputs, norm.input)
-    state = np.asarray(trainer.seed_generator.state)
-    views = trainer.perturb((images, labels))[0]
-    trainer.seed_generator.state.assign(state)
+    views = views_of(trainer, images, labels)
     expected = np.asarray(norm.moving_mean)
     for name in ("clean", "adversarial"):
         mean = logits_of(before, views[name]).mean((0, 1, 2))
@@ -397,9 +397,7 @@ def test_a_step_at_the_worst_weights_nearby(objective):
         weight_perturbation=0.05,
         compile_with={"optimizer": keras.optimizers.SGD(1e-6)},
     )
-    state = np.asarray(trainer.seed_generator.state)
-    views = trainer.perturb((images, labels))[0]
-    trainer.seed_generator.state.assign(state)
+    views = views_of(trainer, images, labels)
     trainer.train_on_batch(images, labels)
     views = views if isinstance(views, dict) else {"adversarial": views}
     flat = {
@@ -478,6 +476,11 @@ def test_weight_perturbation_is_saved_and_checked(tmp_path):
     assert loaded.weight_perturbation == 0.005
     with pytest.raises(ValueError, match="weight_perturbation=-1"):
         make_trainer(weight_perturbation=-1)
+    model = conv_net()
+    for layer in model.layers:
+        layer.dtype_policy = keras.dtype_policies.DTypePolicy("mixed_float16")
+    with pytest.raises(ValueError, match="not available in float16"):
+        make_trainer(model, weight_perturbation=0.1)
     average = keras.optimizers.SGD(0.1, use_ema=True)
     trainer = make_trainer(
         weight_perturbation=0.1, compile_with={"optimizer": average}

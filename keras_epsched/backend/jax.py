@@ -25,19 +25,17 @@ class TrainerSteps:
             moves = self.weight_moves(data)
         # Seeds were drawn, and clean accuracy was measured.
         others, metrics = self._rest(scope)
+        # In the order of the weights; None for those that stay.
+        moves = [moves.get(id(each)) for each in self.trainable_variables]
         trainable = [
-            value + moves.get(id(each), 0)
-            for each, value in zip(
-                self.trainable_variables, trainable, strict=True
-            )
+            value if move is None else value + move
+            for value, move in zip(trainable, moves, strict=True)
         ]
         state = trainable, others, optimizer, metrics
         logs, (trainable, *rest) = super().train_step(state, data)
         trainable = [
-            value - moves.get(id(each), 0)
-            for each, value in zip(
-                self.trainable_variables, trainable, strict=True
-            )
+            value if move is None else value - move
+            for value, move in zip(trainable, moves, strict=True)
         ]
         return logs, (trainable, *rest)
 

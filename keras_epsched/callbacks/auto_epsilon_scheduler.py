@@ -68,7 +68,7 @@ class AutoEpsilonScheduler(EpsilonScheduler):
                     "expected a tolerance in [0, 1), a patience of 1 or more "
                     f"and a latest in [0, 1). Received: {name}={value!r}"
                 )
-        self.target = self.schedule
+        self._constant = self.schedule
         self.tolerance = tolerance
         self.patience = patience
         self.latest = latest
@@ -77,7 +77,7 @@ class AutoEpsilonScheduler(EpsilonScheduler):
         self._best, self._wait = -math.inf, 0
 
     def on_train_begin(self, logs=None):
-        self.schedule = self.target
+        self.schedule = self._constant
         self.ramp_epoch = None
         self._best, self._wait = -math.inf, 0
         super().on_train_begin(logs)
@@ -100,10 +100,10 @@ class AutoEpsilonScheduler(EpsilonScheduler):
         # At the target in the last epoch, which begins at this share.
         end = max((epochs - 1) / epochs, epoch / epochs)
         if end == epoch / epochs:
-            self.schedule = self.target
+            self.schedule = self._constant
         else:
             self.schedule = TwoHinge(
-                self.target.target_epsilon, epoch / epochs, end
+                self._constant.target_epsilon, epoch / epochs, end
             )
 
     def on_epoch_end(self, epoch, logs=None):

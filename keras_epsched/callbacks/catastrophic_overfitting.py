@@ -2,19 +2,13 @@
 
 import warnings
 
-import keras
 from keras import ops
 
-from keras_epsched import backend
-from keras_epsched.attacks import noise
 from keras_epsched.attacks.base import Attack
-from keras_epsched.attacks.pgd import PGD
-from keras_epsched.training.trainer import AdversarialTrainer
-
-_ACTIONS = ("warn", "stop", "fall_back")
+from keras_epsched.callbacks.probe import Probe
 
 
-class CatastrophicOverfittingAlarm(keras.callbacks.Callback):
+class CatastrophicOverfittingAlarm(Probe):
     """Notices when a network only withstands the attack that it trains on.
 
     Networks that train on one-step attacks may learn, within an epoch, to
@@ -57,6 +51,8 @@ class CatastrophicOverfittingAlarm(keras.callbacks.Callback):
     ```
     """
 
+    ACTIONS = ("warn", "stop", "fall_back")
+
     def __init__(
         self,
         images,
@@ -66,62 +62,45 @@ class CatastrophicOverfittingAlarm(keras.callbacks.Callback):
         action="warn",
         fallback=None,
     ):
-        super().__init__()
-        if action not in _ACTIONS:
-            raise ValueError(
-                f"`action` must be one of {_ACTIONS}. Received: "
-                f"action={action!r}"
-            )
+        super().__init__(images, labels, attack, 5, action)
         if not 0 < gap < 1:
             raise ValueError(
                 "`gap` is a difference of accuracies and must lie in (0, 1). "
                 f"Received: gap={gap}"
             )
-        for name, each in (("attack", attack), ("fallback", fallback)):
-            if each is not None and not isinstance(each, Attack):
-                raise ValueError(
-                    f"`{name}` must be an attack of `keras_epsched.attacks`. "
-                    f"Received: {name}={each!r}"
-                )
+        if fallback is not None and not isinstance(fallback, Attack):
+            raise ValueError(
+                "`fallback` must be an attack of `keras_epsched.attacks`. "
+                f"Received: fallback={fallback!r}"
+            )
         if fallback is not None and not fallback.can_train:
             raise ValueError(f"`fallback` cannot train: {fallback!r}")
-        self.images = ops.convert_to_numpy(images).astype("float32")
-        self.labels = ops.convert_to_numpy(labels)
-        self.attack = attack
         self.gap = gap
-        self.action = action
         self.fallback = fallback
-        self.fired_at = None
-        self._measure = self._sound = self._probe = None
+        self.fired_at = self._sound = None
 
     def on_train_begin(self, logs=None):
-        trainer = self.model
-        if not isinstance(trainer, AdversarialTrainer):
-            raise ValueError(
-                "`CatastrophicOverfittingAlarm` needs an "
-                "`keras_epsched.AdversarialTrainer`. Received: a model of "
-                f"type {type(trainer).__name__}"
-            )
-        norm = trainer.attack.norm
-        attack = self.attack or PGD(steps=5, norm=norm)
-        if attack.norm != norm:
-            raise ValueError(
-                "`attack` must have the norm of the training attack, "
-                f"{norm!r}. Received: {attack!r}"
-            )
-        self._fallback = self.fallback or attack
-        self._probe = attack
-        self._measure = make_probe(trainer, attack)
+        super().on_train_begin(logs)
+        self._fallback = self.fallback or self._attack
         self.fired_at = self._sound = None
+
+    def accuracies(self, images, labels):
+        trainer = self.model
+        # A fixed seed: the probe must not advance that of the training.
+        classes = trainer.class_labels(labels, images)
+        moved = trainer.attacked(images, classes, (0, 0))
+        predicted = ops.argmax(trainer.frozen_logits(False)(moved), axis=-1)
+        hits = ops.cast(predicted, "int32") == classes
+        return [
+            ops.mean(ops.cast(hits, "float32")),
+            self.withstood(images, labels, trainer._epsilon),
+        ]
 
     def on_epoch_end(self, epoch, logs=None):
         trainer = self.model
         if not trainer.epsilon > 0:
             return
-        trained, robust = (
-            float(ops.convert_to_numpy(each))
-            for each in self._measure(self.images, self.labels)
-        )
+        trained, robust = self.measure()
         if logs is not None:
             logs["probe_training_accuracy"] = trained
             logs["probe_robust_accuracy"] = robust
@@ -150,7 +129,7 @@ class CatastrophicOverfittingAlarm(keras.callbacks.Callback):
         self.model.attack = self._fallback
         self.model.make_train_function(force=True)
         # Compiled, they keep the attack that they were made with.
-        self._measure = make_probe(self.model, self._probe)
+        self.compile_measure()
 
     def _act(self, epoch, trained, robust):
         trainer = self.model
@@ -172,39 +151,3 @@ class CatastrophicOverfittingAlarm(keras.callbacks.Callback):
             f"{robust:.0%} that of several steps. {consequence}",
             stacklevel=3,
         )
-
-
-def make_probe(trainer, attack):
-    """Compiles the probe of `CatastrophicOverfittingAlarm`.
-
-    Args:
-        trainer: `AdversarialTrainer`.
-        attack: `Attack` to compare with that of the training.
-
-    Returns:
-        A function `(images, labels)` to the accuracies on images that are
-        attacked as in training, and by `attack`, both in inference mode.
-    """
-
-    def accuracies(images, labels):
-        labels = trainer.class_labels(labels, images)
-        logits_fn = trainer.frozen_logits(False)
-        # A fixed seed: the probe must not advance that of the training.
-        moved = trainer.attacked(images, labels, (0, 0))
-        predicted = ops.argmax(logits_fn(moved), axis=-1)
-        hits = ops.cast(predicted, "int32") == labels
-        broken = attack.search(
-            logits_fn,
-            images,
-            labels,
-            ops.convert_to_tensor(trainer._epsilon),
-            noise.make_key(0, ops.arange(ops.shape(images)[0])),
-            trainer.value_range,
-        ).broken
-        return (
-            ops.mean(ops.cast(hits, "float32")),
-            1.0 - ops.mean(ops.cast(broken, "float32")),
-        )
-
-    jit_compile = getattr(trainer, "jit_compile", False)
-    return backend.compile(accuracies, bool(jit_compile), trainer.variables)

@@ -2,19 +2,10 @@
 
 import warnings
 
-import keras
-from keras import ops
-
-from keras_epsched import backend
-from keras_epsched.attacks import noise
-from keras_epsched.attacks.base import Attack
-from keras_epsched.attacks.pgd import PGD
-from keras_epsched.training.trainer import AdversarialTrainer
-
-_ACTIONS = ("warn", "stop")
+from keras_epsched.callbacks.probe import Probe
 
 
-class RobustOverfittingMonitor(keras.callbacks.Callback):
+class RobustOverfittingMonitor(Probe):
     """Watches robust accuracy on a small probe of images held out.
 
     Long adversarial training overfits: robust accuracy on new images falls
@@ -62,31 +53,14 @@ class RobustOverfittingMonitor(keras.callbacks.Callback):
         patience=3,
         action="warn",
     ):
-        super().__init__()
-        if action not in _ACTIONS:
-            raise ValueError(
-                f"`action` must be one of {_ACTIONS}. Received: "
-                f"action={action!r}"
-            )
+        super().__init__(images, labels, attack, 10, action)
         if not 0 <= gap < 1 or patience < 1:
             raise ValueError(
                 "expected a `gap` in [0, 1) and a `patience` of 1 or more. "
                 f"Received: gap={gap}, patience={patience}"
             )
-        if attack is not None and not (
-            isinstance(attack, Attack) and attack.can_evaluate
-        ):
-            raise ValueError(
-                "`attack` must be an attack of `keras_epsched.attacks` that "
-                f"can evaluate. Received: attack={attack!r}"
-            )
-        self.images = ops.convert_to_numpy(images).astype("float32")
-        self.labels = ops.convert_to_numpy(labels)
-        self.attack = attack
         self.gap = gap
         self.patience = patience
-        self.action = action
-        self._measure = None
         self._forget()
 
     def _forget(self):
@@ -94,31 +68,19 @@ class RobustOverfittingMonitor(keras.callbacks.Callback):
         self._weights, self._wait = None, 0
 
     def on_train_begin(self, logs=None):
-        trainer = self.model
-        if not isinstance(trainer, AdversarialTrainer):
-            raise ValueError(
-                "`RobustOverfittingMonitor` needs an `keras_epsched."
-                "AdversarialTrainer`. Received: a model of type "
-                f"{type(trainer).__name__}"
-            )
-        norm = trainer.attack.norm
-        attack = self.attack or PGD(steps=10, norm=norm)
-        if attack.norm != norm:
-            raise ValueError(
-                "`attack` must have the norm of the training attack, "
-                f"{norm!r}. Received: {attack!r}"
-            )
+        super().on_train_begin(logs)
         self._forget()
-        self._measure = _make_probe(trainer, attack)
+
+    def accuracies(self, images, labels):
+        epsilon = self.model._target_epsilon
+        return [self.withstood(images, labels, epsilon)]
 
     def on_epoch_end(self, epoch, logs=None):
         trainer = self.model
         target = trainer.target_epsilon
         if not target > 0 or trainer.epsilon < target * (1 - 1e-6):
             return
-        accuracy = float(
-            ops.convert_to_numpy(self._measure(self.images, self.labels))
-        )
+        (accuracy,) = self.measure()
         if logs is not None:
             logs["probe_target_accuracy"] = accuracy
         if self.best is None or accuracy > self.best:
@@ -164,22 +126,3 @@ class RobustOverfittingMonitor(keras.callbacks.Callback):
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.fired_at, self._wait = state["fired_at"], state["wait"]
         self._weights = state["weights"] or None
-
-
-def _make_probe(trainer, attack):
-    """Compiles the accuracy of a batch at the target epsilon."""
-
-    def accuracy(images, labels):
-        broken = attack.search(
-            trainer.frozen_logits(False),
-            images,
-            trainer.class_labels(labels, images),
-            ops.convert_to_tensor(trainer._target_epsilon),
-            # The same starts in each epoch: the values are comparable.
-            noise.make_key(0, ops.arange(ops.shape(images)[0])),
-            trainer.value_range,
-        ).broken
-        return 1.0 - ops.mean(ops.cast(broken, "float32"))
-
-    jit_compile = getattr(trainer, "jit_compile", False)
-    return backend.compile(accuracy, bool(jit_compile), trainer.variables)

@@ -175,6 +175,12 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
                 "`weight_perturbation` must be at least 0. Received: "
                 f"weight_perturbation={weight_perturbation!r}"
             )
+        if weight_perturbation and _computes_in_float16(model):
+            raise ValueError(
+                "`weight_perturbation` is not available in float16, where its "
+                "gradients may vanish unseen: use bfloat16 or float32. "
+                f"Received: weight_perturbation={weight_perturbation}"
+            )
         self.model = model
         self.attack = attack
         self.objective = objectives.get(objective)

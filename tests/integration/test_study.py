@@ -180,6 +180,52 @@ def test_flags_are_checked_before_anything_is_run(tmp_path):
     assert not output.exists()
 
 
+_RESULTS = """
+import json, pathlib, sys
+import study
+grid, folder = map(pathlib.Path, sys.argv[1:])
+study.FLAGS(["study", f"--study={grid}"])
+cells = study.read_cells()
+study.check_cells(cells)
+for number, cell in enumerate(cells):
+    cell.folder, cell.state = folder / cell.name, "done"
+    cell.folder.mkdir(parents=True)
+    given = study.FLAGS.flag_values_dict()
+    flags = {name: given[name] for name in study.run_folders.resolved_flags()}
+    (cell.folder / "config.json").write_text(json.dumps({"flags": flags}))
+    (cell.folder / "result.json").write_text(json.dumps({"clean": number}))
+study.write_results(cells, folder / "results.parquet")
+"""
+
+
+def test_rows_have_all_flags_by_their_types(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOME_DATA", "/data")
+    path = tmp_path / "grid.toml"
+    path.write_text(
+        '[flags]\naugment = "flip,color"\ndataset = "$SOME_DATA/x"\n'
+        'freeze_batchnorm = true\n[grid]\nepsilon = ["8/255"]\nseed = [3, 4]'
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", _RESULTS, str(path), str(tmp_path / "out")],
+        cwd=_LAUNCH,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    frame = pd.read_parquet(tmp_path / "out" / "results.parquet")
+    assert frame["augment"].tolist() == ["flip,color"] * 2
+    assert frame["epsilon"].tolist() == [8 / 255] * 2
+    assert frame["seed"].tolist() == [3, 4]
+    assert frame["freeze_batchnorm"].all()
+    # Not the place of this machine.
+    assert frame["dataset"].tolist() == ["$SOME_DATA/x"] * 2
+    assert {"output", "resume", "study", "data_dir"}.isdisjoint(
+        set(frame) - {"study"}
+    )
+    assert frame["clean"].tolist() == [0, 1]
+
+
 def workers(folder):
     """Processes that run cells of a study in a folder."""
     found = []
@@ -352,6 +398,18 @@ def test_settings_are_never_pooled(tmp_path):
     assert len(report_tables.correlations(frame)) == 3
 
 
+def test_what_goes_with_a_backbone_is_no_column(tmp_path):
+    frame = report_tables.read(
+        stored(
+            tmp_path,
+            cells(backbone="one", weights="a"),
+            cells(backbone="two", weights="b"),
+        )
+    )
+    assert report_tables.varying(frame) == ["dataset", "backbone", "epsilon"]
+    assert len(set(frame["task"])) == 2
+
+
 def test_a_cell_counts_once(results):
     with pytest.raises(ValueError, match="twice: 0.1 standard 0"):
         report_tables.read(results, results)
@@ -437,9 +495,12 @@ def test_jumps_that_collapse(tmp_path):
             ),
         )
     )
-    claims = report_tables.claims_table(frame)
+    claims = report_tables.ablations_table(frame)
     assert "clean 1.9, 1.3, 64.2; collapsed below 5" in claims
     assert "holds in 2, opposite in 1 of 3" in claims
+    # With two classes twice chance would be all.
+    frame["num_classes"] = 2
+    assert "collapsed below 75" in report_tables.ablations_table(frame)
 
 
 def test_the_paper_stands_beside_the_same_cell(tmp_path):
