@@ -108,16 +108,19 @@ flags.DEFINE_integer("train_steps", 7, "Steps of the training attack.")
 flags.DEFINE_enum(
     "objective",
     "adversarial",
-    ["adversarial", "mixed", "trades", "mart", "alp"],
+    ["adversarial", "mixed", "trades", "mart", "alp", "twins", "autolora"],
     "What a step minimises: the loss of adversarial images; of half clean ones "
     "(mixed); of clean ones, and the divergence of the two predictions "
     "(trades); of adversarial ones, and a divergence that counts where the "
-    "clean prediction is wrong (mart); mixed, and equal logits (alp).",
+    "clean prediction is wrong (mart); mixed, and equal logits (alp). Half of "
+    "them by the BatchNorm of the pretraining (twins); or clean ones by a "
+    "low-rank branch, and a divergence (autolora).",
 )
 flags.DEFINE_float(
     "beta",
     None,
-    "Weight of the second part of trades, mart and alp; default: 6, 6 and 0.5.",
+    "Weight of the second part of trades, mart, alp and autolora, and of the "
+    "second half of twins; default: 6, 6, 0.5, 6 and 0.4.",
     lower_bound=0.0,
 )
 flags.DEFINE_float(
@@ -268,7 +271,10 @@ def prepare(name):
     print(f"\n{data}", flush=True)
     if FLAGS.robust_backbone:
         print(f"\n{_ROBUST_BACKBONE}", flush=True)
-    adapt(make_classifier(data.num_classes, FLAGS.seed))
+    classifier = make_classifier(data.num_classes, FLAGS.seed)
+    adapt(classifier)
+    # Not every objective goes with every network.
+    make_trainer(classifier, FLAGS.seed)
     return run_folders.run_folder(name), data
 
 
@@ -407,13 +413,15 @@ def make_objective():
         "trades": ke.training.TRADES,
         "mart": ke.training.MART,
         "alp": ke.training.ALP,
+        "autolora": ke.training.AutoLoRa,
+        "twins": ke.training.TWINS,
     }
     if FLAGS.objective not in with_beta:
         raise ValueError(
             f"--beta is a part of {', '.join(with_beta)}. Received: "
             f"--beta={FLAGS.beta:g} with --objective={FLAGS.objective}"
         )
-    return with_beta[FLAGS.objective](beta=FLAGS.beta)
+    return with_beta[FLAGS.objective](FLAGS.beta)
 
 
 def make_loss():
@@ -431,13 +439,17 @@ def make_scheduler(name, seed=0):
     """The callback of a schedule by its name, or by its two hinges."""
     import keras_epsched as ke
 
-    if name == "auto":
+    adaptive = {
+        "auto": ke.callbacks.AutoEpsilonScheduler,
+        "paced": ke.callbacks.PacedEpsilonScheduler,
+    }
+    if name in adaptive:
         if FLAGS.update_freq != "epoch":
             raise ValueError(
-                "--schedule=auto sets epsilon once an epoch. Received: "
+                f"--schedule={name} sets epsilon once an epoch. Received: "
                 f"--update_freq={FLAGS.update_freq}"
             )
-        return ke.callbacks.AutoEpsilonScheduler(FLAGS.epsilon)
+        return adaptive[name](FLAGS.epsilon)
     return ke.callbacks.EpsilonScheduler(
         make_schedule(name, seed), FLAGS.update_freq
     )
@@ -459,7 +471,23 @@ def make_schedule(name, seed):
     return ke.schedules.TwoHinge(FLAGS.epsilon, *hinges)
 
 
-def make_optimizer(learning_rate, steps, classifier):
+def make_trainer(classifier, seed):
+    """The trainer of the flags, not compiled."""
+    import keras_epsched as ke
+
+    return ke.AdversarialTrainer(
+        classifier,
+        attack=make_training_attack(),
+        objective=make_objective(),
+        attack_mode=FLAGS.attack_mode,
+        batchnorm_momentum=FLAGS.batchnorm_momentum,
+        freeze_batchnorm=FLAGS.freeze_batchnorm,
+        weight_perturbation=FLAGS.awp,
+        seed=seed,
+    )
+
+
+def make_optimizer(learning_rate, steps, trainer):
     """AdamW by groups, with a short warm-up and cosine decay."""
     import keras
 
@@ -475,15 +503,24 @@ def make_optimizer(learning_rate, steps, classifier):
     # Without multiples too: Keras does not store exclude_from_weight_decay,
     # and groups take no time.
     average = {"use_ema": True, "ema_momentum": FLAGS.ema} if FLAGS.ema else {}
+    groups = ke.models.parameter_groups(
+        trainer.model,
+        head_multiplier=FLAGS.head_multiplier,
+        layer_decay=FLAGS.layer_decay,
+    )
+    grouped = {path for group in groups for path in group["variables"]}
+    # Those of the objective.
+    others = [v.path for v in trainer.trainable_variables]
+    others = [path for path in others if path not in grouped]
+    if others:
+        groups.append(
+            {"variables": others, "multiplier": 1.0, "weight_decay": None}
+        )
     return ke.training.GroupOptimizer(
         keras.optimizers.AdamW(
             rate, weight_decay=FLAGS.weight_decay, **average
         ),
-        ke.models.parameter_groups(
-            classifier,
-            head_multiplier=FLAGS.head_multiplier,
-            layer_decay=FLAGS.layer_decay,
-        ),
+        groups,
     )
 
 

@@ -1,10 +1,11 @@
 r"""Compares standard, fixed-epsilon and scheduled robust fine-tuning.
 
-Fine-tunes one non-robust backbone three times, on the same data, with the
-same head initialisation, data order and learning rate: without any attack,
-with the target epsilon from the first step on ("fixed"), and with epsilon
-ramped between two hinges ("scheduled", arXiv 2509.23325). Then measures the
-accuracy of all three at every epsilon, and draws two pictures.
+Fine-tunes one non-robust backbone once by each schedule, on the same data,
+with the same head initialisation, data order and learning rate: without any
+attack, with the target epsilon from the first step on ("fixed"), and with
+epsilon ramped between two hinges ("scheduled", arXiv 2509.23325), or by the
+--schedules given. Then measures the accuracy of all at every epsilon, and
+draws two pictures.
 
 Examples:
   # The built-in demonstration, a few minutes on two CPU cores:
@@ -15,6 +16,9 @@ Examples:
   python launch/compare.py --dataset=stanford_dogs --download \
       --backbone=resnet_50_imagenet --image_size=224 --epsilon=4/255 \
       --epochs=50 --augment=flip,color,rotation --learning_rates=1e-4
+  # Schedules that find their hinges themselves, under another objective:
+  python launch/compare.py --objective=trades \
+      --schedules=fixed,scheduled,auto,paced
 
 With several --learning_rates the best is chosen first, for the FIXED arm, by
 its expected robustness on the validation split with the first seed: the
@@ -40,6 +44,7 @@ import sys
 import time
 
 import common
+import flag_types
 import numpy as np
 import run_folders
 import training_run
@@ -50,6 +55,11 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("seeds", 1, "Number of seeds.", lower_bound=1)
 flags.DEFINE_list(
     "learning_rates", ["3e-3"], "Learning rates; the best of several is taken."
+)
+flags.DEFINE_list(
+    "schedules",
+    ["standard", "fixed", "scheduled"],
+    "What is compared; --schedule of finetune.py says what there is.",
 )
 flags.DEFINE_multi_enum(
     "protocols",
@@ -70,7 +80,18 @@ flags.register_validator(
     "learning_rates", _are_rates, "expected positive numbers, as 1e-4,1e-3"
 )
 
-_ARMS = ("standard", "fixed", "scheduled")
+
+def _are_schedules(names):
+    try:
+        names = [flag_types.ScheduleName().parse(name) for name in names]
+    except ValueError as error:
+        raise flags.ValidationError(str(error)) from error
+    return bool(names) and len({*names}) == len(names)
+
+
+flags.register_validator(
+    "schedules", _are_schedules, "expected different schedules"
+)
 
 
 def choose_learning_rate(rates, folder):
@@ -138,7 +159,7 @@ def interval(report):
 def table(reports, histories, protocol):
     """The table of one protocol, a row an arm."""
     rows = []
-    for arm in _ARMS:
+    for arm in FLAGS.schedules:
         runs = reports[arm][protocol]
         onsets = [history["onset"] for history in histories[arm]]
         rows.append(
@@ -178,7 +199,7 @@ def summary(reports, histories):
                 for protocol, runs in reports[arm].items()
             },
         }
-        for arm in _ARMS
+        for arm in FLAGS.schedules
     }
 
 
@@ -198,12 +219,13 @@ def main(_):
         splits=common.splits_config(probe),
         seeds=list(range(FLAGS.seed, FLAGS.seed + FLAGS.seeds)),
     )
-    reports = {arm: {p: [] for p in FLAGS.protocols} for arm in _ARMS}
-    histories = {arm: [] for arm in _ARMS}
+    reports = {arm: {p: [] for p in FLAGS.protocols} for arm in FLAGS.schedules}
+    histories = {arm: [] for arm in FLAGS.schedules}
     for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
-        for arm in _ARMS:
+        for arm in FLAGS.schedules:
             print(f"\n=== {arm}, seed {seed}", flush=True)
-            place = folder / f"seed{seed}" / arm
+            # Hinges may hold a slash.
+            place = folder / f"seed{seed}" / arm.replace("/", "-")
             classifier, data, history = training_run.train(
                 common.make_scheduler(arm, seed), rate, seed, place
             )
@@ -229,7 +251,7 @@ def main(_):
     if pathlib.Path(backbone).exists():
         backbone = pathlib.Path(backbone).name
     ke.evaluation.plot_curves(
-        {arm: reports[arm][protocol] for arm in _ARMS},
+        {arm: reports[arm][protocol] for arm in FLAGS.schedules},
         path=[folder / "curve.png", folder / "curve.svg"],
         title=f"{backbone} on {probe.name}",
     )
@@ -239,7 +261,7 @@ def main(_):
                 name: histories[arm][0][name]
                 for name in ("epoch", "val_accuracy", "epsilon", "onset")
             }
-            for arm in _ARMS
+            for arm in FLAGS.schedules
         },
         path=[folder / "story.png", folder / "story.svg"],
         title=f"{backbone} on {probe.name}, seed {FLAGS.seed}",

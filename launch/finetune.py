@@ -26,8 +26,8 @@ flags.DEFINE(
     "scheduled",
     "No attack, the target from the start, the ramp of --ramp_start and "
     "--ramp_end, another uniform draw in each epoch, a ramp that waits until "
-    "the task is adapted to, or one with hinges of its own, as shares of the "
-    "training.",
+    "the task is adapted to (auto), one that goes on while clean accuracy "
+    "holds (paced), or one with hinges of its own, as shares of the training.",
     serializer=flags.ArgumentSerializer(),
 )
 flags.DEFINE_float("learning_rate", 3e-3, "Peak learning rate of AdamW.")

@@ -61,4 +61,4 @@ class ScheduleName(Fraction):
         return f"<{'|'.join(SCHEDULES)}|T1:T2>"
 
 
-SCHEDULES = ("standard", "fixed", "scheduled", "random", "auto")
+SCHEDULES = ("standard", "fixed", "scheduled", "random", "auto", "paced")

@@ -83,19 +83,10 @@ def train(scheduler, learning_rate, seed, folder, verbose=2, callbacks=()):
     if FLAGS.probe_epochs and epoch is None:
         probe_linearly(classifier, data, learning_rate, seed, verbose)
     common.adapt(classifier)
-    trainer = ke.AdversarialTrainer(
-        classifier,
-        attack=common.make_training_attack(),
-        objective=common.make_objective(),
-        attack_mode=FLAGS.attack_mode,
-        batchnorm_momentum=FLAGS.batchnorm_momentum,
-        freeze_batchnorm=FLAGS.freeze_batchnorm,
-        weight_perturbation=FLAGS.awp,
-        seed=seed,
-    )
+    trainer = common.make_trainer(classifier, seed)
     trainer.compile(
         optimizer=common.make_optimizer(
-            learning_rate, FLAGS.epochs * len(data.train), classifier
+            learning_rate, FLAGS.epochs * len(data.train), trainer
         ),
         loss=common.make_loss(),
         metrics=["accuracy"],

@@ -63,12 +63,13 @@ def batches(seed=0, shuffle=True):
     )
 
 
-def trainer(**kwargs):
+def trainer(objective="adversarial", **kwargs):
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
     model = ke.AdversarialTrainer(
         network(),
         ke.attacks.FGSM(random_start=True),
+        objective=objective,
         validation_attack=ke.attacks.FGSM(),
         clean_accuracy=True,
         seed=1,
@@ -140,6 +141,20 @@ def test_a_killed_training_goes_on_exactly(whole, kills, tmp_path):
     for at in kills:
         killed(tmp_path, *at)
     assert_same(train(tmp_path), whole)
+
+
+@pytest.mark.parametrize("name", ["twins", "autolora"])
+def test_objectives_with_weights_of_their_own(name, tmp_path):
+    def made():
+        # The network is small.
+        return trainer(
+            name if name == "twins" else ke.training.AutoLoRa(rank=2)
+        )
+
+    expected = train(tmp_path / "whole", model=made())
+    for at in ((0, 2), (1, 3)):
+        killed(tmp_path / "killed", *at, model=made())
+    assert_same(train(tmp_path / "killed", model=made()), expected)
 
 
 def test_steps_that_are_passed_over_are_not_backed_up(whole, tmp_path):

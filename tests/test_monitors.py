@@ -104,6 +104,31 @@ def test_auto_under_fit():
     assert model.target_epsilon == pytest.approx(TARGET)
 
 
+# === Paced ===
+
+
+@pytest.mark.parametrize("state_at", [None, 2, 5])
+def test_epsilon_rises_while_accuracy_holds(trainer, state_at):
+    callback = ke.callbacks.PacedEpsilonScheduler(TARGET)
+    # Twice chance, of three classes, in epoch 2 (from 1); the 0.6 and the 0.5
+    # are less than nine tenths of the best.
+    accuracies = [0.4, 0.7, 0.72, 0.6, 0.5, 0.7, 0.7, 0.7, 0.7] + 11 * [0.7]
+    found, _ = drive(callback, trainer, accuracies, state_at=state_at)
+    # A quarter of the target is an epoch's rise: a fifth of 20 epochs are 4.
+    expected = [0, 0, 1, 2, 2, 2, 3, 4] + 12 * [4]
+    np.testing.assert_allclose(found, np.array(expected) * TARGET / 4)
+
+
+def test_epsilon_rises_at_last(trainer):
+    callback = ke.callbacks.PacedEpsilonScheduler(TARGET)
+    found, _ = drive(callback, trainer, [0.34] * 20)
+    shares = np.clip((np.arange(20) / 20 - 0.5) / 0.25, 0, 1)
+    np.testing.assert_allclose(found, shares * TARGET, atol=1e-7)
+    with pytest.warns(UserWarning, match="whatever the accuracy"):
+        found, _ = drive(callback, trainer, [None] * 20)
+    np.testing.assert_allclose(found, shares * TARGET, atol=1e-7)
+
+
 # === Transfer ===
 
 STANDARD = [0.4, 0.6, 0.7, 0.75, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8]
@@ -291,6 +316,8 @@ def test_epochs_of_the_ramp_do_not_count():
             "patience",
         ),
         (lambda: ke.callbacks.AutoEpsilonScheduler(0.1, latest=1), "latest=1"),
+        (lambda: ke.callbacks.PacedEpsilonScheduler(0.1, 0), "pace=0"),
+        (lambda: ke.callbacks.PacedEpsilonScheduler(0.1, hold=2), "hold=2"),
         (lambda: ke.callbacks.TransferMonitor(1), "num_classes=1"),
         (lambda: ke.callbacks.TransferMonitor(5, [70.0]), r"in \[0, 1\]"),
         (

@@ -12,6 +12,9 @@ from keras_epsched.callbacks.epsilon_scheduler import (
 from keras_epsched.callbacks.exact_backup import (
     ExactBackup as ExactBackup,
 )
+from keras_epsched.callbacks.paced_epsilon_scheduler import (
+    PacedEpsilonScheduler as PacedEpsilonScheduler,
+)
 from keras_epsched.callbacks.robust_checkpoint import (
     RobustCheckpoint as RobustCheckpoint,
 )

@@ -147,6 +147,18 @@ def blocks(classifier: keras.Model) -> dict[str, list[keras.Variable]]:
     return found
 
 
+def head_variables(classifier: keras.Model) -> list[keras.Variable]:
+    """The trained variables of the `Dense` layer that ends a classifier.
+
+    Args:
+        classifier: `keras.Model` whose graph ends in a `Dense` layer.
+
+    Raises:
+        ValueError: If there is no head.
+    """
+    return _head(classifier).trainable_variables
+
+
 def parameter_groups(
     classifier: keras.Model,
     *,

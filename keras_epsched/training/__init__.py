@@ -9,9 +9,11 @@ from keras_epsched.training.group_optimizer import (
 from keras_epsched.training.objectives import ALP as ALP
 from keras_epsched.training.objectives import MART as MART
 from keras_epsched.training.objectives import TRADES as TRADES
+from keras_epsched.training.objectives import TWINS as TWINS
 from keras_epsched.training.objectives import (
     AdversarialObjective as AdversarialObjective,
 )
+from keras_epsched.training.objectives import AutoLoRa as AutoLoRa
 from keras_epsched.training.objectives import (
     MixedObjective as MixedObjective,
 )

@@ -66,7 +66,8 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         model: `keras.Model` from pixels in `value_range` to logits of shape
             `(batch, num_classes)`, as `keras_epsched.models.classifier` makes.
         attack: `Attack`. Defaults to `PGD(steps=7)`.
-        objective: `"adversarial"`, `"trades"` or an `Objective` of
+        objective: `"adversarial"`, `"mixed"`, `"trades"`, `"mart"`, `"alp"`,
+            `"twins"`, `"autolora"` or an `Objective` of
             `keras_epsched.training`.
         epsilon: Float. Strength until a scheduler sets it, on the [0, 1]
             scale.
@@ -196,13 +197,14 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         batchnorm.configure(model, batchnorm_momentum, self.freeze_batchnorm)
 
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self._epsilon = self._scalar("epsilon")
-        self._target_epsilon = self._scalar("target_epsilon")
+        self._epsilon = self.add_state("epsilon", 0.0)
+        self._target_epsilon = self.add_state("target_epsilon", 0.0)
         self.epsilon = epsilon
         self.target_epsilon = epsilon
         self._clean_accuracy = self._robust_accuracy = None
+        self._training_metrics = []
         if self.clean_accuracy:
-            self._clean_accuracy = keras.metrics.Mean(name="clean_accuracy")
+            self._clean_accuracy = self.add_training_metric("clean_accuracy")
         if validation_attack is not None:
             self._robust_accuracy = keras.metrics.Mean(name="robust_accuracy")
         self._validating = False
@@ -210,10 +212,13 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         self._takes_training = _takes_training(model)
         if model.built:
             self.built = True
+        self.objective.prepare(self)
 
-    def _scalar(self, name):
-        return self.add_weight(
-            shape=(),
+    def add_state(self, name, value):
+        """Adds a weight that is saved and not trained, in float32."""
+        value = ops.convert_to_numpy(value)
+        weight = self.add_weight(
+            shape=value.shape,
             initializer="zeros",
             dtype="float32",
             trainable=False,
@@ -221,6 +226,14 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
             aggregation="only_first_replica",
             name=name,
         )
+        weight.assign(value)
+        return weight
+
+    def add_training_metric(self, name):
+        """Adds a mean that is logged in training, not in validation."""
+        metric = keras.metrics.Mean(name=name)
+        self._training_metrics.append(metric)
+        return metric
 
     # === Epsilon ===
 
@@ -262,22 +275,46 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         """Returns the logits of images, or of each view of a `dict`."""
         if isinstance(inputs, dict):
             return {
-                name: self._logits(view, training)
+                name: self.objective.logits(name, self._logits, view, training)
                 for name, view in inputs.items()
             }
         return self._logits(inputs, training)
 
-    def _logits(self, images, training):
+    def _logits(self, images, training, values=()):
+        """Logits, with other values for some of the network's variables."""
         images = ops.cast(images, "float32")
+        if values:
+            values = {id(variable): value for variable, value in values}
+            return self._logits_by(values, images, training)
         if self._takes_training:
             return self.model(images, training=bool(training))
         return self.model(images)
+
+    def _logits_by(self, values, images, training):
+        variables = self.model.variables
+        # All of them: a scope hides what the one around it says of the others.
+        scope = keras.StatelessScope(
+            [(v, values.get(id(v), v.value)) for v in variables]
+        )
+        before = [scope.get_current_value(v) for v in variables]
+        with scope:
+            logits = self._logits(images, training)
+        for variable, old in zip(variables, before, strict=True):
+            new = scope.get_current_value(variable)
+            # Moving statistics and seeds, as without the scope.
+            if new is not old and id(variable) not in values:
+                variable.assign(new)
+        return logits
 
     def frozen_logits(self, training):
         """Returns a function to logits that changes no variable."""
 
         def logits_fn(images):
-            variables = [(v, backend.frozen(v)) for v in self.model.variables]
+            # Its own as well: an objective may read some of them.
+            own = self._trainable_variables + self._non_trainable_variables
+            variables = [
+                (v, backend.frozen(v)) for v in (*self.model.variables, *own)
+            ]
             # Through the trainer, whose call context passes `training` on to
             # layers of a model that has no such argument.
             with keras.StatelessScope(variables):
@@ -309,7 +346,10 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         epsilon = ops.convert_to_tensor(self._epsilon)
         places = ops.arange(ops.shape(images)[0])
         key = noise.make_key(seed[0], seed[1], backend.replica_id(), places)
-        logits_fn = self.frozen_logits(self.attack_mode == "training")
+        network = self.frozen_logits(self.attack_mode == "training")
+
+        def logits_fn(images):
+            return self.objective.attacked_logits(network, images)
 
         def attack():
             loss = self.objective.attack_loss(logits_fn, images)
@@ -415,16 +455,17 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates the metrics with the outputs that they are meant to see."""
         if isinstance(y_pred, dict):
+            self.objective.update_metrics(y, y_pred)
             y_pred = self.objective.predictions(y_pred)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def get_metrics_result(self):
         """Results of the metrics that belong to this phase."""
         results = super().get_metrics_result()
-        results.pop(
-            "clean_accuracy" if self._validating else "robust_accuracy", None
-        )
-        return results
+        hidden = ["robust_accuracy"]
+        if self._validating:
+            hidden = [metric.name for metric in self._training_metrics]
+        return {k: v for k, v in results.items() if k not in hidden}
 
     # === Loops ===
 
@@ -504,6 +545,8 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
             callbacks.insert(0, batchnorm.BatchNormMonitor(*batch))
         if not spread:
             callbacks.insert(0, first_batch.EpochSeeker(x, validation_data))
+        # Before those of the user, which may want what they set.
+        callbacks = [*self.objective.callbacks(), *callbacks]
         backups = [each for each in callbacks if isinstance(each, ExactBackup)]
         others = [each for each in callbacks if each not in backups]
         if (
