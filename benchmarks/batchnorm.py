@@ -3,7 +3,7 @@ r"""Which BatchNorm setting makes short robust fine-tuning robust?
 Fine-tunes keras.applications MobileNet 0.75 on a small image dataset in each
 setting of (attack mode, momentum, frozen or not) and prints clean accuracy,
 accuracy at the target and expected robustness on the test split. The table in
-the README comes from here.
+docs/how-to/methods.md comes from here.
 
 Examples:
   python benchmarks/batchnorm.py --dataset=FOLDER/flowers12_128 \
@@ -46,7 +46,7 @@ def train(setting, arm, seed):
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     size = (FLAGS.image_size, FLAGS.image_size)
-    # As the README's table was made, before there were stratified splits.
+    # As that table was made, before there were stratified splits.
     data = ke.datasets.load(
         FLAGS.dataset,
         image_size=size,

@@ -11,7 +11,7 @@ AutoAttack is another selection of attacks and is left out. All on the CPU.
 
 Sides take turns in processes of their own (workers.py); ratios are medians
 over rounds. A peer that is not installed is left out, and said to be
-(README, "Speed"). Exit status 1: a peer is faster than ours on
+(docs/speed.md). Exit status 1: a peer is faster than ours on
 the first backend, or leaves far less accuracy.
 
 Examples:

@@ -1,4 +1,4 @@
-"""`models`: names of backbones, and the table of the README."""
+"""`models`: names of backbones, and the table of the documentation."""
 
 import gc
 import importlib.metadata
@@ -11,7 +11,7 @@ import pytest
 from keras_epsched import models
 from keras_epsched.models import applications, names, table
 
-README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
+PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs/how-to/models.md"
 
 
 def test_names_of_the_paper_stand_for_what_keras_has():
@@ -66,14 +66,14 @@ def test_without_network_the_way_out_is_said(monkeypatch):
         models.classifier("MobileNet", 3)
 
 
-def test_the_readme_has_the_tables_of_the_code():
-    text = README.read_text(encoding="utf-8")
+def test_the_documentation_has_the_tables_of_the_code():
+    text = PAGE.read_text(encoding="utf-8")
     assert table.markdown(table.paper_rows()) in text
     version = r"(\d+\.\d+\.\d+)"
     made_of = re.search(rf"Keras {version} and\s+KerasHub\s+{version}", text)
     installed = tuple(map(importlib.metadata.version, ("keras", "keras-hub")))
     if made_of.groups() != installed:
-        pytest.skip("the README lists another version's names")
+        pytest.skip("the page lists another version's names")
     assert table.markdown(table.rows()) in text
 
 

@@ -22,9 +22,8 @@ class PacedEpsilonScheduler(EpsilonScheduler):
     - From half of the training on it is at least on the line that reaches the
       target after three quarters of it, whatever the accuracy.
 
-    The rule is ours, and not the paper's (see `AutoEpsilonScheduler`). The
-    README says how the two compare. A training that is resumed by
-    `ExactBackup` goes on with it.
+    The rule is ours, and not the paper's (see `AutoEpsilonScheduler`). A
+    training that is resumed by `ExactBackup` goes on with it.
 
     Args:
         target_epsilon: Float. Strength to end with, on the [0, 1] scale.
