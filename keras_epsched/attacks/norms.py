@@ -314,4 +314,9 @@ class L1:
 
 def get(norm: str) -> Linf | L2 | L1:
     """Returns the norm of a name: `"linf"`, `"l2"` or `"l1"`."""
-    return {"linf": Linf, "l2": L2, "l1": L1}[check_norm(norm)]()
+    classes: dict[str, type[Linf | L2 | L1]] = {
+        "linf": Linf,
+        "l2": L2,
+        "l1": L1,
+    }
+    return classes[check_norm(norm)]()

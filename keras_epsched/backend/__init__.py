@@ -7,9 +7,9 @@ _NAME = keras.backend.backend()
 if _NAME == "tensorflow":
     from keras_epsched.backend import tensorflow as _backend
 elif _NAME == "jax":
-    from keras_epsched.backend import jax as _backend
+    from keras_epsched.backend import jax as _backend  # type: ignore[no-redef]
 elif _NAME == "torch":
-    from keras_epsched.backend import torch as _backend
+    from keras_epsched.backend import torch as _backend  # type: ignore[no-redef]
 else:
     raise ImportError(
         "keras_epsched runs on the TensorFlow, JAX and torch backends of "

@@ -25,7 +25,7 @@ class Probe(keras.callbacks.Callback):
             if the model is not an `AdversarialTrainer`.
     """
 
-    ACTIONS = ("warn", "stop")
+    ACTIONS: tuple[str, ...] = ("warn", "stop")
 
     def __init__(self, images, labels, attack, steps, action):
         super().__init__()

@@ -314,7 +314,8 @@ def checked_size(image_size: tuple[int, int]) -> tuple[int, int]:
             "`image_size` must be a pair of positive integers "
             f"`(height, width)`. Received: image_size={image_size!r}."
         )
-    return tuple(image_size)
+    height, width = image_size
+    return height, width
 
 
 def checked_batch_size(batch_size: int) -> int:

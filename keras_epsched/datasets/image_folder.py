@@ -45,7 +45,9 @@ class ImageFolder:
 
     def __init__(self, folder: pathlib.Path, skip_corrupt: bool):
         self.folder = folder.resolve()
-        self.class_names, self.files, self.skipped = (), {}, ()
+        self.class_names: tuple[str, ...] = ()
+        self.files: dict[str, list] = {}
+        self.skipped: tuple[str, ...] = ()
         listed = {
             split: sorted(path for path in split.glob("*/*") if path.is_file())
             for split in _folders(self.folder)
@@ -258,7 +260,7 @@ def _examine(path: str, decode: bool, size: int, changed: int):
             alpha = "A" in mode or "transparency" in image.info
             file.seek(0)
             header = file.read(_BIT_DEPTH.stop)
-            mark, reach = _ENDS.get(kind, (b"", 0))
+            mark, reach = _ENDS.get(kind or "", (b"", 0))
             file.seek(max(0, size - reach))
             whole = mark in file.read()
     except UnidentifiedImageError:

@@ -86,8 +86,8 @@ def _cut(sizes: tuple[int, ...], order: str, seed: int) -> list[Part]:
     ]
 
 
-def _parts(train: Part, validation: Part, test: Part) -> dict[str, Part]:
-    return {"train": train, "validation": validation, "test": test}
+def _parts(*parts: Part) -> dict[str, Part]:
+    return dict(zip(("train", "validation", "test"), parts, strict=True))
 
 
 PAPER_DATASETS: Mapping[str, PaperDataset] = {

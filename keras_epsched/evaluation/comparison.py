@@ -203,7 +203,7 @@ def compare(
         difference=float(differences.mean()),
         interval=bootstrap_interval(differences, confidence, seed),
         p_value=_sign_flip_p_value(differences, seed),
-        accuracy=tuple(map(tuple, accuracy.tolist())),
+        accuracy=(tuple(accuracy[0].tolist()), tuple(accuracy[1].tolist())),
         accuracy_difference=tuple(steps.mean(axis=0).tolist()),
         accuracy_p_value=tuple(map(_mcnemar_p_value, gained, lost)),
     )

@@ -170,14 +170,14 @@ def evaluate(
         "seed": seed,
         "shard": inputs.check_shard(shard),
         "self_check": bool(self_check),
-        "dataset": asdict(split) if is_dataclass(split) else None,
+        "dataset": _description(split),
         "model": inputs.fingerprint(classifier),
     }
     stream = inputs.batches(dataset, batch_size)
     first = next(stream, None)
     if first is None:
         raise ValueError("expected images. Received: an empty dataset")
-    members = getattr(attack, "members", (attack,))
+    members: tuple = getattr(attack, "members", (attack,))
     for each in members:
         if not each.can_evaluate:
             raise ValueError(
@@ -222,7 +222,8 @@ def evaluate(
         total=total, unit="image", disable=not verbose, desc="robustness"
     ) as bar:
         for each in stream:
-            run.window(*each, bar)
+            images, classes, numbers = each
+            run.window(images, classes, numbers, bar)
     if not run.found:
         raise ValueError(f"expected images. Received: none in shard={shard}")
     count = sum(len(part["image"]) for part in run.found)
@@ -246,6 +247,13 @@ def evaluate(
         report.save(folder)
         parts.finish(folder, run.found)
     return report
+
+
+def _description(split):
+    """A `SplitInfo` for a file; `None` for data that have none."""
+    if is_dataclass(split) and not isinstance(split, type):
+        return asdict(split)
+    return None
 
 
 @dataclass(repr=False)

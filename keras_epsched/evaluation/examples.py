@@ -44,7 +44,7 @@ class Examples:
             for each in fields(self)
         )
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     def save(self, folder: pathlib.Path) -> None:
         """Writes `examples.npz`."""

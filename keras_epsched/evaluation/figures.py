@@ -38,7 +38,8 @@ def new_figure(width: float, height: float):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure._repr_png_ = functools.partial(_png, figure)
+    # Notebooks ask for it.
+    figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
     return figure
 
 
@@ -61,8 +62,8 @@ def save_figure(figure, path: Paths | None) -> None:
     """
     if path is None:
         return
-    paths = [path] if isinstance(path, (str, os.PathLike)) else path
-    paths = [pathlib.Path(one) for one in paths]
+    given = [path] if isinstance(path, (str, os.PathLike)) else path
+    paths = [pathlib.Path(one) for one in given]
     for one in paths:
         if one.suffix not in (".png", ".svg"):
             raise ValueError(

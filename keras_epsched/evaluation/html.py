@@ -101,9 +101,9 @@ def _shared(lines: Mapping[str, dict]) -> dict[str, list]:
         for line, text in texts.items():
             merged.setdefault(line, []).append((name, text))
     for line, pairs in merged.items():
-        texts = {text for _, text in pairs}
-        if len(pairs) == len(lines) and len(texts) == 1:
-            merged[line] = [("", texts.pop())]
+        said = {text for _, text in pairs}
+        if len(pairs) == len(lines) and len(said) == 1:
+            merged[line] = [("", said.pop())]
     return merged
 
 

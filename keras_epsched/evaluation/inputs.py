@@ -135,7 +135,7 @@ def fingerprint(classifier) -> str:
     """A checksum of the weights, by which a model is recognised."""
     digest = hashlib.sha256()
     for weight in classifier.weights:
-        digest.update(np.ascontiguousarray(weight.numpy()))
+        digest.update(np.ascontiguousarray(weight.numpy()).data)
     return digest.hexdigest()
 
 

@@ -26,7 +26,8 @@ _OTHER_IMAGES = (
 def _checksums(pixels) -> np.ndarray:
     """A number for each image, to recognise it by."""
     return np.array(
-        [zlib.crc32(np.ascontiguousarray(image)) for image in pixels], "int64"
+        [zlib.crc32(np.ascontiguousarray(image).data) for image in pixels],
+        "int64",
     )
 
 

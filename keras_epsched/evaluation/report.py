@@ -462,7 +462,7 @@ class Report:
             if name != "examples"
         )
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self):
         return (

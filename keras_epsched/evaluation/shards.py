@@ -100,7 +100,7 @@ def merge(reports: Sequence[Report]) -> Report:
 
     notes = dict.fromkeys(note for each in reports for note in each.notes)
     return Report(
-        epsilons=first.epsilons,
+        epsilons=first.epsilons.tolist(),
         correct=joined("correct"),
         labels=joined("labels"),
         predictions=joined("predictions"),

@@ -186,7 +186,8 @@ def classifier(
         x = keras.ops.flip(x, axis=-1)
     x = network(x)
     if found.needs_head:
-        x = heads.new_head(x, num_classes, dropout, seed)
+        # It is one of `num_classes`, which are there then.
+        x = heads.new_head(x, num_classes, dropout, seed)  # type: ignore[arg-type]
     if not isinstance(x, keras.KerasTensor) or len(x.shape) != 2:
         raise ValueError(
             "Expected a finished classifier with one output of shape (batch, "

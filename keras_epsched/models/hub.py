@@ -135,7 +135,7 @@ def from_model(
         tower = resolution.at_size(tower, image_size, dtype)
         features = towers.pooled(tower, model)
         own = features.input_shape[1:3]
-        holders = (model, tower, features)
+        holders: tuple = (model, tower, features)
     else:
         features = tower = task_at_size(model, image_size)
         own = tower.input_shape[1:3]

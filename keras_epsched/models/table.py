@@ -78,7 +78,7 @@ def rows() -> list[tuple[str, ...]]:
     print(markdown(rows))
     ```
     """
-    found = []
+    found: list[tuple[str, ...]] = []
     for name in presets.bundled_presets():
         folder = pathlib.Path(presets.bundled_folder(name))
         metadata = json.loads((folder / "metadata.json").read_text("utf-8"))
@@ -97,12 +97,12 @@ def rows() -> list[tuple[str, ...]]:
             )
         )
     for name in applications.names():
-        parameters, size = _APPLICATIONS[name]
+        parameters, side = _APPLICATIONS[name]
         found.append(
             (
                 f"{applications.PREFIX}{name}",
                 _millions(parameters),
-                "any" if size is None else str(size),
+                "any" if side is None else str(side),
                 "0..255",
                 _words(*applications.normalisation(name)),
                 "Keras",

@@ -127,7 +127,7 @@ def without_banner(path: epath.Path) -> io.BytesIO:
         image.crop((0, 0, width, height - BANNER)).save(
             encoded,
             "JPEG",
-            qtables=image.quantization,
+            qtables=image.quantization,  # type: ignore[attr-defined]
             subsampling=JpegImagePlugin.get_sampling(image),
         )
     encoded.seek(0)

@@ -66,7 +66,7 @@ def _glyph(font: str, character: str):
     face = ImageFont.truetype(str(path), _FONT_SIZE)
     left, top, right, bottom = face.getbbox(character)
     # One pixel of margin on each side lets the warp fade to black.
-    canvas = Image.new("L", (right - left + 2, bottom - top + 2))
+    canvas = Image.new("L", (int(right - left) + 2, int(bottom - top) + 2))
     ImageDraw.Draw(canvas).text(
         (1 - left, 1 - top), character, fill=255, font=face
     )
