@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import sys
 
 import flag_types
@@ -542,6 +543,36 @@ def evaluation_grid():
     import keras_epsched as ke
 
     return ke.epsilon_grid(FLAGS.epsilon, FLAGS.num_epsilons, FLAGS.norm)
+
+
+# What a model card says of the training, of all the flags.
+_RECIPE = (
+    "recipe dataset backbone weights image_size epsilon norm schedule "
+    "train_attack train_steps objective beta label_smoothing awp epochs "
+    "batch_size learning_rate weight_decay ema adaptation augment attack_mode "
+    "freeze_batchnorm reestimate_batchnorm seed"
+).split()
+
+
+def write_card(folder, report, data, **chosen):
+    """The model card of a training, with what was chosen beside the flags."""
+    import keras_epsched as ke
+
+    flags_given = {**run_folders.resolved_flags(), **chosen}
+    recipe = {
+        name: _short(value)
+        for name in _RECIPE
+        if (value := flags_given.get(name)) not in (None, "", [], 0.0, False)
+    }
+    ke.evaluation.write_model_card(
+        report, folder / "README.md", recipe, classes=data.class_names
+    )
+
+
+def _short(value):
+    """The name of a file or folder; other values as they are."""
+    is_path = isinstance(value, str) and os.path.exists(value)
+    return pathlib.Path(value).name if is_path else value
 
 
 def splits_config(data):

@@ -235,6 +235,15 @@ def main(_):
                     classifier, data.test, protocol, place / protocol
                 )
                 reports[arm][protocol].append(report)
+                if protocol == FLAGS.protocols[0]:
+                    common.write_card(
+                        place,
+                        report,
+                        data,
+                        schedule=arm,
+                        seed=seed,
+                        learning_rate=rate,
+                    )
                 print(f"\n{report}", flush=True)
     texts = [
         f"{protocol} sweep, "

@@ -59,6 +59,7 @@ def run():
     )
     for name in ("curve.png", "curve.svg"):
         report.plot(folder / name)
+    common.write_card(folder, report, data)
     return folder, data, history, report
 
 

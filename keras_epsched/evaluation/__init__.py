@@ -5,6 +5,9 @@ from keras_epsched.evaluation.comparison import pool as pool
 from keras_epsched.evaluation.evaluator import evaluate as evaluate
 from keras_epsched.evaluation.grid import epsilon_grid as epsilon_grid
 from keras_epsched.evaluation.html import write_html as write_html
+from keras_epsched.evaluation.model_card import (
+    write_model_card as write_model_card,
+)
 from keras_epsched.evaluation.plots import plot_curves as plot_curves
 from keras_epsched.evaluation.plots import (
     plot_training_story as plot_training_story,

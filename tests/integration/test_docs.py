@@ -177,6 +177,7 @@ def names(tmp_path, monkeypatch):
         "grid": grid,
         "index": 0,
         "standard": types.SimpleNamespace(history={"val_accuracy": [0.9]}),
+        "report": report,
         "fixed": report,
         "scheduled": report,
         "seed_0": report,

@@ -23,6 +23,8 @@ def test_notebook_is_its_source_without_outputs(name):
     assert not any(cell.get("outputs") for cell in notebook.cells)
 
 
+# Not by default: .ci/run names them.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _NOTEBOOKS)
 def test_notebook_runs(name, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_EPSCHED_SMOKE", "1")

@@ -1,0 +1,137 @@
+"""A model card: what a robust classifier is, for those who find its file."""
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from keras_epsched.epsilons import format_epsilon
+from keras_epsched.evaluation import report_files, report_text
+from keras_epsched.evaluation.report import Report
+
+_TEMPLATE = pathlib.Path(__file__).with_name("model_card.md.jinja")
+_NORMS = {"linf": "l-infinity", "l2": "l2", "l1": "l1"}
+
+
+def write_model_card(
+    report: Report,
+    path: str | os.PathLike,
+    recipe: Mapping[str, object],
+    *,
+    name: str | None = None,
+    classes: Sequence[str] | None = None,
+    license: str | None = None,
+) -> None:
+    """Writes a model card beside a saved classifier.
+
+    In the format of the Hugging Face hub: a README.md whose front matter holds
+    the results, so that the hub lists them. It says what the model takes and
+    gives, how it was trained, how accurate it is at each strength, with
+    intervals, what the self-checks of the evaluation found, and the limits of
+    the claim.
+
+    Args:
+        report: `Report` on test images.
+        path: Path of the card, usually `README.md` in the model's folder.
+        recipe: Dict of what was chosen in the training, as
+            `{"backbone": "ResNet-50", "schedule": "scheduled"}`. `"backbone"`
+            and `"dataset"` name what the model was made of.
+        name: String. Name of the model; default: that of the folder.
+        classes: Names of the classes, in the order of the logits.
+        license: String. Identifier of its licence, as the hub has it.
+
+    Raises:
+        ValueError: If `report` is no `Report`.
+
+    Example:
+    ```python
+    keras_epsched.evaluation.write_model_card(
+        report,
+        "runs/flowers/README.md",
+        {"backbone": "ResNet-50", "epochs": 50, "schedule": "scheduled"},
+        license="apache-2.0",
+    )
+    ```
+    """
+    import huggingface_hub
+    from tabulate import tabulate
+
+    if not isinstance(report, Report):
+        raise ValueError(f"`report` must be a `Report`. Received: {report!r}")
+    path = pathlib.Path(path)
+    name = name or path.resolve().parent.name
+    target = format_epsilon(report.target_epsilon, report.norm)
+    rows = [
+        (
+            format_epsilon(epsilon, report.norm),
+            f"{100 * accuracy:.1f}",
+            report_text.percent_interval(report.accuracy_interval(epsilon)),
+        )
+        for epsilon, accuracy in zip(
+            report.epsilons, report.accuracy, strict=True
+        )
+    ]
+    card = huggingface_hub.ModelCard.from_template(
+        huggingface_hub.ModelCardData(
+            library_name="keras",
+            license=license,
+            model_name=name,
+            pipeline_tag="image-classification",
+            tags=["adversarial-robustness", "keras_epsched"],
+            eval_results=_results(report, target),
+        ),
+        template_path=str(_TEMPLATE),
+        name=name,
+        classes=classes,
+        recipe=tabulate(
+            [(key, str(value)) for key, value in recipe.items()],
+            headers=("", "value"),
+            tablefmt="github",
+            disable_numparse=True,
+        ),
+        subject=report_text.subject(report),
+        value_range=report.value_range,
+        curve=tabulate(
+            rows,
+            headers=("epsilon", "accuracy %", "95 % interval"),
+            tablefmt="github",
+            disable_numparse=True,
+        ),
+        expected=f"{100 * report.expected_robustness():.1f}",
+        expected_interval=report_text.percent_interval(
+            report.expected_robustness_interval()
+        ),
+        target=target,
+        norm=_NORMS[report.norm],
+        alarms=[each for each in report.checks if each["status"] == "fired"],
+        missing=[each for each in report.checks if each["status"] == "not run"],
+        notes=report.notes,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    report_files.replace(path, f"{card}\n".encode())
+
+
+def _results(report, target):
+    """The results as the hub lists them."""
+    import huggingface_hub
+
+    dataset = (report.dataset or {}).get("dataset", "unnamed")
+    values = {
+        "Clean accuracy": report.clean_accuracy,
+        f"Accuracy at epsilon {target} ({report.norm})": report.accuracy_at(
+            report.target_epsilon
+        ),
+        f"Expected robustness up to {target} ({report.norm})": (
+            report.expected_robustness()
+        ),
+    }
+    return [
+        huggingface_hub.EvalResult(
+            task_type="image-classification",
+            dataset_type=str(dataset).split(":")[0].split("/")[0],
+            dataset_name=str(dataset),
+            metric_type="accuracy",
+            metric_name=metric,
+            metric_value=round(float(value), 4),
+        )
+        for metric, value in values.items()
+    ]

@@ -1,0 +1,59 @@
+"""Model cards: what the hub reads of them, and what people do."""
+
+import huggingface_hub
+import pytest
+from networks import make_data, trained_net
+
+import keras_epsched as ke
+
+
+@pytest.fixture(scope="module")
+def report():
+    images, labels = make_data(24)
+    return ke.evaluate(
+        trained_net(),
+        [(images, labels)],
+        [0.0, 4 / 255, 8 / 255],
+        ke.attacks.PGD(2),
+        target_epsilon=4 / 255,
+    )
+
+
+def test_the_hub_reads_the_results(report, tmp_path):
+    path = tmp_path / "my-net" / "README.md"
+    ke.evaluation.write_model_card(
+        report,
+        path,
+        {"backbone": "ResNet-50", "schedule": "two: hinges", "epochs": 50},
+        classes=["a", "b", "c"],
+        license="apache-2.0",
+    )
+    card = huggingface_hub.ModelCard.load(path)
+    assert card.data.library_name == "keras"
+    assert card.data.license == "apache-2.0"
+    found = {each.metric_name: each for each in card.data.eval_results}
+    assert found["Clean accuracy"].metric_value == round(
+        report.clean_accuracy, 4
+    )
+    at_target = found["Accuracy at epsilon 4/255 (linf)"]
+    assert at_target.metric_value == round(report.accuracy_at(4 / 255), 4)
+    (expected,) = [n for n in found if n.startswith("Expected")]
+    assert found[expected].metric_value == pytest.approx(
+        report.expected_robustness(), abs=1e-4
+    )
+    text = card.content
+    low, high = (100 * x for x in report.accuracy_interval(8 / 255))
+    assert f"{low:.2f} to {high:.2f}" in text
+    assert "| two: hinges" in text and "Classes: a, b, c." in text
+    assert "# my-net\n" in text and "upper bound" in text
+    # What the evaluation says against itself stands in the card.
+    for check in report.checks:
+        said = f"{check['name']}" in text
+        assert said == (check["status"] != "passed"), check
+    assert all(note in text for note in report.notes)
+
+
+def test_a_card_needs_a_report(tmp_path):
+    with pytest.raises(ValueError, match="Report"):
+        ke.evaluation.write_model_card({}, tmp_path / "README.md", {})
+    assert not (tmp_path / "README.md").exists()
