@@ -34,6 +34,8 @@ def on_files(files, config):
         text = text.replace("](docs/", "](")
         for page, other in _PAGES.items():
             text = text.replace(f"]({other})", f"]({page})")
+        # No page: a folder of the repository.
+        text = text.replace("[colab](colab)", "`colab`")
         add(uri, text)
     for path in sorted((_ROOT / "reproduction").glob("*.png")):
         add(f"reproduction/{path.name}", path.read_bytes())
