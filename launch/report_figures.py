@@ -22,6 +22,7 @@ def draw(frame, folder, name):
         "delay": delay,
         "curves": curves,
         "aggregates": aggregates,
+        "methods": methods,
     }
     drawn = {}
     for kind, function in kinds.items():
@@ -240,3 +241,42 @@ def aggregates(frame):
         frameon=False,
     )
     return figure
+
+
+def methods(frame):
+    """Clean accuracy against accuracy at the target, for each objective."""
+    from keras_epsched.evaluation import figures
+
+    if frame["objective"].nunique() < 2:
+        return None
+    figure = figures.new_figure(7.0, 4.4)
+    axes = figure.subplots()
+    schedules = sorted(set(frame["schedule"]), key=report_tables.schedule_order)
+    markers = dict(zip(schedules, "os^DvP*X" * len(schedules), strict=False))
+    for index, (objective, group) in enumerate(
+        frame.groupby("objective", sort=True)
+    ):
+        for schedule, runs in group.groupby("schedule", sort=False):
+            axes.errorbar(
+                100 * runs["clean"].mean(),
+                100 * runs["at_target"].mean(),
+                xerr=_error(100 * runs["clean"]),
+                yerr=_error(100 * runs["at_target"]),
+                color=figures.color(index),
+                marker=markers[schedule],
+                markersize=7,
+                elinewidth=0.8,
+                linestyle="",
+            )
+        axes.plot([], [], "s", color=figures.color(index), label=objective)
+    for schedule in schedules:
+        axes.plot([], [], markers[schedule], color="0.4", label=schedule)
+    axes.set(xlabel="clean accuracy (%)", ylabel="accuracy at the target (%)")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+def _error(values):
+    """The standard error, of one value none."""
+    return values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0

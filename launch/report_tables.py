@@ -106,6 +106,7 @@ def sections(frame):
         "main": main_table(frame),
         "hinges": hinge_table(frame),
         "random": random_table(frame),
+        "methods": methods_table(frame),
         "tests": tests_table(frame),
         "delays": delay_table(frame),
         "claims": claims_table(frame),
@@ -149,7 +150,7 @@ def schedule_order(name):
         return (0, ARMS.index(name), 0.0)
     if ":" in name:
         return (1, *hinges(name))
-    return (2, 0, 0.0)
+    return (2, 0, 0.0, name)
 
 
 def hinges(name):
@@ -268,6 +269,51 @@ def random_table(frame):
     chosen = frame["schedule"].isin(("random", *ARMS))
     chosen &= frame["setting"].isin(settings)
     return _table(frame[chosen], ("Table 8", "Table 1", "Table 2"))
+
+
+# Objectives that see one view of each image in a step; the others see two.
+_ONE_VIEW = ("adversarial", "twins")
+
+
+def methods_table(frame):
+    """Objectives under schedules, with what they cost.
+
+    The cost are passes of all training images, forward and backward, over
+    those of a training without any attack: of an epoch one for each view that
+    the objective sees, and one for each step of the attack.
+    """
+    if frame["objective"].nunique() < 2:
+        return ""
+    rows = []
+    for _, group in frame.groupby(["setting", "schedule"], sort=False):
+        first = group.iloc[0]
+        rows.append(
+            (
+                _methods_order(first),
+                [
+                    first["objective"],
+                    first["schedule"],
+                    len(group),
+                    *(percent(group[name]) for name in MEASURES),
+                    f"{np.mean([_cost(r) for r in group.itertuples()]):.1f}",
+                ],
+            )
+        )
+    rows = [row for _, row in sorted(rows, key=lambda each: each[0])]
+    headers = ["objective", "schedule", "seeds", *MEASURES, "cost"]
+    return markdown(rows, [_HEADERS.get(name, name) for name in headers])
+
+
+def _methods_order(row):
+    return row["objective"], schedule_order(row["schedule"])
+
+
+def _cost(row):
+    views = 1 if row.objective in _ONE_VIEW else 2
+    one_step = getattr(row, "train_attack", "pgd") in ("fgsm", "nfgsm")
+    steps = 1 if one_step else row.train_steps
+    attacked = np.count_nonzero(np.asarray(row.training_epsilon) > 0)
+    return views + steps * attacked / row.epochs
 
 
 def differences(frame, first, second, measure):

@@ -16,6 +16,7 @@ import pytest
 _LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
 sys.path.append(str(_LAUNCH))
 
+import report_figures  # noqa: E402
 import report_tables  # noqa: E402
 import study_cell  # noqa: E402
 import study_grid  # noqa: E402
@@ -501,6 +502,49 @@ def test_jumps_that_collapse(tmp_path):
     # With two classes twice chance would be all.
     frame["num_classes"] = 2
     assert "collapsed below 75" in report_tables.ablations_table(frame)
+
+
+def test_methods_and_what_they_cost(tmp_path):
+    frame = report_tables.read(
+        stored(
+            tmp_path,
+            *(
+                pd.DataFrame(
+                    [
+                        cell(
+                            0.3,
+                            schedule,
+                            seed,
+                            0.5 + 0.1 * seed,
+                            objective=objective,
+                            train_attack="pgd",
+                            train_steps=5,
+                            # No attack in the first of its epochs.
+                            training_epsilon=[0.0 if later else 0.3]
+                            + [0.3] * 9,
+                        )
+                        for schedule, later in (("fixed", 0), ("paced", 1))
+                        for seed in range(2)
+                    ]
+                )
+                for objective in ("trades", "adversarial")
+            ),
+        )
+    )
+    rows = report_tables.methods_table(frame).splitlines()[2:]
+    found = [
+        [each.strip() for each in row.strip("|").split("|")] for row in rows
+    ]
+    assert [row[:2] for row in found] == [
+        ["adversarial", "fixed"],
+        ["adversarial", "paced"],
+        ["trades", "fixed"],
+        ["trades", "paced"],
+    ]
+    assert {tuple(row[2:4]) for row in found} == {("2", "55.0 ± 5.0")}
+    # One view, or two, and five steps in ten, or nine, of the ten epochs.
+    assert [row[-1] for row in found] == ["6.0", "5.5", "7.0", "6.5"]
+    assert report_figures.methods(frame) is not None
 
 
 def test_the_paper_stands_beside_the_same_cell(tmp_path):
