@@ -7,6 +7,7 @@ import sys
 
 import flag_types
 import recipes
+import refusals
 import run_folders
 from absl import flags
 
@@ -264,19 +265,20 @@ def prepare(name):
     Returns:
         The run folder and the data.
     """
-    apply_recipe()
-    make_deterministic()
-    check_flags()
-    print_flags()
-    data = load_data(FLAGS.seed)
-    print(f"\n{data}", flush=True)
-    if FLAGS.robust_backbone:
-        print(f"\n{_ROBUST_BACKBONE}", flush=True)
-    classifier = make_classifier(data.num_classes, FLAGS.seed)
-    adapt(classifier)
-    # Not every objective goes with every network.
-    make_trainer(classifier, FLAGS.seed)
-    return run_folders.run_folder(name), data
+    with refusals.checking():
+        apply_recipe()
+        make_deterministic()
+        check_flags()
+        print_flags()
+        data = load_data(FLAGS.seed)
+        print(f"\n{data}", flush=True)
+        if FLAGS.robust_backbone:
+            print(f"\n{_ROBUST_BACKBONE}", flush=True)
+        classifier = make_classifier(data.num_classes, FLAGS.seed)
+        adapt(classifier)
+        # Not every objective goes with every network.
+        make_trainer(classifier, FLAGS.seed)
+        return run_folders.run_folder(name), data
 
 
 def apply_recipe():
@@ -596,9 +598,11 @@ def check_flags():
     if not ("epsilons" in FLAGS and FLAGS.epsilons):
         evaluation_grid()
     # Those of the flags, even where a launcher takes another.
-    make_scheduler("scheduled")
-    if "schedule" in FLAGS:
-        make_scheduler(FLAGS.schedule)
+    schedules = ["scheduled"]
+    schedules += [FLAGS.schedule] if "schedule" in FLAGS else []
+    schedules += FLAGS.schedules if "schedules" in FLAGS else []
+    for schedule in schedules:
+        make_scheduler(schedule)
     make_training_attack()
     make_objective()
     if FLAGS.probe != "clean" and not FLAGS.probe_epochs:

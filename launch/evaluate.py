@@ -23,6 +23,7 @@ import sys
 
 import common
 import flag_types
+import refusals
 import run_folders
 from absl import app, flags
 
@@ -130,21 +131,22 @@ def grid():
 def main(_):
     import keras_epsched as ke
 
-    common.apply_recipe()
-    points = grid()
-    if FLAGS.bisect and FLAGS.protocol != "nested":
-        raise ValueError("--bisect needs --protocol=nested")
-    if FLAGS.resume and FLAGS.output is None:
-        raise ValueError("--resume needs the --output of the evaluation")
-    common.make_deterministic()
-    common.check_flags()
-    common.print_flags()
-    data = common.load_data(FLAGS.seed)
-    classifiers = {}
-    for name, model in zip(names(FLAGS.model), FLAGS.model, strict=True):
-        classifiers[name] = load_classifier(model)
-        check_fit(model, classifiers[name], data)
-    folder = run_folders.run_folder("evaluate")
+    with refusals.checking():
+        common.apply_recipe()
+        points = grid()
+        if FLAGS.bisect and FLAGS.protocol != "nested":
+            raise ValueError("--bisect needs --protocol=nested")
+        if FLAGS.resume and FLAGS.output is None:
+            raise ValueError("--resume needs the --output of the evaluation")
+        common.make_deterministic()
+        common.check_flags()
+        common.print_flags()
+        data = common.load_data(FLAGS.seed)
+        classifiers = {}
+        for name, model in zip(names(FLAGS.model), FLAGS.model, strict=True):
+            classifiers[name] = load_classifier(model)
+            check_fit(model, classifiers[name], data)
+        folder = run_folders.run_folder("evaluate")
     run_folders.write_config(folder, splits=common.splits_config(data))
     reports = {}
     for (name, classifier), model in zip(

@@ -19,6 +19,7 @@ import os
 import pathlib
 import re
 
+import refusals
 import report_figures
 import report_tables
 from absl import app, flags
@@ -75,7 +76,8 @@ def fill(page, blocks):
 
 def report_on(paths, blocks):
     """Writes the report of one study, and adds its parts to `blocks`."""
-    frame = report_tables.read(*paths)
+    with refusals.checking():
+        frame = report_tables.read(*paths)
     name = name_of(paths[0])
     if any(key.startswith(f"{name}.") for key in blocks):
         raise ValueError(f"two studies have the name {name!r}: rename a file")

@@ -42,6 +42,7 @@ import time
 
 import finetune  # noqa: F401  (its flags)
 import ray_devices
+import refusals
 import run_folders
 import study_cell
 import study_grid
@@ -277,15 +278,16 @@ def _expanded(values):
 
 
 def main(_):
-    try:
-        import ray  # noqa: F401  (said before anything is written)
-    except ImportError as error:
-        raise ImportError(
-            'a study needs Ray: pip install -e ".[study]"'
-        ) from error
-    cells = read_cells()
-    check_cells(cells)
-    folder = open_folder(cells)
+    with refusals.checking():
+        try:
+            import ray  # noqa: F401  (said before anything is written)
+        except ImportError as error:
+            raise ImportError(
+                'a study needs Ray: pip install -e ".[study]"'
+            ) from error
+        cells = read_cells()
+        check_cells(cells)
+        folder = open_folder(cells)
     states = {}
     with contextlib.suppress(FileNotFoundError):
         states = json.loads((folder / "cells.json").read_text("utf-8"))
