@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -598,13 +599,12 @@ def test_the_page_is_what_the_results_give(tmp_path):
     page = tmp_path / "PAGE.md"
     text = (root / "REPRODUCTION.md").read_text(encoding="utf-8")
     page.write_text(text, encoding="utf-8")
-    digits = root / "reproduction" / "digits.parquet"
-    hinges = root / "reproduction" / "hinges.parquet"
-    run(
-        "report.py",
-        f"--output={tmp_path / 'reproduction'}",
-        f"--page={page}",
-        f"--results={digits}",
-        f"--results={hinges},{digits}",
-    )
+    stated = re.search(r"python launch/report.py (.*?)```", text, re.DOTALL)
+    results = [
+        flag.replace("reproduction/", f"{root}/reproduction/")
+        for flag in stated[1].replace("\\\n", " ").split()
+        if flag.startswith("--results")
+    ]
+    output = f"--output={tmp_path / 'reproduction'}"
+    run("report.py", output, f"--page={page}", *results)
     assert page.read_text(encoding="utf-8") == text
