@@ -24,8 +24,9 @@ import os
 import sys
 
 if "google.colab" in sys.modules:
-    # %pip install keras-epsched
-    pass
+    # The repository: a folder on this machine or your Drive, or git+https://...
+    REPOSITORY = "/content/keras_epsched"
+    # %pip install {REPOSITORY}
 
 SMOKE = bool(os.environ.get("KERAS_EPSCHED_SMOKE"))  # a quick run, for tests
 EPSILON = 0.2  # on the [0, 1] scale of pixels
@@ -171,8 +172,9 @@ print(comparison)
 # %% [markdown]
 # ## Look at what the attack made
 #
-# The nearest adversarial images that broke each network, eight times the
-# difference below.
+# What PGD makes of the same digits at half the target for each network, and
+# what the network then takes them for, red if wrong; below, four times the
+# difference.
 
 # %%
 images, labels = next(iter(data.test))
@@ -193,8 +195,8 @@ for number, (name, net) in enumerate(models.items()):
         top.imshow(moved[column] / 255)
         color = "black" if guesses[column] == labels[column] else "red"
         top.set_title(guesses[column], color=color, fontsize=9)
-        change = 8 * (moved - images)[column] / 255
-        below.imshow(np.clip(0.5 + change / 2, 0, 1))
+        change = 4 * (moved - images)[column] / 255
+        below.imshow(np.clip(0.5 + change, 0, 1))
         for axes in (top, below):
             axes.set(xticks=[], yticks=[])
     rows[2 * number, 0].set_ylabel(name)

@@ -29,8 +29,9 @@ import os
 import sys
 
 if "google.colab" in sys.modules:
-    # %pip install keras-epsched
-    pass
+    # The repository: a folder on this machine or your Drive, or git+https://...
+    REPOSITORY = "/content/keras_epsched"
+    # %pip install {REPOSITORY}
 
 SMOKE = bool(os.environ.get("KERAS_EPSCHED_SMOKE"))  # a quick run, for tests
 EPOCHS = 2 if SMOKE else 20

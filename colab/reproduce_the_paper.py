@@ -27,8 +27,9 @@ import pathlib
 import sys
 
 if "google.colab" in sys.modules:
-    # %pip install keras-epsched
-    pass
+    # The repository: a folder on this machine or your Drive, or git+https://...
+    REPOSITORY = "/content/keras_epsched"
+    # %pip install {REPOSITORY}
 
 SMOKE = bool(os.environ.get("KERAS_EPSCHED_SMOKE"))  # a quick run, for tests
 SCHEDULE = "scheduled"  # or "fixed", or "standard"
@@ -156,23 +157,21 @@ history = trainer.fit(
 trainer.model.save(folder / "model.keras")
 
 # %%
-onset_threshold = max(0.05, 2 / data.num_classes)
-onsets = [
-    epoch
-    for epoch, accuracy in enumerate(history["val_accuracy"], 1)
-    if accuracy >= onset_threshold
-]
+from keras_epsched.callbacks import transfer_monitor
+
 ke.evaluation.plot_training_story(
     {
         SCHEDULE: {
             "epoch": list(range(1, EPOCHS + 1)),
             "val_accuracy": history["val_accuracy"],
             "epsilon": history["epsilon"],
-            "onset": onsets[0] if onsets else None,
+            "onset": transfer_monitor.onset(
+                history["val_accuracy"], data.num_classes
+            ),
         }
     },
     chance=1 / data.num_classes,
-    onset_threshold=onset_threshold,
+    onset_threshold=transfer_monitor.onset_threshold(data.num_classes),
 )
 
 # %% [markdown]

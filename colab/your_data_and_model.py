@@ -24,8 +24,9 @@ import os
 import sys
 
 if "google.colab" in sys.modules:
-    # %pip install keras-epsched
-    pass
+    # The repository: a folder on this machine or your Drive, or git+https://...
+    REPOSITORY = "/content/keras_epsched"
+    # %pip install {REPOSITORY}
 
 SMOKE = bool(os.environ.get("KERAS_EPSCHED_SMOKE"))  # a quick run, for tests
 # Any tfds name, a folder that tfds prepared, or images in
@@ -138,8 +139,11 @@ plt.show()
 
 # %% [markdown]
 # ## Measure
+#
+# The network as the best epoch left it, by accuracy at the target.
 
 # %%
+net = ke.models.load("robust.keras")
 report = ke.evaluate(
     net,
     data.test,

@@ -370,10 +370,20 @@ def backbone_arguments():
     """Arguments of `classifier` that every launcher takes as flags."""
     return {
         "weights": None if FLAGS.weights == "random" else FLAGS.weights,
-        "backbone_config": json.loads(FLAGS.backbone_config),
+        "backbone_config": _backbone_config(),
         "scale": FLAGS.scale,
         "offset": FLAGS.offset,
     }
+
+
+def _backbone_config():
+    try:
+        return json.loads(FLAGS.backbone_config)
+    except ValueError as error:
+        raise ValueError(
+            "expected JSON, as '{\"alpha\": 0.75}'. Received: "
+            f"--backbone_config={FLAGS.backbone_config} ({error})"
+        ) from error
 
 
 def make_attack(name, steps=None):
@@ -547,12 +557,18 @@ def evaluation_grid():
     return ke.epsilon_grid(FLAGS.epsilon, FLAGS.num_epsilons, FLAGS.norm)
 
 
-# What a model card says of the training, of all the flags.
+# What a model card says of each training; of the other flags those that are
+# not at their defaults.
 _RECIPE = (
-    "recipe dataset backbone weights image_size epsilon norm schedule "
-    "train_attack train_steps objective beta label_smoothing awp epochs "
-    "batch_size learning_rate weight_decay ema adaptation augment attack_mode "
-    "freeze_batchnorm reestimate_batchnorm seed"
+    "dataset backbone weights image_size schedule objective train_attack "
+    "train_steps epsilon norm epochs batch_size learning_rate seed"
+).split()
+_ATTACK = ("objective", "train_attack", "train_steps", "epsilon", "norm")
+# Of place, time and evaluation, which the card states otherwise.
+_NO_RECIPE = (
+    "data_dir download test_examples skip_corrupt num_epsilons eval_attack "
+    "eval_steps output resume backup_minutes deterministic protocols schedules "
+    "seeds learning_rates study"
 ).split()
 
 
@@ -560,14 +576,20 @@ def write_card(folder, report, data, **chosen):
     """The model card of a training, with what was chosen beside the flags."""
     import keras_epsched as ke
 
-    flags_given = {**run_folders.resolved_flags(), **chosen}
-    recipe = {
-        name: _short(value)
-        for name in _RECIPE
-        if (value := flags_given.get(name)) not in (None, "", [], 0.0, False)
-    }
+    values = {**run_folders.resolved_flags(), **chosen}
+    standard = values["schedule"] == "standard"
+    names = [n for n in _RECIPE if not (standard and n in _ATTACK)]
+    names += [
+        name
+        for name, value in sorted(values.items())
+        if name not in (*_RECIPE, *_NO_RECIPE) and value != FLAGS[name].default
+    ]
     ke.evaluation.write_model_card(
-        report, folder / "README.md", recipe, classes=data.class_names
+        report,
+        folder / "README.md",
+        {name: _short(values[name]) for name in names},
+        classes=data.class_names,
+        robust=not standard,
     )
 
 

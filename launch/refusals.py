@@ -3,7 +3,9 @@
 import contextlib
 import sys
 
-_KINDS = (ValueError, ImportError, OSError)
+import run_folders
+
+_KINDS = (ValueError, ImportError, OSError, run_folders.RunUnderWay)
 
 
 @contextlib.contextmanager

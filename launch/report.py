@@ -76,8 +76,7 @@ def fill(page, blocks):
 
 def report_on(paths, blocks):
     """Writes the report of one study, and adds its parts to `blocks`."""
-    with refusals.checking():
-        frame = report_tables.read(*paths)
+    frame = report_tables.read(*paths)
     name = name_of(paths[0])
     if any(key.startswith(f"{name}.") for key in blocks):
         raise ValueError(f"two studies have the name {name!r}: rename a file")
@@ -109,13 +108,14 @@ def _write(path, name, sections):
 
 def main(_):
     blocks = {}
-    for text in FLAGS.results:
-        report_on([pathlib.Path(each) for each in text.split(",")], blocks)
-    if FLAGS.page:
-        page = pathlib.Path(FLAGS.page)
-        filled = fill(page.read_text(encoding="utf-8"), blocks)
-        page.write_text(filled, encoding="utf-8")
-        print(f"filled: {page}")
+    with refusals.checking():
+        for text in FLAGS.results:
+            report_on([pathlib.Path(each) for each in text.split(",")], blocks)
+        if FLAGS.page:
+            page = pathlib.Path(FLAGS.page)
+            filled = fill(page.read_text(encoding="utf-8"), blocks)
+            page.write_text(filled, encoding="utf-8")
+            print(f"filled: {page}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Pictures of the results of a study."""
 
+import itertools
+
 import numpy as np
 import report_tables
 
@@ -244,36 +246,57 @@ def aggregates(frame):
 
 
 def methods(frame):
-    """Clean accuracy against accuracy at the target, for each objective."""
-    from keras_epsched.evaluation import figures
+    """Clean accuracy against accuracy at the target, for each objective.
 
+    A panel for each setting that differs in more than objective and schedule.
+    """
     if frame["objective"].nunique() < 2:
         return None
-    figure = figures.new_figure(7.0, 4.4)
-    axes = figure.subplots()
+    from keras_epsched.evaluation import figures
+
+    keys = [k for k in report_tables.varying(frame) if k != "objective"]
+    # Objectives of one setting belong into one panel.
+    together = frame.assign(
+        task=list(frame[keys].astype(str).itertuples(index=False, name=None))
+    )
+    figure, panels = _panels(together, width=4.4, height=3.6)
+    objectives = sorted(set(frame["objective"]))
     schedules = sorted(set(frame["schedule"]), key=report_tables.schedule_order)
-    markers = dict(zip(schedules, "os^DvP*X" * len(schedules), strict=False))
-    for index, (objective, group) in enumerate(
-        frame.groupby("objective", sort=True)
-    ):
-        for schedule, runs in group.groupby("schedule", sort=False):
+    markers = dict(zip(schedules, itertools.cycle("os^DvP*X"), strict=False))
+    colors = {
+        name: figures.color(index) for index, name in enumerate(objectives)
+    }
+    for axes, group in panels:
+        for (objective, schedule), runs in group.groupby(
+            ["objective", "schedule"], sort=False
+        ):
             axes.errorbar(
                 100 * runs["clean"].mean(),
                 100 * runs["at_target"].mean(),
                 xerr=_error(100 * runs["clean"]),
                 yerr=_error(100 * runs["at_target"]),
-                color=figures.color(index),
+                color=colors[objective],
                 marker=markers[schedule],
                 markersize=7,
                 elinewidth=0.8,
                 linestyle="",
             )
-        axes.plot([], [], "s", color=figures.color(index), label=objective)
-    for schedule in schedules:
-        axes.plot([], [], markers[schedule], color="0.4", label=schedule)
-    axes.set(xlabel="clean accuracy (%)", ylabel="accuracy at the target (%)")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper")
+        first = group.iloc[0]
+        epsilon = report_tables.epsilon_text(first["epsilon"])
+        axes.set_title(
+            f"{report_tables.name_of(first['backbone'])} on "
+            f"{report_tables.name_of(first['dataset'])}, {epsilon}",
+            fontsize=9,
+        )
+        axes.set_xlabel("clean accuracy (%)")
+        axes.set_ylabel("accuracy at the target (%)")
+        axes.grid(alpha=0.3)
+    axes = panels[0][0]
+    for name in objectives:
+        axes.plot([], [], "s", color=colors[name], label=name)
+    for name in schedules:
+        axes.plot([], [], markers[name], color="0.4", label=name)
+    figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 

@@ -284,13 +284,19 @@ def methods_table(frame):
     """
     if frame["objective"].nunique() < 2:
         return ""
+    keys = [key for key in varying(frame) if key != "objective"]
     rows = []
     for _, group in frame.groupby(["setting", "schedule"], sort=False):
         first = group.iloc[0]
+        texts = {key: name_of(first[key]) for key in keys}
+        place = [texts[key] for key in keys if key != "epsilon"]
+        texts["epsilon"] = epsilon_text(first["epsilon"])
+        order = first["objective"], schedule_order(first["schedule"])
         rows.append(
             (
-                _methods_order(first),
+                (place, first["epsilon"], *order),
                 [
+                    *texts.values(),
                     first["objective"],
                     first["schedule"],
                     len(group),
@@ -300,12 +306,8 @@ def methods_table(frame):
             )
         )
     rows = [row for _, row in sorted(rows, key=lambda each: each[0])]
-    headers = ["objective", "schedule", "seeds", *MEASURES, "cost"]
+    headers = [*keys, "objective", "schedule", "seeds", *MEASURES, "cost"]
     return markdown(rows, [_HEADERS.get(name, name) for name in headers])
-
-
-def _methods_order(row):
-    return row["objective"], schedule_order(row["schedule"])
 
 
 def _cost(row):

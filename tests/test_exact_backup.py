@@ -83,11 +83,14 @@ def trainer(objective="adversarial", **kwargs):
     return model
 
 
-def train(folder, *callbacks, model=None, backup=None):
+def train(folder, *callbacks, model=None, backup=None, schedulers=None):
     """A training, and all that it leaves."""
     backup = backup or ke.callbacks.ExactBackup(folder, 2, None)
     model = model or trainer()
     schedule = ke.schedules.TwoHinge(0.1)
+    schedulers = schedulers or [
+        ke.callbacks.EpsilonScheduler(schedule, "batch")
+    ]
     history = model.fit(
         batches(),
         validation_data=batches(1, shuffle=False),
@@ -96,7 +99,7 @@ def train(folder, *callbacks, model=None, backup=None):
         verbose=0,
         callbacks=[
             backup,
-            ke.callbacks.EpsilonScheduler(schedule, "batch"),
+            *schedulers,
             *callbacks,
         ],
     )
@@ -148,9 +151,13 @@ def test_an_objective_with_weights_of_its_own(tmp_path):
         # The network is small.
         return trainer(ke.training.AutoLoRa(rank=2))
 
-    expected = train(tmp_path / "whole", model=made())
-    killed(tmp_path / "killed", 1, 3, model=made())
-    assert_same(train(tmp_path / "killed", model=made()), expected)
+    # With a schedule that remembers, too.
+    given = {"schedulers": [ke.callbacks.PacedEpsilonScheduler(0.1)]}
+    expected = train(tmp_path / "whole", model=made(), **given)
+    killed(tmp_path / "killed", 1, 3, model=made(), **given)
+    found = train(tmp_path / "killed", model=made(), **given)
+    assert_same(found, expected)
+    assert found[0]["epsilon"][-1] > 0
 
 
 def test_steps_that_are_passed_over_are_not_backed_up(whole, tmp_path):

@@ -1,5 +1,7 @@
 """Model cards: what the hub reads of them, and what people do."""
 
+import copy
+
 import huggingface_hub
 import pytest
 from networks import make_data, trained_net
@@ -51,6 +53,34 @@ def test_the_hub_reads_the_results(report, tmp_path):
         said = f"{check['name']}" in text
         assert said == (check["status"] != "passed"), check
     assert all(note in text for note in report.notes)
+
+
+def test_what_speaks_against_it_is_said(report, tmp_path):
+    against = copy.copy(report)
+    against.checks = [
+        {"name": "zero gradients", "status": "fired", "message": "of 9 images"}
+    ]
+    against.notes = ["seen in training: 3 images"]
+    path = tmp_path / "README.md"
+    ke.evaluation.write_model_card(against, path, {}, robust=False)
+    text = path.read_text(encoding="utf-8")
+    assert "fired**: zero gradients: of 9 images" in text
+    assert "seen in training: 3 images" in text
+    assert "without any attack" in text
+
+
+def test_a_card_names_no_folder(report, tmp_path):
+    of_images = copy.copy(report)
+    of_images.dataset = {
+        "dataset": "image_folder:/home/me/flowers",
+        "split": "test[0:24]",
+    }
+    path = tmp_path / "README.md"
+    ke.evaluation.write_model_card(of_images, path, {"seed": 0})
+    text = path.read_text(encoding="utf-8")
+    assert "/home/me" not in text
+    assert "image_folder:flowers, split test[0:24]" in text
+    assert "| seed | 0" in text
 
 
 def test_a_card_needs_a_report(tmp_path):

@@ -74,7 +74,7 @@ def shares_of(count, weight):
 
 
 @pytest.mark.parametrize("count", [24, 7])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", [False, "(n,)", "(n, 1)"])
 def test_a_step_of_twins_in_closed_form(count, weighted):
     trainer, weights, mean, variance = twins_trainer()
     images, labels = make_data(count)
@@ -82,7 +82,8 @@ def test_a_step_of_twins_in_closed_form(count, weighted):
     views = views_of(trainer, images, labels)
     moved = np.concatenate([views["adaptive"], views["frozen"]])
     assert len(views["adaptive"]) == (count + 1) // 2
-    trainer.train_on_batch(images, labels, sample_weight=given)
+    shaped = given[:, None] if weighted == "(n, 1)" else given
+    trainer.train_on_batch(images, labels, sample_weight=shaped)
 
     x = both_views(moved, mean, variance)
     error = np.exp(log_softmax(x @ weights)) - np.eye(CLASSES)[labels]
@@ -332,6 +333,21 @@ def test_the_branch_is_left_behind(tmp_path):
         np.testing.assert_array_equal(np.asarray(its), np.asarray(other))
 
 
+def test_each_seed_has_a_branch_of_its_own():
+    def first(seed):
+        trainer = make_trainer(
+            conv_net(width=16), objective="autolora", seed=seed
+        )
+        return np.asarray(trainer.objective.trained()[0])
+
+    np.testing.assert_array_equal(first(1), first(1))
+    assert np.abs(first(1) - first(2)).max() > 0
+
+
+def unbuilt():
+    return keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
@@ -344,7 +360,9 @@ def test_the_branch_is_left_behind(tmp_path):
             "are frozen",
         ),
         (lambda: ke.training.TWINS(-1), "weight=-1"),
-        (lambda: ke.training.TWINS(objective="autolora"), "as it is"),
+        (lambda: ke.training.TWINS(objective="autolora"), "within TWINS"),
+        (lambda: make_trainer(unbuilt(), objective="twins"), "build it first"),
+        (lambda: make_trainer(unbuilt(), objective="autolora"), "build it"),
         (lambda: ke.training.AutoLoRa(rank=0), "rank=0"),
         (lambda: ke.training.AutoLoRa(beta=-1), "beta=-1"),
         (

@@ -8,11 +8,11 @@ from keras_epsched.schedules import Constant
 
 
 class PacedEpsilonScheduler(EpsilonScheduler):
-    """Raises epsilon as fast as the network can follow, and no faster.
+    """Raises epsilon as fast as the clean accuracy holds, up to a deadline.
 
     For tasks of unknown difficulty: where a fixed epsilon would do, little
     time is spent below the target; where it would prevent the adaptation,
-    epsilon waits for it. The rule, once an epoch:
+    epsilon waits for it, but not for ever. The rule, once an epoch:
 
     - Epsilon is 0 until the task is adapted to: clean validation accuracy of
       at least 5 % and twice chance (as `TransferMonitor` has it).
@@ -102,9 +102,9 @@ class PacedEpsilonScheduler(EpsilonScheduler):
                     stacklevel=2,
                 )
             return
-        self._best = max(self._best, float(value))
-        classes = self.model.model.output_shape[-1]
-        adapted = self._best >= onset_threshold(classes)
+        value = float(value)
+        self._best = max(self._best, value)
+        adapted = self._best >= onset_threshold(self.model.num_classes)
         self._rises = adapted and value >= self.hold * self._best
 
     def get_state(self):

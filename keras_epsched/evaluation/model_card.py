@@ -20,6 +20,7 @@ def write_model_card(
     name: str | None = None,
     classes: Sequence[str] | None = None,
     license: str | None = None,
+    robust: bool = True,
 ) -> None:
     """Writes a model card beside a saved classifier.
 
@@ -33,11 +34,11 @@ def write_model_card(
         report: `Report` on test images.
         path: Path of the card, usually `README.md` in the model's folder.
         recipe: Dict of what was chosen in the training, as
-            `{"backbone": "ResNet-50", "schedule": "scheduled"}`. `"backbone"`
-            and `"dataset"` name what the model was made of.
+            `{"backbone": "ResNet-50", "schedule": "scheduled"}`.
         name: String. Name of the model; default: that of the folder.
         classes: Names of the classes, in the order of the logits.
         license: String. Identifier of its licence, as the hub has it.
+        robust: Boolean. Whether it was trained on adversarial images.
 
     Raises:
         ValueError: If `report` is no `Report`.
@@ -82,13 +83,17 @@ def write_model_card(
         template_path=str(_TEMPLATE),
         name=name,
         classes=classes,
+        robust=robust,
         recipe=tabulate(
             [(key, str(value)) for key, value in recipe.items()],
             headers=("", "value"),
             tablefmt="github",
             disable_numparse=True,
         ),
-        subject=report_text.subject(report),
+        subject={
+            **report_text.subject(report),
+            "dataset": _without_folder(report_text.subject(report)["dataset"]),
+        },
         value_range=report.value_range,
         curve=tabulate(
             rows,
@@ -110,11 +115,20 @@ def write_model_card(
     report_files.replace(path, f"{card}\n".encode())
 
 
+def _without_folder(dataset):
+    """Of a folder of images its name alone: a card may be made public."""
+    kind, found, rest = str(dataset).partition(":")
+    if not found:
+        return str(dataset)
+    place, comma, split = rest.partition(", split")
+    return f"{kind}:{pathlib.PurePath(place).name}{comma}{split}"
+
+
 def _results(report, target):
     """The results as the hub lists them."""
     import huggingface_hub
 
-    dataset = (report.dataset or {}).get("dataset", "unnamed")
+    dataset = _without_folder((report.dataset or {}).get("dataset", "unnamed"))
     values = {
         "Clean accuracy": report.clean_accuracy,
         f"Accuracy at epsilon {target} ({report.norm})": report.accuracy_at(

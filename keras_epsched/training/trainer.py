@@ -209,7 +209,8 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         if validation_attack is not None:
             self._robust_accuracy = keras.metrics.Mean(name="robust_accuracy")
         self._validating = False
-        self._num_classes = None
+        # Number of logits, known once it has seen an image.
+        self.num_classes = None
         self._takes_training = _takes_training(model)
         if model.built:
             self.built = True
@@ -325,11 +326,11 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
 
     def class_labels(self, labels, images):
         """Returns the class of each image, from any form of labels."""
-        if self._num_classes is None:
+        if self.num_classes is None:
             # Of one image: in a compiled step nothing of it is left.
             logits = self.frozen_logits(False)(images[:1])
-            self._num_classes = logits.shape[-1]
-        return checks.class_labels(labels, self._num_classes)
+            self.num_classes = logits.shape[-1]
+        return checks.class_labels(labels, self.num_classes)
 
     # === Steps ===
 

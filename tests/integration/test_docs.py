@@ -313,6 +313,17 @@ def test_the_flags_of_each_command_are_there(launcher):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_pictures_are_what_the_code_draws(tmp_path):
+    script = _ROOT / "docs" / "pictures" / "draw.py"
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True)
+    (drawn,) = tmp_path.iterdir()
+    stored = (script.parent / drawn.name).read_text("utf-8")
+    made_by = re.search(r"Matplotlib v[\d.]+", stored)[0]
+    if made_by not in drawn.read_text("utf-8"):
+        pytest.skip(f"stored as {made_by} draws it")
+    assert drawn.read_text("utf-8") == stored
+
+
 def test_the_site_builds_without_warnings(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict"]

@@ -513,10 +513,10 @@ def test_methods_and_what_they_cost(tmp_path):
                 pd.DataFrame(
                     [
                         cell(
-                            0.3,
+                            epsilon,
                             schedule,
                             seed,
-                            0.5 + 0.1 * seed,
+                            {0.2: 0.8, 0.3: 0.5}[epsilon] + 0.1 * seed,
                             objective=objective,
                             train_attack="pgd",
                             train_steps=5,
@@ -529,6 +529,7 @@ def test_methods_and_what_they_cost(tmp_path):
                     ]
                 )
                 for objective in ("trades", "adversarial")
+                for epsilon in (0.3, 0.2)
             ),
         )
     )
@@ -536,16 +537,25 @@ def test_methods_and_what_they_cost(tmp_path):
     found = [
         [each.strip() for each in row.strip("|").split("|")] for row in rows
     ]
-    assert [row[:2] for row in found] == [
-        ["adversarial", "fixed"],
-        ["adversarial", "paced"],
-        ["trades", "fixed"],
-        ["trades", "paced"],
+    assert [row[:5] for row in found] == [
+        ["digits", "net", epsilon, objective, schedule]
+        for epsilon in ("0.2", "0.3")
+        for objective in ("adversarial", "trades")
+        for schedule in ("fixed", "paced")
     ]
-    assert {tuple(row[2:4]) for row in found} == {("2", "55.0 ± 5.0")}
+    # Nothing is pooled over epsilons.
+    assert [row[5:7] for row in found] == 4 * [["2", "85.0 ± 5.0"]] + 4 * [
+        ["2", "55.0 ± 5.0"]
+    ]
     # One view, or two, and five steps in ten, or nine, of the ten epochs.
-    assert [row[-1] for row in found] == ["6.0", "5.5", "7.0", "6.5"]
-    assert report_figures.methods(frame) is not None
+    assert [row[-1] for row in found] == 2 * ["6.0", "5.5", "7.0", "6.5"]
+    figure = report_figures.methods(frame)
+    panels = [axes for axes in figure.axes if axes.get_title()]
+    assert [axes.get_title()[-5:] for axes in panels] == [", 0.3", ", 0.2"]
+    points = [
+        round(float(bars[0].get_xdata()[0])) for bars in panels[0].containers
+    ]
+    assert points == 4 * [55]
 
 
 def test_the_paper_stands_beside_the_same_cell(tmp_path):

@@ -25,10 +25,14 @@ class AutoLoRa(base.BothViews):
     the first epoch `l` is 1, and the adversarial images train nothing. The
     branch belongs to the trainer: `trainer.model` never has it.
 
-    The accuracy is that of the steps of an epoch, `natural_accuracy` in the
-    logs; the paper takes another pass over the training images. The paper's
-    own control of the learning rate is left out: `keras.callbacks` has
-    `ReduceLROnPlateau`. On non-robust networks it failed in arXiv 2509.23325.
+    What is different here: the accuracy is that of the steps of an epoch,
+    `natural_accuracy` in the logs, and 0 before the first; the paper takes
+    another pass over the training images before each. Every kernel has a
+    branch, not convolutions alone, of `rank` itself, and `A` is drawn by
+    He's rule. The paper's own control of the learning rate is left out:
+    `keras.callbacks` has `ReduceLROnPlateau`. The shares change in `fit`
+    only: by `train_on_batch` alone the backbone would never learn. On
+    non-robust networks it failed in arXiv 2509.23325.
 
     Both views pass through the network in training mode, the clean ones
     first; BatchNorm averages the statistics of both. A step costs one more
@@ -66,7 +70,7 @@ class AutoLoRa(base.BothViews):
         return {"beta": self.beta, "rank": self.rank}
 
     def prepare(self, trainer):
-        base.check_unused(self, self._branches)
+        base.check_ready(self, trainer, self._branches)
         from keras_epsched.models import adaptation
 
         # All but the head, which both views train.
@@ -104,7 +108,11 @@ class AutoLoRa(base.BothViews):
                         (
                             "a",
                             (size[0], self.rank),
-                            keras.initializers.HeUniform(seed=index),
+                            keras.initializers.HeUniform(
+                                None
+                                if trainer.seed is None
+                                else 1000 * trainer.seed + index
+                            ),
                         ),
                         ("b", (self.rank, size[1]), "zeros"),
                     )

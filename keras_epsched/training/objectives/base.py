@@ -158,8 +158,19 @@ def checked_beta(beta) -> float:
     return float(beta)
 
 
-def check_unused(objective, made) -> None:
-    """Refuses an objective whose weights belong to another trainer."""
+def check_ready(objective, trainer, made) -> None:
+    """Refuses what cannot make weights of its own for this trainer.
+
+    Args:
+        objective: `Objective`.
+        trainer: The trainer that it is given to.
+        made: What it has made already, for another.
+    """
+    if not trainer.model.built:
+        raise ValueError(
+            f"{objective!r} looks at the weights of the network, which has "
+            "none yet: build it first (`model.build((None, 32, 32, 3))`)"
+        )
     if made:
         raise ValueError(
             f"{objective!r} belongs to a trainer already, which holds its "

@@ -22,7 +22,8 @@ class TWINS(base.Objective):
     The frozen half is in inference mode throughout, without dropout too. Each
     half is attacked through its own view. A step costs what it costs without
     TWINS. It was made for *robust* pretrained networks, whose statistics are
-    worth keeping.
+    worth keeping. Here both halves share BatchNorm's scale and offset; in the
+    authors' code the frozen layers have their own.
 
     Reference: Liu et al., CVPR 2023 (arXiv 2303.11135), with a weight of 0.4.
 
@@ -50,9 +51,15 @@ class TWINS(base.Objective):
             )
         self.weight = float(weight)
         self.objective = objectives.get(objective)
-        if type(self.objective).logits is not base.Objective.logits:
+        kind = type(self.objective)
+        if any(
+            getattr(kind, name) is not getattr(base.Objective, name)
+            for name in ("logits", "prepare", "callbacks", "update_metrics")
+        ):
             raise ValueError(
-                "`objective` must be one that sees the network as it is. "
+                "`objective` is one with weights or passes of its own, as "
+                '"twins" and "autolora" are, which cannot stand within TWINS: '
+                'take "adversarial", "mixed", "trades", "mart" or "alp". '
                 f"Received: objective={objective!r}"
             )
         self._statistics = []
@@ -67,7 +74,7 @@ class TWINS(base.Objective):
         return f"TWINS(weight={self.weight}, objective={self.objective!r})"
 
     def prepare(self, trainer):
-        base.check_unused(self, self._statistics)
+        base.check_ready(self, trainer, self._statistics)
         layers = batchnorm.batchnorm_layers(trainer.model)
         if not any(layer.trainable for layer in layers):
             found = "all its layers are frozen" if layers else "it has none"
@@ -122,7 +129,9 @@ class TWINS(base.Objective):
             self.weight * total / ops.maximum(frozen, 1.0),
         )
         if sample_weight is not None:
-            shares = shares * ops.cast(sample_weight, "float32")
+            # As Keras has it, of shape (batch,) or (batch, 1).
+            weights = ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
+            shares = shares * weights
         return self.objective.compute_loss(
             compiled_loss, y, _whole(y_pred), shares
         )
