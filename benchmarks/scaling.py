@@ -14,7 +14,7 @@ nor images. Exit status 1: it does not.
 
 Examples:
   python benchmarks/scaling.py
-  python benchmarks/scaling.py --backend=jax --network=vit_tiny
+  python benchmarks/scaling.py --backend=jax --network=vit_tiny --axes=steps
 """
 
 import resource
@@ -39,6 +39,9 @@ _AXES = {
     "epsilons": ([2, 4, 8, 16, 32], 0.8, 0.1),
     "images": ([256, 512, 1024, 2048], 1.05, 0.3),
 }
+flags.DEFINE_multi_enum(
+    "axes", list(_AXES), list(_AXES), "What is varied; repeat it for several."
+)
 
 
 def peak():
@@ -121,7 +124,8 @@ def main(_):
 
     missed = []
     headers = ("what grows", "over", "of", "measured", "slope")
-    for axis, (values, *limits) in _AXES.items():
+    for axis in FLAGS.axes:
+        values, *limits = _AXES[axis]
         rows, seconds, memory = [], [], []
         for value in values:
             worker = workers.Worker(make, axis, value, backend=FLAGS.backend)
