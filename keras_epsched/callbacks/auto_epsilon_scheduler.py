@@ -1,9 +1,11 @@
 """A schedule whose first hinge is found in the course of the training."""
 
 import math
-import warnings
 
-from keras_epsched.callbacks.epsilon_scheduler import EpsilonScheduler
+from keras_epsched.callbacks.epsilon_scheduler import (
+    EpsilonScheduler,
+    monitored,
+)
 from keras_epsched.schedules import Constant, TwoHinge
 
 
@@ -110,19 +112,12 @@ class AutoEpsilonScheduler(EpsilonScheduler):
         super().on_epoch_end(epoch, logs)
         if self.ramp_epoch is not None:
             return
-        value = (logs or {}).get(self.monitor)
+        otherwise = f"the ramp begins after {self.latest:.0%} of the training"
+        value = monitored(self.monitor, epoch, logs, otherwise)
         if value is None:
-            if epoch == 0:
-                warnings.warn(
-                    f"there is no {self.monitor!r} in the logs: the ramp "
-                    f"begins after {self.latest:.0%} of the training, "
-                    "whatever the accuracy. Pass `validation_data` to `fit`, "
-                    'and metrics=["accuracy"] to `compile`.',
-                    stacklevel=2,
-                )
             return
         if value >= self._best + self.tolerance:
-            self._best, self._wait = float(value), 0
+            self._best, self._wait = value, 0
         else:
             self._wait += 1
 

@@ -1,5 +1,7 @@
 """The callback that drives epsilon."""
 
+import warnings
+
 import keras
 import numpy as np
 
@@ -101,3 +103,28 @@ class EpsilonScheduler(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
             logs["epsilon"] = self.model.epsilon
+
+
+def monitored(name, epoch, logs, otherwise):
+    """The accuracy that a schedule which adapts goes by.
+
+    Args:
+        name: String. What it is called in the logs.
+        epoch: Int. The epoch that ends.
+        logs: Its logs.
+        otherwise: String. What happens where the logs do not have it.
+
+    Returns:
+        A float, or `None`, with a warning after the first epoch.
+    """
+    value = (logs or {}).get(name)
+    if value is not None:
+        return float(value)
+    if epoch == 0:
+        warnings.warn(
+            f"there is no {name!r} in the logs: {otherwise}, whatever the "
+            "accuracy. Pass `validation_data` to `fit`, and "
+            'metrics=["accuracy"] to `compile`.',
+            stacklevel=3,
+        )
+    return None

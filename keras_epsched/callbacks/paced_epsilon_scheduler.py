@@ -1,8 +1,9 @@
 """A schedule that rises while clean accuracy holds, and waits otherwise."""
 
-import warnings
-
-from keras_epsched.callbacks.epsilon_scheduler import EpsilonScheduler
+from keras_epsched.callbacks.epsilon_scheduler import (
+    EpsilonScheduler,
+    monitored,
+)
 from keras_epsched.callbacks.transfer_monitor import onset_threshold
 from keras_epsched.schedules import Constant
 
@@ -91,18 +92,10 @@ class PacedEpsilonScheduler(EpsilonScheduler):
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
-        value = (logs or {}).get(self.monitor)
+        otherwise = f"epsilon rises after {self._LATEST[0]:.0%} of the training"
+        value = monitored(self.monitor, epoch, logs, otherwise)
         if value is None:
-            if epoch == 0:
-                warnings.warn(
-                    f"there is no {self.monitor!r} in the logs: epsilon rises "
-                    f"after {self._LATEST[0]:.0%} of the training, whatever "
-                    "the accuracy. Pass `validation_data` to `fit`, and "
-                    'metrics=["accuracy"] to `compile`.',
-                    stacklevel=2,
-                )
             return
-        value = float(value)
         self._best = max(self._best, value)
         adapted = self._best >= onset_threshold(self.model.num_classes)
         self._rises = adapted and value >= self.hold * self._best
