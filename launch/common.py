@@ -6,6 +6,7 @@ import pathlib
 import sys
 
 import flag_types
+import monitors
 import recipes
 import refusals
 import run_folders
@@ -568,7 +569,7 @@ _ATTACK = ("objective", "train_attack", "train_steps", "epsilon", "norm")
 _NO_RECIPE = (
     "data_dir download test_examples skip_corrupt num_epsilons eval_attack "
     "eval_steps output resume backup_minutes deterministic protocols schedules "
-    "seeds learning_rates study"
+    "seeds learning_rates study monitors monitor_action monitor_images"
 ).split()
 
 
@@ -638,3 +639,4 @@ def check_flags():
             "weights where --awp has moved them to"
         )
     make_attack(FLAGS.eval_attack, FLAGS.eval_steps)
+    monitors.check()

@@ -170,6 +170,7 @@ def table(reports, histories, protocol):
                 mean_and_error([run.expected_robustness() for run in runs]),
                 interval(runs[0]),
                 ", ".join("never" if o is None else str(o) for o in onsets),
+                ", ".join(run["verdict"] or "" for run in histories[arm]),
             )
         )
     headers = (
@@ -179,6 +180,7 @@ def table(reports, histories, protocol):
         "expected robustness",
         "95 % interval (images, first seed)",
         "onset (epoch)",
+        "transfer",
     )
     return tabulate(rows, headers=headers, disable_numparse=True)
 
@@ -187,7 +189,10 @@ def summary(reports, histories):
     """The same numbers for machines."""
     return {
         arm: {
-            "onset": [history["onset"] for history in histories[arm]],
+            **{
+                name: [history[name] for history in histories[arm]]
+                for name in ("onset", "verdict", "advice")
+            },
             **{
                 protocol: {
                     "clean": [run.clean_accuracy for run in runs],
@@ -226,8 +231,14 @@ def main(_):
             print(f"\n=== {arm}, seed {seed}", flush=True)
             # Hinges may hold a slash.
             place = folder / f"seed{seed}" / arm.replace("/", "-")
+            # What the others are judged against, once it is there.
+            standard = histories.get("standard", [])[seed - FLAGS.seed :]
             classifier, data, history = training_run.train(
-                common.make_scheduler(arm, seed), rate, seed, place
+                common.make_scheduler(arm, seed),
+                rate,
+                seed,
+                place,
+                reference=standard[0]["val_accuracy"] if standard else None,
             )
             histories[arm].append(history)
             for protocol in FLAGS.protocols:
@@ -277,7 +288,11 @@ def main(_):
         chance=1 / probe.num_classes,
         onset_threshold=transfer_monitor.onset_threshold(probe.num_classes),
     )
-    print(f"\n{text}\nlearning rate {rate:g}, the same in all arms")
+    print(f"\n{text}")
+    for arm in FLAGS.schedules:
+        if advice := histories[arm][0]["advice"]:
+            print(f"{arm}, seed {FLAGS.seed}: {advice}")
+    print(f"\nlearning rate {rate:g}, the same in all arms")
     print(f"run folder {folder} ({time.time() - started:.0f} s)")
     print(json.dumps({"run_folder": str(folder)}))
 

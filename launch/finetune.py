@@ -64,8 +64,10 @@ def run():
 
 
 def main(_):
-    folder, _, _, report = run()
+    folder, _, history, report = run()
     print(f"\n{report}")
+    if history["verdict"]:
+        print(f"\n{history['verdict']} transfer: {history['advice']}")
     print(json.dumps({"run_folder": str(folder)}))
 
 

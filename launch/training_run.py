@@ -3,6 +3,7 @@
 import json
 
 import common
+import monitors
 import run_folders
 from absl import flags
 
@@ -45,16 +46,34 @@ def probe_linearly(classifier, data, learning_rate, seed, verbose):
     )
 
 
-def train(scheduler, learning_rate, seed, folder, verbose=2, callbacks=()):
+def train(
+    scheduler,
+    learning_rate,
+    seed,
+    folder,
+    verbose=2,
+    callbacks=(),
+    reference=None,
+):
     """Fine-tunes one classifier, with epsilon driven by a scheduler.
 
     In a folder, a training that was interrupted goes on with --resume, and one
-    that is finished is read.
+    that is finished is read. Only there it is watched by --monitors.
+
+    Args:
+        scheduler: The callback that sets epsilon.
+        learning_rate: Peak learning rate.
+        seed: Of head, data order and random starts.
+        folder: Where the training is kept, or `None`.
+        verbose: As of `fit`.
+        callbacks: More callbacks.
+        reference: Clean validation accuracies of a standard fine-tuning.
 
     Returns:
         The classifier, the data, and the history with the onset of task
         adaptation: the first epoch, counted from 1, whose clean validation
-        accuracy is at least 5 % and twice chance (`None` if there is none).
+        accuracy is at least 5 % and twice chance (`None` if there is none);
+        and with what the monitor of the transfer says (`None` without it).
     """
     import keras
 
@@ -68,8 +87,9 @@ def train(scheduler, learning_rate, seed, folder, verbose=2, callbacks=()):
         ke.callbacks.ExactBackup(folder / "backups").clear()
         text = (folder / "history.json").read_text(encoding="utf-8")
         return _load(folder, data), data, json.loads(text)
-    backups, written, epoch = [], [], None
+    backups, written, epoch, watching = [], [], None, {}
     if folder is not None:
+        watching = monitors.make(data, folder, reference)
         backups = [
             ke.callbacks.ExactBackup(
                 folder / "backups", every_minutes=FLAGS.backup_minutes or None
@@ -95,7 +115,13 @@ def train(scheduler, learning_rate, seed, folder, verbose=2, callbacks=()):
         data.train,
         validation_data=data.validation,
         epochs=FLAGS.epochs,
-        callbacks=[scheduler, *callbacks, *written, *backups],
+        callbacks=[
+            scheduler,
+            *watching.values(),
+            *callbacks,
+            *written,
+            *backups,
+        ],
         # tf.data shuffles; Keras would warn that it does not.
         shuffle=False,
         verbose=verbose,
@@ -105,10 +131,14 @@ def train(scheduler, learning_rate, seed, folder, verbose=2, callbacks=()):
         data.train.seek(FLAGS.epochs)
         ke.training.reestimate_batchnorm(trainer, data.train)
     history = {name: [float(v) for v in row] for name, row in history.items()}
-    history["epoch"] = list(range(1, FLAGS.epochs + 1))
+    # A monitor may have stopped it.
+    history["epoch"] = list(range(1, len(history["val_accuracy"]) + 1))
     history["onset"] = transfer_monitor.onset(
         history["val_accuracy"], data.num_classes
     )
+    transfer = watching.get("transfer")
+    history["verdict"] = transfer and transfer.verdict
+    history["advice"] = transfer and transfer.advice
     if folder is not None:
         temporary = folder / "unfinished.keras"
         classifier.save(temporary)

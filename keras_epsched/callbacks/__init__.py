@@ -1,5 +1,8 @@
 """Callbacks for `AdversarialTrainer.fit`."""
 
+from keras_epsched.callbacks.adversarial_images import (
+    AdversarialImages as AdversarialImages,
+)
 from keras_epsched.callbacks.auto_epsilon_scheduler import (
     AutoEpsilonScheduler as AutoEpsilonScheduler,
 )

@@ -84,7 +84,7 @@ class CatastrophicOverfittingAlarm(Probe):
         self._fallback = self.fallback or self._attack
         self.fired_at = self._sound = None
 
-    def accuracies(self, images, labels):
+    def look(self, images, labels):
         trainer = self.model
         # A fixed seed: the probe must not advance that of the training.
         classes = trainer.class_labels(labels, images)
@@ -100,7 +100,7 @@ class CatastrophicOverfittingAlarm(Probe):
         trainer = self.model
         if not trainer.epsilon > 0:
             return
-        trained, robust = self.measure()
+        trained, robust = map(float, self.measure())
         if logs is not None:
             logs["probe_training_accuracy"] = trained
             logs["probe_robust_accuracy"] = robust

@@ -27,7 +27,7 @@ class Probe(keras.callbacks.Callback):
 
     ACTIONS: tuple[str, ...] = ("warn", "stop")
 
-    def __init__(self, images, labels, attack, steps, action):
+    def __init__(self, images, labels, attack, steps, action="warn"):
         super().__init__()
         if action not in self.ACTIONS:
             raise ValueError(
@@ -46,7 +46,7 @@ class Probe(keras.callbacks.Callback):
         self.attack = attack
         self.steps = steps
         self.action = action
-        # The attack in use, and its accuracies, compiled.
+        # The attack in use, and what `look` finds, compiled.
         self._attack = self._measure = None
 
     def on_train_begin(self, logs=None):
@@ -67,27 +67,27 @@ class Probe(keras.callbacks.Callback):
         self.compile_measure()
 
     def compile_measure(self):
-        """Compiles `accuracies`, with the attacks as they are now."""
+        """Compiles `look`, with the attacks as they are now."""
         trainer = self.model
         self._measure = backend.compile(
-            self.accuracies,
+            self.look,
             bool(getattr(trainer, "jit_compile", False)),
             trainer.variables,
         )
 
-    def accuracies(self, images, labels):
-        """What is measured, as a list of scalar tensors; to be overridden."""
+    def look(self, images, labels):
+        """What is looked at, as a list of tensors; to be overridden."""
         raise NotImplementedError
 
-    def measure(self) -> list[float]:
-        """The accuracies on the probe, in inference mode."""
+    def measure(self) -> list:
+        """What `look` finds on the probe, as NumPy arrays."""
         found = self._measure(self.images, self.labels)
-        return [float(ops.convert_to_numpy(each)) for each in found]
+        return [ops.convert_to_numpy(each) for each in found]
 
-    def withstood(self, images, labels, epsilon):
-        """Share of the images that the attack of the probe does not break."""
+    def attacked(self, images, labels, epsilon):
+        """What the attack of the probe finds, in inference mode."""
         trainer = self.model
-        broken = self._attack.search(
+        return self._attack.search(
             trainer.frozen_logits(False),
             images,
             trainer.class_labels(labels, images),
@@ -95,5 +95,9 @@ class Probe(keras.callbacks.Callback):
             # The same starts in each epoch: the values are comparable.
             noise.make_key(0, ops.arange(ops.shape(images)[0])),
             trainer.value_range,
-        ).broken
+        )
+
+    def withstood(self, images, labels, epsilon):
+        """Share of the images that the attack of the probe does not break."""
+        broken = self.attacked(images, labels, epsilon).broken
         return 1.0 - ops.mean(ops.cast(broken, "float32"))

@@ -71,7 +71,7 @@ class RobustOverfittingMonitor(Probe):
         super().on_train_begin(logs)
         self._forget()
 
-    def accuracies(self, images, labels):
+    def look(self, images, labels):
         epsilon = self.model._target_epsilon
         return [self.withstood(images, labels, epsilon)]
 
@@ -80,7 +80,7 @@ class RobustOverfittingMonitor(Probe):
         target = trainer.target_epsilon
         if not target > 0 or trainer.epsilon < target * (1 - 1e-6):
             return
-        (accuracy,) = self.measure()
+        (accuracy,) = map(float, self.measure())
         if logs is not None:
             logs["probe_target_accuracy"] = accuracy
         if self.best is None or accuracy > self.best:

@@ -7,5 +7,6 @@ from keras_epsched.models.adaptation import (
     trainable_parameters as trainable_parameters,
 )
 from keras_epsched.models.classifier import classifier as classifier
+from keras_epsched.models.hub_task import to_keras_hub as to_keras_hub
 from keras_epsched.models.presets import bundled_presets as bundled_presets
 from keras_epsched.models.presets import load as load

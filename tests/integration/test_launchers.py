@@ -92,6 +92,12 @@ def test_compare_leaves_a_whole_run_folder(comparison):
         assert list((place / "logs").rglob("events*"))
     story = json.loads((folder / "seed3/fixed/history.json").read_text())
     assert story["epsilon"] == pytest.approx([0.3, 0.3])
+    # Judged against the standard arm, in the table as well.
+    assert "transfer_gap" in story
+    assert story["verdict"] in ("healthy", "suboptimal", "failure")
+    assert f"fixed, seed 3: {story['advice']}" in text
+    results = json.loads((folder / "results.json").read_text())
+    assert results["fixed"]["verdict"] == [story["verdict"]]
 
 
 def test_saved_models_are_evaluated_side_by_side(comparison, tmp_path):
@@ -149,6 +155,7 @@ def test_finetune_writes_a_report(tmp_path):
     output = tmp_path / "run"
     flags = ("--recipe=fast_fgsm", "--adaptation=last", "--probe_epochs=1")
     flags += ("--head_multiplier=5", "--layer_decay=0.8", _COARSE, *_SHORT)
+    flags += ("--monitors=transfer,robust_overfitting,images",)
     text = _run("finetune.py", f"--output={output}", *flags)
     assert "Fast is better than free" in text
     assert "parameters are trained" in text
@@ -156,6 +163,12 @@ def test_finetune_writes_a_report(tmp_path):
     assert (config["train_attack"], config["schedule"]) == ("fgsm", "fixed")
     assert config["epochs"] == 2  # a flag of _SHORT, above the recipe
     assert "expected robustness" in text
+    history = json.loads((output / "history.json").read_text())
+    assert f"{history['verdict']} transfer: {history['advice']}" in text
+    # At the target from the start, so each epoch was probed.
+    assert len(history["probe_target_accuracy"]) == 2
+    assert "transfer_gap" not in history
+    assert list((output / "logs" / "adversarial").glob("events*"))
     assert (output / "model.keras").exists()
     assert ke.Report.load(output).protocol == "nested"
     _run("finetune.py", f"--output={output}", *_SHORT, code=1)
@@ -184,6 +197,7 @@ def test_bad_flags_are_told_before_training(tmp_path):
         "--objective=autolora --adaptation=head": "besides the head",
         "--probe=adversarial": "--probe_epochs",
         "--awp=0.01 --ema=0.9": "not available",
+        "--monitors=transfer,all": "catastrophic_overfitting",
     }
     assert_refused("compare", output, refused)
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,134 @@
+"""Adversarial images in TensorBoard, epoch by epoch."""
+
+import os
+import pathlib
+
+import numpy as np
+from keras import ops
+
+from keras_epsched import optional
+from keras_epsched.callbacks.probe import Probe
+
+
+class AdversarialImages(Probe):
+    """Shows what the epsilon of each epoch does to a few images.
+
+    A picture in TensorBoard has the clean image, the adversarial one, and
+    their difference, stretched to the full range around grey. A text has the
+    true class of each image and what the network takes the adversarial one
+    for. The network is attacked in inference mode at the epsilon of the
+    training in that epoch; the training stays as it is.
+
+    Writes beside the scalars of `keras.callbacks.TensorBoard`, if both have
+    the same folder, and needs TensorFlow as that does, whatever the backend.
+
+    Args:
+        images: Array `(batch, height, width, channels)` of pixels, of 1 or 3
+            channels. Eight are a good number.
+        labels: Array of their labels.
+        log_dir: String or path. Folder of the logs of TensorBoard.
+        attack: `Attack`. Defaults to `PGD(steps=10)` in the norm of the
+            training attack.
+        every: Int. Pictures are made each `every` epochs, and after the
+            first.
+
+    Raises:
+        ValueError: If an argument is not as described; when training begins,
+            if the model is not an `AdversarialTrainer`.
+        ImportError: TensorFlow is needed, and not installed.
+
+    Example:
+    ```python
+    images, labels = next(iter(data.validation))
+    callbacks = [
+        keras_epsched.callbacks.EpsilonScheduler(schedule),
+        keras.callbacks.TensorBoard("logs"),
+        keras_epsched.callbacks.AdversarialImages(
+            images[:8], labels[:8], "logs"
+        ),
+    ]
+    ```
+    """
+
+    def __init__(
+        self,
+        images,
+        labels,
+        log_dir: str | os.PathLike,
+        attack=None,
+        every: int = 1,
+    ):
+        super().__init__(images, labels, attack, 10)
+        shape = self.images.shape
+        if len(shape) != 4 or shape[-1] not in (1, 3):
+            raise ValueError(
+                "Expected `images` of shape (batch, height, width, channels) "
+                f"with 1 or 3 channels. Received: images of shape {shape}"
+            )
+        if every < 1:
+            raise ValueError(
+                f"`every` must be 1 or more. Received: every={every}"
+            )
+        self.log_dir = pathlib.Path(log_dir)
+        self.every = every
+        self._writer = None
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        tensorflow = optional.package("tensorflow", "`AdversarialImages`")
+        # A run of its own, as Keras has `train` and `validation`.
+        folder = str(self.log_dir / "adversarial")
+        self._writer = tensorflow.summary.create_file_writer(folder)
+
+    def look(self, images, labels):
+        trainer = self.model
+        moved = self.attacked(images, labels, trainer._epsilon).adversarial
+        logits = trainer.frozen_logits(False)(moved)
+        return [
+            moved,
+            ops.argmax(logits, axis=-1),
+            trainer.class_labels(labels, images),
+        ]
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch and (epoch + 1) % self.every:
+            return
+        import tensorflow as tf
+
+        moved, predicted, classes = self.measure()
+        rows = [
+            f"| {index} | {label} | {taken_for} |"
+            for index, (label, taken_for) in enumerate(
+                zip(classes, predicted, strict=True)
+            )
+        ]
+        header = ["| image | class | taken for |", "|---|---|---|"]
+        with self._writer.as_default(step=epoch):
+            tf.summary.image(
+                "adversarial_images",
+                self._pictures(moved),
+                max_outputs=len(moved),
+                description=(
+                    "Clean, adversarial at the epsilon of the epoch, and "
+                    "their difference."
+                ),
+            )
+            tf.summary.text(
+                "adversarial_images_taken_for", "\n".join([*header, *rows])
+            )
+        self._writer.flush()
+
+    def on_train_end(self, logs=None):
+        self._writer.close()
+        self._writer = None
+
+    def _pictures(self, moved):
+        """The three images side by side, from 0 to 1."""
+        low, high = self.model.value_range
+        difference = moved - self.images
+        size = np.abs(difference).max(axis=(1, 2, 3), keepdims=True)
+        stretched = difference / np.where(size > 0, 2 * size, 1) + 0.5
+        pixels = [
+            (images - low) / (high - low) for images in (self.images, moved)
+        ]
+        return np.concatenate([*pixels, stretched], axis=2).clip(0, 1)
