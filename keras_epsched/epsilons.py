@@ -73,7 +73,7 @@ def check_epsilon(
             f"`{name}` is on the [0, 1] scale, whatever the pixel range of "
             "the model, so for the l-infinity norm it is at most 1. "
             f"Received: {name}={value:g}. If it counts pixel levels, divide "
-            f"by 255: `{name}={value:g} / 255`, that is {value:g}/255."
+            f"by 255: `{name}={value:g}/255`."
         )
     return value
 

@@ -159,6 +159,20 @@ flags.DEFINE_integer(
 # === Training ===
 flags.DEFINE_integer("epochs", 20, "Epochs.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
+flags.DEFINE_integer(
+    "accumulate",
+    1,
+    "Batches whose gradients are averaged for one step of the optimizer: a "
+    "larger batch in the memory of a small one.",
+    lower_bound=1,
+)
+flags.DEFINE_enum(
+    "dtype",
+    "float32",
+    ["float32", "mixed_bfloat16", "mixed_float16"],
+    "What a new network computes in; pixels, logits and the loss of the attack "
+    "stay in float32. A saved model keeps its own.",
+)
 flags.DEFINE_float("weight_decay", 1e-4, "Weight decay of AdamW.")
 flags.DEFINE_float(
     "ema",
@@ -268,7 +282,7 @@ def prepare(name):
     """
     with refusals.checking():
         apply_recipe()
-        make_deterministic()
+        set_up_keras()
         check_flags()
         print_flags()
         data = load_data(FLAGS.seed)
@@ -288,16 +302,19 @@ def apply_recipe():
         print(f"{recipes.apply(FLAGS.recipe, FLAGS)}\n", flush=True)
 
 
-def make_deterministic():
-    """Asks the backend of Keras for deterministic operations."""
-    if not FLAGS.deterministic:
-        return
-    # Read when JAX is imported, which nothing has done before.
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
-    )
+def set_up_keras():
+    """Does as --dtype and --deterministic say."""
+    if FLAGS.deterministic:
+        # Read when JAX is imported, which nothing has done before.
+        os.environ["XLA_FLAGS"] = (
+            os.environ.get("XLA_FLAGS", "")
+            + " --xla_gpu_deterministic_ops=true"
+        )
     import keras
 
+    keras.config.set_dtype_policy(FLAGS.dtype)
+    if not FLAGS.deterministic:
+        return
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -507,6 +524,8 @@ def make_optimizer(learning_rate, steps, trainer):
 
     import keras_epsched as ke
 
+    # Keras counts what the optimizer does, not the batches.
+    steps = max(steps // FLAGS.accumulate, 1)
     warmup = int(FLAGS.warmup * steps)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup else learning_rate,
@@ -516,7 +535,9 @@ def make_optimizer(learning_rate, steps, trainer):
     )
     # Without multiples too: Keras does not store exclude_from_weight_decay,
     # and groups take no time.
-    average = {"use_ema": True, "ema_momentum": FLAGS.ema} if FLAGS.ema else {}
+    options = {"use_ema": True, "ema_momentum": FLAGS.ema} if FLAGS.ema else {}
+    if FLAGS.accumulate > 1:
+        options["gradient_accumulation_steps"] = FLAGS.accumulate
     groups = ke.models.parameter_groups(
         trainer.model,
         head_multiplier=FLAGS.head_multiplier,
@@ -532,7 +553,7 @@ def make_optimizer(learning_rate, steps, trainer):
         )
     return ke.training.GroupOptimizer(
         keras.optimizers.AdamW(
-            rate, weight_decay=FLAGS.weight_decay, **average
+            rate, weight_decay=FLAGS.weight_decay, **options
         ),
         groups,
     )

@@ -46,9 +46,10 @@ import time
 import common
 import flag_types
 import numpy as np
+import refusals
 import run_folders
 import training_run
-from absl import app, flags
+from absl import flags
 from tabulate import tabulate
 
 FLAGS = flags.FLAGS
@@ -298,4 +299,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    refusals.run(main)

@@ -25,7 +25,7 @@ import common
 import flag_types
 import refusals
 import run_folders
-from absl import app, flags
+from absl import flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string(
@@ -138,7 +138,7 @@ def main(_):
             raise ValueError("--bisect needs --protocol=nested")
         if FLAGS.resume and FLAGS.output is None:
             raise ValueError("--resume needs the --output of the evaluation")
-        common.make_deterministic()
+        common.set_up_keras()
         common.check_flags()
         common.print_flags()
         data = common.load_data(FLAGS.seed)
@@ -179,4 +179,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    refusals.run(main)

@@ -15,9 +15,10 @@ import sys
 
 import common
 import flag_types
+import refusals
 import run_folders
 import training_run
-from absl import app, flags
+from absl import flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE(
@@ -72,4 +73,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    refusals.run(main)

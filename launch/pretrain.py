@@ -12,7 +12,8 @@ Examples:
 import json
 import pathlib
 
-from absl import app, flags
+import refusals
+from absl import flags
 
 _OUTPUT = flags.DEFINE_string(
     "output", None, "Folder of the preset that is written.", required=True
@@ -133,4 +134,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    refusals.run(main)

@@ -1,11 +1,42 @@
-"""Errors that are the user's to mend, said without a traceback."""
+"""Runs a launcher; what is the user's to mend is said without a traceback."""
 
 import contextlib
 import sys
 
 import run_folders
+from absl import app
 
 _KINDS = (ValueError, ImportError, OSError, run_folders.RunUnderWay)
+
+
+_OUT_OF_MEMORY = (
+    "The device is out of memory. Take a smaller --batch_size, with "
+    "--accumulate for steps as large as before; --dtype=mixed_bfloat16 (or "
+    "mixed_float16) for half the activations; a smaller --image_size; or "
+    "--adaptation=lora or last, which keep less."
+)
+
+
+def run(main) -> None:
+    """Parses the flags and calls `main`; for the end of each launcher."""
+
+    def checked(arguments):
+        if len(arguments) > 1:
+            raise app.UsageError(
+                "expected flags alone, as --epsilon=4/255. Received: "
+                f"{' '.join(arguments[1:])}"
+            )
+        main(arguments)
+
+    app.run(checked)
+
+
+def _is_out_of_memory(error):
+    """Whether a device was: each backend has its own error for that."""
+    kinds = ("ResourceExhaustedError", "OutOfMemoryError")
+    if type(error).__name__ in kinds or isinstance(error, MemoryError):
+        return True
+    return "RESOURCE_EXHAUSTED" in str(error)
 
 
 @contextlib.contextmanager
@@ -28,6 +59,8 @@ def _show(kind, error, traceback):
         print(f"\nerror: {error}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, traceback)
+    if _is_out_of_memory(error):
+        print(f"\nerror: {_OUT_OF_MEMORY}", file=sys.stderr)
 
 
 sys.excepthook = _show

@@ -22,7 +22,7 @@ import re
 import refusals
 import report_figures
 import report_tables
-from absl import app, flags
+from absl import flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string(
@@ -119,4 +119,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    refusals.run(main)

@@ -46,7 +46,7 @@ import refusals
 import run_folders
 import study_cell
 import study_grid
-from absl import app, flags
+from absl import flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("study", None, "The grid, a TOML file.", required=True)
@@ -328,4 +328,4 @@ def print_outcome(cells):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    refusals.run(main)

@@ -24,9 +24,10 @@ import pathlib
 import common
 import flag_types
 import ray_devices
+import refusals
 import run_folders
 import tune_trial
-from absl import app, flags
+from absl import flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE(
@@ -197,18 +198,19 @@ def write_recipe(folder, best, row):
 def main(_):
     from tabulate import tabulate
 
-    if not 0 < FLAGS.lowest < FLAGS.highest:
-        raise ValueError(
-            "--lowest must be positive and below --highest. Received: "
-            f"{FLAGS.lowest}, {FLAGS.highest}"
-        )
-    try:
-        import ray  # noqa: F401  (said before anything is prepared)
-    except ImportError as error:
-        raise ImportError(
-            'the search needs Ray Tune: pip install -e ".[study]"'
-        ) from error
-    folder = open_folder()
+    with refusals.checking():
+        if not 0 < FLAGS.lowest < FLAGS.highest:
+            raise ValueError(
+                "--lowest must be positive and below --highest. Received: "
+                f"{FLAGS.lowest}, {FLAGS.highest}"
+            )
+        try:
+            import ray  # noqa: F401  (said before anything is prepared)
+        except ImportError as error:
+            raise ImportError(
+                'the search needs Ray Tune: pip install -e ".[study]"'
+            ) from error
+        folder = open_folder()
     results = make_tuner(folder).fit()
     rows = [
         {
@@ -234,4 +236,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    refusals.run(main)

@@ -37,7 +37,7 @@ def run(
     flags.DEFINE_string("schedule", "fixed", "", allow_override=True)
     flags.DEFINE_integer("select_images", 256, "", allow_override=True)
     flags.FLAGS(["tune_trial", *arguments, *values])
-    common.make_deterministic()
+    common.set_up_keras()
     images = selection() if score == "expected_robustness" else None
 
     class Reporter(keras.callbacks.Callback):

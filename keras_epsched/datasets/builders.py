@@ -144,8 +144,8 @@ def _prepare_registered(
         raise ValueError(
             f"{builder.info.full_name} is not prepared: there is no "
             f"{' and no '.join(str(each.data_path) for each in builders)}. "
-            "Pass `download=True` to download it, or `data_dir` if it is "
-            f"elsewhere.{_by_hand(builder)}"
+            "Pass `download=True` (in the launchers: `--download`) to download "
+            f"it, or `data_dir` if it is elsewhere.{_by_hand(builder)}"
         )
     try:
         builder.download_and_prepare()

@@ -156,6 +156,7 @@ def test_finetune_writes_a_report(tmp_path):
     flags = ("--recipe=fast_fgsm", "--adaptation=last", "--probe_epochs=1")
     flags += ("--head_multiplier=5", "--layer_decay=0.8", _COARSE, *_SHORT)
     flags += ("--monitors=transfer,robust_overfitting,images",)
+    flags += ("--dtype=mixed_float16", "--accumulate=2")
     text = _run("finetune.py", f"--output={output}", *flags)
     assert "Fast is better than free" in text
     assert "parameters are trained" in text
@@ -180,6 +181,8 @@ def test_bad_flags_are_told_before_training(tmp_path):
     # In one sentence, which says what to do.
     assert "error: " in text and "8/255" in text
     assert "Traceback" not in text
+    text = _run("compare.py", output, "epsilon=8/255", code=1)
+    assert "expected flags alone" in text
     refused = {
         "--epsilon=eight": "fraction",
         "--epsilon=0": "above 0",
@@ -201,6 +204,33 @@ def test_bad_flags_are_told_before_training(tmp_path):
     }
     assert_refused("compare", output, refused)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_device_out_of_memory_is_told_with_what_to_do():
+    script = """
+import sys
+sys.path.insert(0, sys.argv.pop())
+import refusals
+def main(_):
+    raise {error}
+refusals.run(main)
+"""
+    launch = str(_ROOT / "launch")
+    for error, told in (
+        ("RuntimeError('RESOURCE_EXHAUSTED: 3 GiB')", True),
+        ("type('OutOfMemoryError', (RuntimeError,), {})('cuda')", True),
+        ("RuntimeError('other')", False),
+    ):
+        code = script.format(error=error)
+        done = subprocess.run(
+            [sys.executable, "-c", code, launch],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1 and "Traceback" in done.stderr
+        last = done.stderr.splitlines()[-1]
+        assert ("--batch_size" in last) == told
 
 
 @pytest.mark.slow
