@@ -162,8 +162,8 @@ flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
 flags.DEFINE_integer(
     "accumulate",
     1,
-    "Batches whose gradients are averaged for one step of the optimizer: a "
-    "larger batch in the memory of a small one.",
+    "Batches whose gradients are averaged for one step of the optimizer. The "
+    "attack and BatchNorm still see one batch.",
     lower_bound=1,
 )
 flags.DEFINE_enum(
@@ -287,6 +287,12 @@ def prepare(name):
         print_flags()
         data = load_data(FLAGS.seed)
         print(f"\n{data}", flush=True)
+        batches = FLAGS.epochs * len(data.train)
+        if FLAGS.accumulate > batches:
+            raise ValueError(
+                f"the training has {batches} batches, so it would take no "
+                f"step. Received: --accumulate={FLAGS.accumulate}"
+            )
         if FLAGS.robust_backbone:
             print(f"\n{_ROBUST_BACKBONE}", flush=True)
         classifier = make_classifier(data.num_classes, FLAGS.seed)
@@ -524,8 +530,6 @@ def make_optimizer(learning_rate, steps, trainer):
 
     import keras_epsched as ke
 
-    # Keras counts what the optimizer does, not the batches.
-    steps = max(steps // FLAGS.accumulate, 1)
     warmup = int(FLAGS.warmup * steps)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup else learning_rate,
@@ -535,7 +539,11 @@ def make_optimizer(learning_rate, steps, trainer):
     )
     # Without multiples too: Keras does not store exclude_from_weight_decay,
     # and groups take no time.
-    options = {"use_ema": True, "ema_momentum": FLAGS.ema} if FLAGS.ema else {}
+    options = {}
+    if FLAGS.ema:
+        # Keras averages with each batch, also where several make a step.
+        momentum = FLAGS.ema ** (1 / FLAGS.accumulate)
+        options |= {"use_ema": True, "ema_momentum": momentum}
     if FLAGS.accumulate > 1:
         options["gradient_accumulation_steps"] = FLAGS.accumulate
     groups = ke.models.parameter_groups(
@@ -590,7 +598,7 @@ _ATTACK = ("objective", "train_attack", "train_steps", "epsilon", "norm")
 _NO_RECIPE = (
     "data_dir download test_examples skip_corrupt num_epsilons eval_attack "
     "eval_steps output resume backup_minutes deterministic protocols schedules "
-    "seeds learning_rates study monitors monitor_action monitor_images"
+    "seeds learning_rates study monitors monitor_images"
 ).split()
 
 

@@ -171,7 +171,7 @@ def table(reports, histories, protocol):
                 mean_and_error([run.expected_robustness() for run in runs]),
                 interval(runs[0]),
                 ", ".join("never" if o is None else str(o) for o in onsets),
-                ", ".join(run["verdict"] or "" for run in histories[arm]),
+                ", ".join(run.get("verdict") or "" for run in histories[arm]),
             )
         )
     headers = (
@@ -191,7 +191,7 @@ def summary(reports, histories):
     return {
         arm: {
             **{
-                name: [history[name] for history in histories[arm]]
+                name: [history.get(name) for history in histories[arm]]
                 for name in ("onset", "verdict", "advice")
             },
             **{
@@ -228,11 +228,11 @@ def main(_):
     reports = {arm: {p: [] for p in FLAGS.protocols} for arm in FLAGS.schedules}
     histories = {arm: [] for arm in FLAGS.schedules}
     for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
-        for arm in FLAGS.schedules:
+        # The others are judged by the standard one.
+        for arm in sorted(FLAGS.schedules, key=lambda arm: arm != "standard"):
             print(f"\n=== {arm}, seed {seed}", flush=True)
             # Hinges may hold a slash.
             place = folder / f"seed{seed}" / arm.replace("/", "-")
-            # What the others are judged against, once it is there.
             standard = histories.get("standard", [])[seed - FLAGS.seed :]
             classifier, data, history = training_run.train(
                 common.make_scheduler(arm, seed),
@@ -255,6 +255,7 @@ def main(_):
                         schedule=arm,
                         seed=seed,
                         learning_rate=rate,
+                        epochs=len(history["epoch"]),
                     )
                 print(f"\n{report}", flush=True)
     texts = [
@@ -291,7 +292,7 @@ def main(_):
     )
     print(f"\n{text}")
     for arm in FLAGS.schedules:
-        if advice := histories[arm][0]["advice"]:
+        if advice := histories[arm][0].get("advice"):
             print(f"{arm}, seed {FLAGS.seed}: {advice}")
     print(f"\nlearning rate {rate:g}, the same in all arms")
     print(f"run folder {folder} ({time.time() - started:.0f} s)")

@@ -60,14 +60,15 @@ def run():
     )
     for name in ("curve.png", "curve.svg"):
         report.plot(folder / name)
-    common.write_card(folder, report, data)
+    epochs = len(history["epoch"])
+    common.write_card(folder, report, data, epochs=epochs)
     return folder, data, history, report
 
 
 def main(_):
     folder, _, history, report = run()
     print(f"\n{report}")
-    if history["verdict"]:
+    if history.get("verdict"):
         print(f"\n{history['verdict']} transfer: {history['advice']}")
     print(json.dumps({"run_folder": str(folder)}))
 

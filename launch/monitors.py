@@ -43,6 +43,16 @@ def check():
     """Refuses what cannot be watched."""
     from keras_epsched import optional
 
+    overfitting = {"robust_overfitting", "catastrophic_overfitting"}
+    if (
+        FLAGS.monitor_action == "stop"
+        and FLAGS.ema
+        and overfitting & set(FLAGS.monitors)
+    ):
+        raise ValueError(
+            "--monitor_action=stop with --ema is not available: Keras would "
+            "end the training with its average, not the last good weights"
+        )
     if "images" in FLAGS.monitors:
         optional.package("tensorflow", "--monitors=images")
 
@@ -68,11 +78,13 @@ def make(data, folder, reference=None):
     action = FLAGS.monitor_action
     if "robust_overfitting" in FLAGS.monitors:
         made["robust_overfitting"] = ke.callbacks.RobustOverfittingMonitor(
-            images, labels, action=action
+            images, labels, action=action, batch_size=FLAGS.batch_size
         )
     if "catastrophic_overfitting" in FLAGS.monitors:
         alarm = ke.callbacks.CatastrophicOverfittingAlarm
-        made["catastrophic_overfitting"] = alarm(images, labels, action=action)
+        made["catastrophic_overfitting"] = alarm(
+            images, labels, action=action, batch_size=FLAGS.batch_size
+        )
     if "images" in FLAGS.monitors:
         # As many as one can look at.
         few = slice(None, None, -(-len(images) // 8))

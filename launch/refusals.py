@@ -11,14 +11,18 @@ _KINDS = (ValueError, ImportError, OSError, run_folders.RunUnderWay)
 
 _OUT_OF_MEMORY = (
     "The device is out of memory. Take a smaller --batch_size, with "
-    "--accumulate for steps as large as before; --dtype=mixed_bfloat16 (or "
+    "--accumulate to average as many gradients as before, and a smaller "
+    "--monitor_images where they are attacked; --dtype=mixed_bfloat16 (or "
     "mixed_float16) for half the activations; a smaller --image_size; or "
     "--adaptation=lora or last, which keep less."
 )
 
 
 def run(main) -> None:
-    """Parses the flags and calls `main`; for the end of each launcher."""
+    """Parses the flags and calls `main`; for the end of each launcher.
+
+    What `main` returns is the exit status.
+    """
 
     def checked(arguments):
         if len(arguments) > 1:
@@ -26,7 +30,7 @@ def run(main) -> None:
                 "expected flags alone, as --epsilon=4/255. Received: "
                 f"{' '.join(arguments[1:])}"
             )
-        main(arguments)
+        return main(arguments)
 
     app.run(checked)
 

@@ -11,7 +11,7 @@ Examples:
   python launch/report.py --results=runs/digits/results.parquet
   # Fills the places of a page, as <!-- digits.claims --> ... <!-- end -->:
   python launch/report.py --results=reproduction/digits.parquet \
-      --results=reproduction/photos.parquet \
+      --results=photos=reproduction/birds.parquet,reproduction/flowers.parquet \
       --output=reproduction --page=REPRODUCTION.md
 """
 
@@ -29,7 +29,8 @@ flags.DEFINE_multi_string(
     "results",
     None,
     "Results of a study, or of several that belong together, separated by "
-    "commas and named by the first; repeat it for other studies.",
+    "commas and named by the first or as NAME=PATH,PATH; repeat it for other "
+    "studies.",
     required=True,
 )
 flags.DEFINE_string(
@@ -74,12 +75,17 @@ def fill(page, blocks):
     )
 
 
-def report_on(paths, blocks):
+def report_on(results, blocks):
     """Writes the report of one study, and adds its parts to `blocks`."""
+    name, files = re.fullmatch(r"(?:([\w-]+)=)?(.*)", results).groups()
+    paths = [pathlib.Path(each) for each in files.split(",")]
     frame = report_tables.read(*paths)
-    name = name_of(paths[0])
+    name = name or name_of(paths[0])
     if any(key.startswith(f"{name}.") for key in blocks):
-        raise ValueError(f"two studies have the name {name!r}: rename a file")
+        raise ValueError(
+            f"two studies have the name {name!r}: give one another, as "
+            f"--results=NAME={files}"
+        )
     folder = pathlib.Path(FLAGS.output or paths[0].parent)
     folder.mkdir(parents=True, exist_ok=True)
     tables = report_tables.sections(frame)
@@ -109,8 +115,8 @@ def _write(path, name, sections):
 def main(_):
     blocks = {}
     with refusals.checking():
-        for text in FLAGS.results:
-            report_on([pathlib.Path(each) for each in text.split(",")], blocks)
+        for results in FLAGS.results:
+            report_on(results, blocks)
         if FLAGS.page:
             page = pathlib.Path(FLAGS.page)
             filled = fill(page.read_text(encoding="utf-8"), blocks)

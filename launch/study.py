@@ -69,7 +69,7 @@ flags.DEFINE_float(
 # Of the study, not of its cells.
 _OWN = ("study", "retries", "cell_cpus", "cell_gpus", "output", "resume")
 # What says nothing of a result.
-_OF_THE_PLACE = ("data_dir", "deterministic")
+_OF_THE_PLACE = ("data_dir", "deterministic", "monitors", "monitor_images")
 
 
 def read_cells():

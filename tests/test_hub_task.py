@@ -105,6 +105,16 @@ def test_a_task_of_keras_hub_comes_back(family, name):
     assert type(ke.models.to_keras_hub(net)) is task_class
 
 
+def test_a_global_policy_stays_out_of_a_preset():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        task = ke.models.to_keras_hub(make("resnet_letters"))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    converter = task.preprocessor.image_converter
+    assert converter.compute_dtype == task.backbone.compute_dtype == "float32"
+
+
 def test_what_keras_hub_has_no_classifier_for_is_refused():
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.GlobalAveragePooling2D()(inputs)

@@ -301,9 +301,40 @@ def test_epochs_of_the_ramp_do_not_count():
         verbose=0,
         callbacks=[ke.callbacks.EpsilonScheduler(schedule), monitor],
     ).history
-    at_target = np.isclose(history["epsilon"], TARGET).sum()
-    assert 0 < at_target < 6
-    assert len(history["probe_target_accuracy"]) == at_target
+    at_target = np.isclose(history["epsilon"], TARGET)
+    assert 0 < at_target.sum() < 6
+    # All are measured, so that the columns of a log are those of its first.
+    probes = np.array(history["probe_target_accuracy"])
+    assert len(probes) == 6
+    assert monitor.best == probes[at_target].max()
+    assert at_target[monitor.best_epoch - 1]
+
+
+def test_a_probe_is_the_same_in_small_batches():
+    images, labels = make_data()
+    measured = []
+    for batch_size in (5, len(images)):
+        monitor = ke.callbacks.RobustOverfittingMonitor(
+            images, labels, batch_size=batch_size
+        )
+        model = make_trainer(conv_net(dropout=0, batchnorm=False))
+        model.target_epsilon = TARGET
+        monitor.set_model(model)
+        monitor.on_train_begin()
+        (broken,) = monitor.measure()
+        assert broken.shape == (len(images),)
+        measured.append(broken)
+    np.testing.assert_array_equal(*measured)
+
+
+def test_stopping_with_averaged_weights_is_refused():
+    model = make_trainer(
+        conv_net(dropout=0, batchnorm=False),
+        compile_with={"optimizer": keras.optimizers.SGD(use_ema=True)},
+    )
+    monitor = ke.callbacks.RobustOverfittingMonitor(*make_data(), action="stop")
+    with pytest.raises(ValueError, match="use_ema"):
+        model.fit(*make_data(), verbose=0, callbacks=[monitor])
 
 
 # === Mistakes ===

@@ -80,9 +80,11 @@ class AdversarialImages(Probe):
         folder = str(self.log_dir / "adversarial")
         self._writer = tensorflow.summary.create_file_writer(folder)
 
-    def look(self, images, labels):
+    def look(self, images, labels, places):
         trainer = self.model
-        moved = self.attacked(images, labels, trainer._epsilon).adversarial
+        moved = self.attacked(
+            images, labels, places, trainer._epsilon
+        ).adversarial
         logits = trainer.frozen_logits(False)(moved)
         return [
             moved,

@@ -36,6 +36,7 @@ class CatastrophicOverfittingAlarm(Probe):
             brings them back and goes on with `fallback`. The optimizer's state
             stays.
         fallback: `Attack` to go on with. Defaults to `attack`.
+        batch_size: Int. Images that are attacked at once.
 
     Raises:
         ValueError: If an argument is not as described; when training begins,
@@ -61,8 +62,9 @@ class CatastrophicOverfittingAlarm(Probe):
         gap=0.3,
         action="warn",
         fallback=None,
+        batch_size=64,
     ):
-        super().__init__(images, labels, attack, 5, action)
+        super().__init__(images, labels, attack, 5, action, batch_size)
         if not 0 < gap < 1:
             raise ValueError(
                 "`gap` is a difference of accuracies and must lie in (0, 1). "
@@ -84,26 +86,27 @@ class CatastrophicOverfittingAlarm(Probe):
         self._fallback = self.fallback or self._attack
         self.fired_at = self._sound = None
 
-    def look(self, images, labels):
+    def look(self, images, labels, places):
         trainer = self.model
         # A fixed seed: the probe must not advance that of the training.
         classes = trainer.class_labels(labels, images)
         moved = trainer.attacked(images, classes, (0, 0))
         predicted = ops.argmax(trainer.frozen_logits(False)(moved), axis=-1)
-        hits = ops.cast(predicted, "int32") == classes
-        return [
-            ops.mean(ops.cast(hits, "float32")),
-            self.withstood(images, labels, trainer._epsilon),
-        ]
+        found = self.attacked(images, labels, places, trainer._epsilon)
+        return [ops.cast(predicted, "int32") == classes, found.broken]
 
     def on_epoch_end(self, epoch, logs=None):
         trainer = self.model
-        if not trainer.epsilon > 0:
+        if not max(trainer.epsilon, trainer.target_epsilon) > 0:
             return
-        trained, robust = map(float, self.measure())
+        hits, broken = self.measure()
+        trained, robust = float(hits.mean()), 1.0 - float(broken.mean())
         if logs is not None:
             logs["probe_training_accuracy"] = trained
             logs["probe_robust_accuracy"] = robust
+        if not trainer.epsilon > 0:
+            # Both are the clean accuracy.
+            return
         if trained - robust < self.gap:
             if self.action != "warn":
                 self._sound = trainer.model.get_weights()

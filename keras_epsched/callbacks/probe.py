@@ -1,11 +1,12 @@
 """What the callbacks share that attack the same few images each epoch."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_epsched import backend
 from keras_epsched.attacks import noise
-from keras_epsched.attacks.base import Attack
+from keras_epsched.attacks.base import Attack, check_count
 from keras_epsched.attacks.pgd import PGD
 from keras_epsched.training.trainer import AdversarialTrainer
 
@@ -19,6 +20,7 @@ class Probe(keras.callbacks.Callback):
         attack: `Attack` or `None`, for PGD with `steps`.
         steps: Int. Steps of the attack where none is given.
         action: String, one of `ACTIONS`: what follows when it fires.
+        batch_size: Int. Images that are attacked at once.
 
     Raises:
         ValueError: If an argument is not as described; when training begins,
@@ -27,8 +29,11 @@ class Probe(keras.callbacks.Callback):
 
     ACTIONS: tuple[str, ...] = ("warn", "stop")
 
-    def __init__(self, images, labels, attack, steps, action="warn"):
+    def __init__(
+        self, images, labels, attack, steps, action="warn", batch_size=64
+    ):
         super().__init__()
+        check_count(batch_size, "batch_size")
         if action not in self.ACTIONS:
             raise ValueError(
                 f"`action` must be one of {self.ACTIONS}. Received: "
@@ -46,6 +51,7 @@ class Probe(keras.callbacks.Callback):
         self.attack = attack
         self.steps = steps
         self.action = action
+        self.batch_size = batch_size
         # The attack in use, and what `look` finds, compiled.
         self._attack = self._measure = None
 
@@ -56,6 +62,14 @@ class Probe(keras.callbacks.Callback):
                 f"`{type(self).__name__}` needs an "
                 "`keras_epsched.AdversarialTrainer`. Received: a model of "
                 f"type {type(trainer).__name__}"
+            )
+        optimizer = getattr(trainer, "optimizer", None)
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        if self.action == "stop" and getattr(optimizer, "use_ema", False):
+            raise ValueError(
+                'action="stop" brings weights back, and `fit` would replace '
+                "them at its end by the moving average of the optimizer "
+                '(`use_ema`). Use action="warn".'
             )
         norm = trainer.attack.norm
         self._attack = self.attack or PGD(steps=self.steps, norm=norm)
@@ -75,16 +89,31 @@ class Probe(keras.callbacks.Callback):
             trainer.variables,
         )
 
-    def look(self, images, labels):
-        """What is looked at, as a list of tensors; to be overridden."""
+    def look(self, images, labels, places):
+        """What is looked at in a batch; to be overridden.
+
+        Args:
+            images: Float32 tensor `(batch, ...)` of pixels.
+            labels: Tensor of their labels.
+            places: Integer tensor of shape `(batch,)`: their numbers.
+
+        Returns:
+            A list of tensors, each with an entry for each image.
+        """
         raise NotImplementedError
 
     def measure(self) -> list:
         """What `look` finds on the probe, as NumPy arrays."""
-        found = self._measure(self.images, self.labels)
-        return [ops.convert_to_numpy(each) for each in found]
+        found = []
+        for start in range(0, len(self.images), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            images = self.images[batch]
+            places = start + np.arange(len(images), dtype="int32")
+            seen = self._measure(images, self.labels[batch], places)
+            found.append([ops.convert_to_numpy(each) for each in seen])
+        return [np.concatenate(each) for each in zip(*found, strict=True)]
 
-    def attacked(self, images, labels, epsilon):
+    def attacked(self, images, labels, places, epsilon):
         """What the attack of the probe finds, in inference mode."""
         trainer = self.model
         return self._attack.search(
@@ -93,11 +122,6 @@ class Probe(keras.callbacks.Callback):
             trainer.class_labels(labels, images),
             ops.convert_to_tensor(epsilon),
             # The same starts in each epoch: the values are comparable.
-            noise.make_key(0, ops.arange(ops.shape(images)[0])),
+            noise.make_key(0, places),
             trainer.value_range,
         )
-
-    def withstood(self, images, labels, epsilon):
-        """Share of the images that the attack of the probe does not break."""
-        broken = self.attacked(images, labels, epsilon).broken
-        return 1.0 - ops.mean(ops.cast(broken, "float32"))

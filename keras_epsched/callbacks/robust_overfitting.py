@@ -9,12 +9,11 @@ class RobustOverfittingMonitor(Probe):
     """Watches robust accuracy on a small probe of images held out.
 
     Long adversarial training overfits: robust accuracy on new images falls
-    while that of training still rises. From the epoch on in which epsilon has
-    reached its target, the probe is attacked after each epoch, at the target,
-    in inference mode; the training stays as it is. Epochs before say little,
-    for epsilon still rises.
+    while that of training still rises. The probe is attacked after each epoch,
+    at the target, in inference mode; the training stays as it is.
 
-    `probe_target_accuracy` goes into the logs. When it has stayed `gap` below
+    `probe_target_accuracy` goes into the logs. From the epoch on in which
+    epsilon has reached its target it counts: when it has stayed `gap` below
     its best for `patience` epochs, the monitor warns, or stops the training and
     brings back the weights of the best epoch.
 
@@ -29,6 +28,7 @@ class RobustOverfittingMonitor(Probe):
         gap: Float. Loss of accuracy that counts: 0.05 are five points.
         patience: Int. Epochs in a row at which it counts.
         action: `"warn"`, or `"stop"`: robust early stopping.
+        batch_size: Int. Images that are attacked at once.
 
     Raises:
         ValueError: If an argument is not as described; when training begins,
@@ -52,8 +52,9 @@ class RobustOverfittingMonitor(Probe):
         gap=0.05,
         patience=3,
         action="warn",
+        batch_size=64,
     ):
-        super().__init__(images, labels, attack, 10, action)
+        super().__init__(images, labels, attack, 10, action, batch_size)
         if not 0 <= gap < 1 or patience < 1:
             raise ValueError(
                 "expected a `gap` in [0, 1) and a `patience` of 1 or more. "
@@ -71,18 +72,22 @@ class RobustOverfittingMonitor(Probe):
         super().on_train_begin(logs)
         self._forget()
 
-    def look(self, images, labels):
+    def look(self, images, labels, places):
         epsilon = self.model._target_epsilon
-        return [self.withstood(images, labels, epsilon)]
+        return [self.attacked(images, labels, places, epsilon).broken]
 
     def on_epoch_end(self, epoch, logs=None):
         trainer = self.model
         target = trainer.target_epsilon
-        if not target > 0 or trainer.epsilon < target * (1 - 1e-6):
+        if not target > 0:
             return
-        (accuracy,) = map(float, self.measure())
+        (broken,) = self.measure()
+        accuracy = 1.0 - float(broken.mean())
         if logs is not None:
             logs["probe_target_accuracy"] = accuracy
+        # Epochs before say little.
+        if trainer.epsilon < target * (1 - 1e-6):
+            return
         if self.best is None or accuracy > self.best:
             self.best, self.best_epoch = accuracy, epoch + 1
             if self.action == "stop":

@@ -131,9 +131,13 @@ def _preprocessor(net, task_class):
             normalisation = {"scale": layer.scale, "offset": layer.offset}
     size = net.input_shape[1:3]
     converter = task_class.preprocessor_cls.image_converter_cls(
-        image_size=None if None in size else size, **normalisation
+        image_size=None if None in size else size,
+        dtype="float32",
+        **normalisation,
     )
-    return task_class.preprocessor_cls(image_converter=converter)
+    return task_class.preprocessor_cls(
+        image_converter=converter, dtype="float32"
+    )
 
 
 def _outside(model, backbone):

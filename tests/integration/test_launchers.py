@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -166,7 +167,6 @@ def test_finetune_writes_a_report(tmp_path):
     assert "expected robustness" in text
     history = json.loads((output / "history.json").read_text())
     assert f"{history['verdict']} transfer: {history['advice']}" in text
-    # At the target from the start, so each epoch was probed.
     assert len(history["probe_target_accuracy"]) == 2
     assert "transfer_gap" not in history
     assert list((output / "logs" / "adversarial").glob("events*"))
@@ -201,36 +201,62 @@ def test_bad_flags_are_told_before_training(tmp_path):
         "--probe=adversarial": "--probe_epochs",
         "--awp=0.01 --ema=0.9": "not available",
         "--monitors=transfer,all": "catastrophic_overfitting",
+        "--monitors=robust_overfitting --monitor_action=stop --ema=0.9": "ema",
+        "--accumulate=1000": "no step",
     }
     assert_refused("compare", output, refused)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_device_out_of_memory_is_told_with_what_to_do():
-    script = """
+def _run_main(body, *flags):
+    """Runs a function of flags as the launchers do."""
+    script = f"""
 import sys
-sys.path.insert(0, sys.argv.pop())
-import refusals
+sys.path.insert(0, sys.argv.pop(1))
+import common, refusals
 def main(_):
-    raise {error}
+{textwrap.indent(body, "    ")}
 refusals.run(main)
 """
-    launch = str(_ROOT / "launch")
+    return subprocess.run(
+        [sys.executable, "-c", script, str(_ROOT / "launch"), *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_device_out_of_memory_is_told_with_what_to_do():
     for error, told in (
         ("RuntimeError('RESOURCE_EXHAUSTED: 3 GiB')", True),
         ("type('OutOfMemoryError', (RuntimeError,), {})('cuda')", True),
         ("RuntimeError('other')", False),
     ):
-        code = script.format(error=error)
-        done = subprocess.run(
-            [sys.executable, "-c", code, launch],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = _run_main(f"raise {error}")
         assert done.returncode == 1 and "Traceback" in done.stderr
-        last = done.stderr.splitlines()[-1]
-        assert ("--batch_size" in last) == told
+        assert ("--batch_size" in done.stderr.splitlines()[-1]) == told
+    # As a study of which cells have failed.
+    assert _run_main("return 3").returncode == 3
+
+
+def test_the_learning_rate_lasts_to_the_end_with_accumulation():
+    done = _run_main(
+        """
+import keras
+trainer = common.make_trainer(common.make_classifier(10, 0), 0)
+optimizer = common.make_optimizer(0.1, 40, trainer)
+variables = trainer.trainable_variables
+optimizer.build(variables)
+for _ in range(40):
+    print("rate", float(optimizer.learning_rate))
+    optimizer.apply([keras.ops.zeros_like(each) for each in variables])
+""",
+        "--accumulate=4",
+    )
+    rates = [float(rate) for rate in re.findall(r"rate (.*)", done.stdout)]
+    assert len(rates) == 40, done.stderr
+    assert max(rates) == pytest.approx(0.1, rel=0.02)
+    assert rates[20] == pytest.approx(0.05, rel=0.1) and rates[-1] < 0.001
 
 
 @pytest.mark.slow

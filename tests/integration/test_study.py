@@ -588,6 +588,12 @@ def test_pages_are_filled_from_results(results, tmp_path):
     page.write_text("<!-- known.curves -->\n<!-- end -->\n")
     run("report.py", *flags, f"--page={page}")
     assert "![curves](out/known_curves.png)" in page.read_text()
+    page.write_text("<!-- named.main -->\n<!-- end -->\n")
+    named = f"--results=named={results}"
+    run("report.py", *flags, named, f"--page={page}")
+    assert "60.0 ± 0.6" in page.read_text()
+    text = run("report.py", *flags, named, named, code=1)
+    assert "two studies have the name 'named'" in text
     page.write_text("<!-- known.other -->\n<!-- end -->\n")
     text = run("report.py", *flags, f"--page={page}", code=1)
     assert "a place for 'known.other'" in text
