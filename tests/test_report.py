@@ -107,7 +107,7 @@ def test_grid_rejects_zero():
 def test_pixel_levels_for_epsilon_are_named():
     with pytest.raises(ValueError, match=r"8/255"):
         check_epsilon(8)
-    with pytest.raises(ValueError, match=r"target_epsilon=8 / 255"):
+    with pytest.raises(ValueError, match=r"target_epsilon=8/255"):
         epsilon_grid(8)
 
 
