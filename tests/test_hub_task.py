@@ -21,25 +21,14 @@ def logits(model, images):
     return ops.convert_to_numpy(model(images, training=False))
 
 
-def vit():
-    keras.utils.set_random_seed(2)
-    backbone = keras_hub.models.ViTBackbone(
-        image_shape=(32, 32, 3),
-        patch_size=16,
-        num_layers=1,
-        num_heads=2,
-        hidden_dim=8,
-        mlp_dim=8,
-        dropout_rate=0.1,
-    )
-    return keras_hub.models.ViTImageClassifier(backbone, 5, pooling="gap")
-
-
 def make(name, dtype=None):
     size = {"image_size": (32, 32), "seed": 1}
     if name == "resnet_letters":
         return ke.models.classifier(name, 4, dtype=dtype, **size)
-    return ke.models.classifier(vit(), scale=[0.01, 0.02, 0.03], offset=-1.0)
+    task = keras_hub.models.ViTImageClassifier(
+        families.build("vit"), 5, pooling="gap"
+    )
+    return ke.models.classifier(task, scale=[0.01, 0.02, 0.03], offset=-1.0)
 
 
 @pytest.mark.parametrize(

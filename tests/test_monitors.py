@@ -9,6 +9,7 @@ from networks import conv_net, make_data, make_trainer, weights_of
 
 import keras_epsched as ke
 from keras_epsched.callbacks import transfer_monitor
+from keras_epsched.callbacks.probe import Probe
 
 TARGET = 8 / 255
 
@@ -310,21 +311,30 @@ def test_epochs_of_the_ramp_do_not_count():
     assert at_target[monitor.best_epoch - 1]
 
 
+class Moved(Probe):
+    """What the attack of a probe makes of its images."""
+
+    def look(self, images, labels, places):
+        found = self.attacked(images, labels, places, TARGET)
+        return [found.adversarial, places]
+
+
 def test_a_probe_is_the_same_in_small_batches():
     images, labels = make_data()
-    measured = []
+    model = make_trainer(conv_net(dropout=0, batchnorm=False))
+    moved = []
     for batch_size in (5, len(images)):
-        monitor = ke.callbacks.RobustOverfittingMonitor(
-            images, labels, batch_size=batch_size
-        )
-        model = make_trainer(conv_net(dropout=0, batchnorm=False))
-        model.target_epsilon = TARGET
-        monitor.set_model(model)
-        monitor.on_train_begin()
-        (broken,) = monitor.measure()
-        assert broken.shape == (len(images),)
-        measured.append(broken)
-    np.testing.assert_array_equal(*measured)
+        probe = Moved(images, labels, None, 3, batch_size=batch_size)
+        probe.set_model(model)
+        probe.on_train_begin()
+        adversarial, places = probe.measure()
+        assert places.tolist() == list(range(len(images)))
+        moved.append(adversarial)
+    # Starts belong to the image, not to its place in a batch.
+    np.testing.assert_allclose(*moved, atol=1e-3)
+    size = np.abs(moved[0] - images).max(axis=(1, 2, 3))
+    # It may break an image before it reaches the edge of the ball.
+    assert 4 < size.min() and size.max() < 255 * TARGET + 1e-3
 
 
 def test_stopping_with_averaged_weights_is_refused():

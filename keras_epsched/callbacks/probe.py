@@ -104,12 +104,16 @@ class Probe(keras.callbacks.Callback):
 
     def measure(self) -> list:
         """What `look` finds on the probe, as NumPy arrays."""
+        count = len(self.images)
+        # All of about a size: BatchNorm may see the statistics of a batch.
+        batches = np.array_split(
+            np.arange(count, dtype="int32"), -(-count // self.batch_size)
+        )
         found = []
-        for start in range(0, len(self.images), self.batch_size):
-            batch = slice(start, start + self.batch_size)
-            images = self.images[batch]
-            places = start + np.arange(len(images), dtype="int32")
-            seen = self._measure(images, self.labels[batch], places)
+        for places in batches:
+            seen = self._measure(
+                self.images[places], self.labels[places], places
+            )
             found.append([ops.convert_to_numpy(each) for each in seen])
         return [np.concatenate(each) for each in zip(*found, strict=True)]
 

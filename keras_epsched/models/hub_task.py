@@ -13,7 +13,12 @@ from keras_epsched import optional
 _ANY_SIZE = 96
 _POOLINGS = (None, "avg", "max", "token", "gap")
 # Of logits, by the dtype that the network computes in.
-_TOLERANCES = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 1e-1}
+_TOLERANCES = {
+    "float64": 1e-3,
+    "float32": 1e-3,
+    "float16": 1e-2,
+    "bfloat16": 1e-1,
+}
 
 
 def to_keras_hub(net: keras.Model) -> keras.Model:
