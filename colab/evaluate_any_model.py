@@ -16,7 +16,7 @@
 # Measure any Keras classifier: its accuracy at every strength, AutoAttack, the
 # self-checks that tell a weak attack from a robust network, a paired comparison
 # of two models. As it stands it fine-tunes two small networks on built-in
-# digits first, and takes ten minutes on two CPU cores; a free T4 should be
+# digits first, and takes twelve minutes on two CPU cores; a free T4 should be
 # faster (an estimate). Put your own models in their place.
 
 # %%

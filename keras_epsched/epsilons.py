@@ -108,11 +108,14 @@ def format_epsilon(epsilon: float, norm: str = "linf") -> str:
             counted in pixel levels. Defaults to `"linf"`.
 
     Returns:
-        A string: `"k/255"` for a whole multiple of 1/255, else four digits.
+        A string: `"k/255"` for a whole multiple of 1/255 that is not a tenth
+        as well, as 0.2 is, else four digits.
 
     Example:
-    >>> format_epsilon(4 / 255), format_epsilon(0.3), format_epsilon(0)
-    ('4/255', '0.3', '0')
+    >>> format_epsilon(4 / 255), format_epsilon(0.2), format_epsilon(0)
+    ('4/255', '0.2', '0')
     """
     levels = pixel_levels(epsilon) if norm == "linf" else None
+    # No multiple of 1/255 but 0.2, 0.4 and so on is one of 1/10.
+    levels = levels if levels and levels % 51 else None
     return f"{levels}/255" if levels else f"{epsilon:.4g}"

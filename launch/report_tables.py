@@ -126,13 +126,9 @@ def markdown(rows, headers):
 
 def epsilon_text(epsilon):
     """An epsilon as the field writes it."""
-    if epsilon == 0:
-        return "0"
-    over = epsilon * 255
-    # 0.2 is 51/255 as well, and not so called.
-    if abs(over - round(over)) < 1e-6 and over < 32.5:
-        return f"{round(over)}/255"
-    return f"{epsilon:g}"
+    from keras_epsched.epsilons import format_epsilon
+
+    return format_epsilon(epsilon)
 
 
 def percent(values, digits=1):

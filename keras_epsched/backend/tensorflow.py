@@ -93,12 +93,15 @@ def _of_any_size(function):
 
     def run(*arrays):
         nonlocal traced
+        arrays = keras.tree.map_structure(tf.convert_to_tensor, arrays)
         if traced is None:
             signature = keras.tree.map_structure(
                 lambda each: tf.TensorSpec((None, *each.shape[1:]), each.dtype),
                 arrays,
             )
-            traced = tf.function(function, input_signature=signature)
+            # Its one graph: TensorFlow warns of many tracings where several
+            # functions are traced once each.
+            traced = tf.function(function).get_concrete_function(*signature)
         return common.to_numpy(traced(*arrays))
 
     return run
