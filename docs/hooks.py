@@ -36,7 +36,8 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Links from this folder to those pages."""
+    """Links from this folder to those pages and pictures."""
+    markdown = markdown.replace("](../../reproduction/", "](../reproduction/")
     for name, uri in _PAGES.items():
         for up in ("", "../"):
             markdown = markdown.replace(f"]({up}../{name}", f"]({up}{uri}")

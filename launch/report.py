@@ -36,7 +36,9 @@ flags.DEFINE_multi_string(
 flags.DEFINE_string(
     "output", None, "Folder of what is written; default: that of the results."
 )
-flags.DEFINE_string("page", None, "A Markdown page to fill in.")
+flags.DEFINE_multi_string(
+    "page", [], "A Markdown page to fill in; repeat it for others."
+)
 
 
 def name_of(path):
@@ -76,7 +78,13 @@ def fill(page, blocks):
 
 
 def report_on(results, blocks):
-    """Writes the report of one study, and adds its parts to `blocks`."""
+    """Writes the report of one study, and adds its parts to `blocks`.
+
+    Args:
+        results: A value of the flag.
+        blocks: Dict from `NAME.KIND` to tables, as text, and to the paths of
+            pictures.
+    """
     name, files = re.fullmatch(r"(?:([\w-]+)=)?(.*)", results).groups()
     paths = [pathlib.Path(each) for each in files.split(",")]
     frame = report_tables.read(*paths)
@@ -97,12 +105,19 @@ def report_on(results, blocks):
     _write(report, name, {**tables, **links})
     print(report.read_text(encoding="utf-8"))
     print(f"written: {report}", flush=True)
-    page = pathlib.Path(FLAGS.page or ".").parent
-    for key, each in pictures.items():
-        # As named from the page.
-        place = pathlib.Path(os.path.relpath(folder / each, page))
-        links[key] = f"![{key}]({place.as_posix()})"
-    blocks.update({f"{name}.{k}": v for k, v in {**tables, **links}.items()})
+    paths = {key: folder / each for key, each in pictures.items()}
+    blocks.update({f"{name}.{k}": v for k, v in {**tables, **paths}.items()})
+
+
+def as_seen_from(page, blocks):
+    """The same, with pictures as a page in Markdown links to them."""
+    texts = {}
+    for name, block in blocks.items():
+        if isinstance(block, pathlib.Path):
+            place = pathlib.Path(os.path.relpath(block, page.parent))
+            block = f"![{name.split('.')[-1]}]({place.as_posix()})"
+        texts[name] = block
+    return texts
 
 
 def _write(path, name, sections):
@@ -117,10 +132,14 @@ def main(_):
     with refusals.checking():
         for results in FLAGS.results:
             report_on(results, blocks)
-        if FLAGS.page:
-            page = pathlib.Path(FLAGS.page)
-            filled = fill(page.read_text(encoding="utf-8"), blocks)
-            page.write_text(filled, encoding="utf-8")
+        filled = {
+            page: fill(
+                page.read_text(encoding="utf-8"), as_seen_from(page, blocks)
+            )
+            for page in map(pathlib.Path, FLAGS.page)
+        }
+        for page, text in filled.items():
+            page.write_text(text, encoding="utf-8")
             print(f"filled: {page}")
 
 

@@ -24,7 +24,7 @@ def draw(frame, folder, name):
         "delay": delay,
         "curves": curves,
         "aggregates": aggregates,
-        "methods": methods,
+        "trade_offs": trade_offs,
     }
     drawn = {}
     for kind, function in kinds.items():
@@ -245,7 +245,7 @@ def aggregates(frame):
     return figure
 
 
-def methods(frame):
+def trade_offs(frame):
     """Clean accuracy against accuracy at the target, for each objective.
 
     A panel for each setting that differs in more than objective and schedule.

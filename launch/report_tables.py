@@ -107,6 +107,8 @@ def sections(frame):
         "hinges": hinge_table(frame),
         "random": random_table(frame),
         "methods": methods_table(frame),
+        "methods_summary": methods_summary(frame),
+        "methods_tests": methods_tests(frame),
         "tests": tests_table(frame),
         "delays": delay_table(frame),
         "claims": claims_table(frame),
@@ -304,6 +306,91 @@ def methods_table(frame):
     rows = [row for _, row in sorted(rows, key=lambda each: each[0])]
     headers = [*keys, "objective", "schedule", "seeds", *MEASURES, "cost"]
     return markdown(rows, [_HEADERS.get(name, name) for name in headers])
+
+
+def methods_summary(frame):
+    """Expected robustness of objectives under schedules, and clean accuracy."""
+    if frame["objective"].nunique() < 2:
+        return ""
+    schedules = sorted(set(frame["schedule"]), key=schedule_order)
+    rows = []
+    for place, group in _places(frame):
+        for objective in sorted(set(group["objective"])):
+            row = [*place, objective]
+            for schedule in schedules:
+                runs = group[
+                    (group["objective"] == objective)
+                    & (group["schedule"] == schedule)
+                ]
+                expected = percent(runs["expected_robustness"])
+                clean = f"{100 * runs['clean'].mean():.1f}"
+                row.append("" if runs.empty else f"{expected} ({clean})")
+            rows.append(row)
+    return markdown(rows, [*_place_names(frame), "objective", *schedules])
+
+
+def methods_tests(frame):
+    """Paired differences between schedules, and between objectives.
+
+    Of schedules over the objectives, each the mean of its seeds; of
+    objectives, under the schedule of two hinges, over the seeds.
+    """
+    if frame["objective"].nunique() < 2:
+        return ""
+    rows = []
+    for place, group in _places(frame):
+        for measure in MEASURES:
+            values = 100 * group.pivot(
+                index=["objective", "seed"], columns="schedule", values=measure
+            )
+            if "scheduled" not in values:
+                continue
+            found = []
+            for schedule in sorted(values, key=schedule_order):
+                moved = (values[schedule] - values["scheduled"]).dropna()
+                means = moved.groupby("objective").mean()
+                if schedule != "scheduled" and len(means) > 1:
+                    what = f"{schedule} - scheduled"
+                    found.append((what, means, "objectives"))
+            scheduled = values["scheduled"].unstack("objective")
+            for objective in scheduled:
+                if objective == "adversarial" or "adversarial" not in scheduled:
+                    continue
+                moved = scheduled[objective] - scheduled["adversarial"]
+                if moved.count() > 1:
+                    what = f"{objective} - adversarial"
+                    found.append((what, moved.dropna(), "seeds"))
+            name = _HEADERS.get(measure, measure)
+            rows += [
+                [*place, *_test(name, what, each, unit)]
+                for what, each, unit in found
+            ]
+    headers = (
+        *("measure", "difference", "over", "points"),
+        *("95 % interval", "gains", "p (paired t)"),
+    )
+    return markdown(rows, [*_place_names(frame), *headers]) if rows else ""
+
+
+def _place_names(frame):
+    """What tells the rows of objectives apart, if anything does."""
+    keys = [key for key in varying(frame) if key != "objective"]
+    return [key for key in keys if frame[key].nunique(dropna=False) > 1]
+
+
+def _places(frame):
+    """Pairs of texts for those, and the rows that agree in them."""
+    names = _place_names(frame)
+    if not names:
+        return [([], frame)]
+    found = []
+    for _, group in frame.groupby(names, dropna=False):
+        first = group.iloc[0]
+        texts = {name: name_of(first[name]) for name in names}
+        if "epsilon" in texts:
+            texts["epsilon"] = epsilon_text(first["epsilon"])
+        found.append((list(texts.values()), group))
+    return found
 
 
 def _cost(row):

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -550,7 +551,7 @@ def test_methods_and_what_they_cost(tmp_path):
     ]
     # One view, or two, and five steps in ten, or nine, of the ten epochs.
     assert [row[-1] for row in found] == 2 * ["6.0", "5.5", "7.0", "6.5"]
-    figure = report_figures.methods(frame)
+    figure = report_figures.trade_offs(frame)
     panels = [axes for axes in figure.axes if axes.get_title()]
     assert [axes.get_title()[-5:] for axes in panels] == [", 0.3", ", 0.2"]
     points = [
@@ -573,6 +574,47 @@ def test_the_paper_stands_beside_the_same_cell(tmp_path):
     assert "78.00 / 23.50 / 53.57" in found
     assert "/ 29.70" not in table(objective="trades")
     assert "/ 29.70" not in table(norm="l2")
+
+
+def test_methods_are_told_apart_by_pairs(tmp_path):
+    # What an objective and a schedule add to 0.5, and a seed by itself.
+    added = {
+        ("adversarial", "fixed"): (0.0, 0.0, 0.0),
+        ("adversarial", "scheduled"): (0.1, 0.1, 0.1),
+        ("adversarial", "auto"): (0.05, 0.05, 0.05),
+        ("trades", "fixed"): (0.0, 0.0, 0.0),
+        ("trades", "scheduled"): (0.11, 0.12, 0.13),
+        ("trades", "auto"): (0.0, 0.0, 0.0),
+    }
+    cells = [
+        cell(0.3, schedule, seed, 0.5 + 0.01 * seed + each, objective=objective)
+        for (objective, schedule), of_seeds in added.items()
+        for seed, each in enumerate(of_seeds)
+    ]
+    frame = report_tables.read(stored(tmp_path, pd.DataFrame(cells)))
+
+    def rows(text):
+        return [
+            [each.strip() for each in row.strip("|").split("|")]
+            for row in text.splitlines()[2:]
+        ]
+
+    found = [r for r in rows(report_tables.methods_tests(frame))]
+    assert [row[1:4] for row in found if row[0] == "clean"] == [
+        # Over the means of the objectives: -10 and -12, -5 and -12.
+        ["fixed - scheduled", "2 objectives", "-11.0"],
+        ["auto - scheduled", "2 objectives", "-8.5"],
+        # Over the seeds: 1, 2 and 3.
+        ["trades - adversarial", "3 seeds", "+2.0"],
+    ]
+    trades = next(row for row in found if row[1].startswith("trades"))
+    # By hand: 2 -+ 4.303 / sqrt(3).
+    assert trades[4:6] == ["-0.5 to +4.5", "3 of 3"]
+    summary = rows(report_tables.methods_summary(frame))
+    assert [row[0] for row in summary] == ["adversarial", "trades"]
+    assert [cell.split("(")[1] for cell in summary[1][1:]] == [
+        *("51.0)", "63.0)", "51.0)")
+    ]
 
 
 def test_pages_are_filled_from_results(results, tmp_path):
@@ -610,18 +652,32 @@ def test_what_is_no_result_is_told(tmp_path):
         report_tables.read(path)
 
 
-def test_the_page_is_what_the_results_give(tmp_path):
-    """REPRODUCTION.md, by the command that it states."""
+def test_the_pages_are_what_the_results_give(tmp_path):
+    """REPRODUCTION.md and the page of methods, by the command stated there."""
     root = _LAUNCH.parent
-    page = tmp_path / "PAGE.md"
     text = (root / "REPRODUCTION.md").read_text(encoding="utf-8")
-    page.write_text(text, encoding="utf-8")
     stated = re.search(r"python launch/report.py (.*?)```", text, re.DOTALL)
-    results = [
-        flag.replace("reproduction/", f"{root}/reproduction/")
-        for flag in stated[1].replace("\\\n", " ").split()
+    flags = stated[1].replace("\\\n", " ").split()
+    pages = [
+        pathlib.Path(flag.removeprefix("--page="))
+        for flag in flags
+        if flag.startswith("--page")
+    ]
+    assert len(pages) == 2
+    for page in pages:
+        (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / page, tmp_path / page)
+    moved = [
+        flag.replace("=reproduction/", f"={root}/reproduction/").replace(
+            ",reproduction/", f",{root}/reproduction/"
+        )
+        for flag in flags
         if flag.startswith("--results")
     ]
     output = f"--output={tmp_path / 'reproduction'}"
-    run("report.py", output, f"--page={page}", *results)
-    assert page.read_text(encoding="utf-8") == text
+    to_fill = [f"--page={tmp_path / page}" for page in pages]
+    run("report.py", output, *to_fill, *moved)
+    for page in pages:
+        assert (tmp_path / page).read_text(encoding="utf-8") == (
+            root / page
+        ).read_text(encoding="utf-8")
