@@ -171,6 +171,13 @@ RAMP = [0, 0, 0, *np.linspace(0, TARGET, 6)[1:], TARGET, TARGET]
             "suboptimal",
             "`ramp_start` later",
         ),
+        # It began after that, and took some of it.
+        (
+            [0.4, 0.7, 0.78, 0.78, 0.75, 0.72, 0.7, 0.68, 0.68, 0.68],
+            RAMP,
+            "suboptimal",
+            r"adapted to before epsilon rose \(78.0%\).*`ramp_end`",
+        ),
         # All is well.
         (
             [0.4, 0.6, 0.7, 0.75, 0.8, 0.79, 0.78, 0.78, 0.77, 0.77],

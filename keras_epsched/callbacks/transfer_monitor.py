@@ -163,9 +163,9 @@ class TransferMonitor(keras.callbacks.Callback):
                 f"{self._adapted_share():.0%} of the training or later; if "
                 "epsilon was 0 there already, the learning rate is at fault."
             )
-        if self.reference is not None and (
-            final < _SUBOPTIMAL * max(self.reference)
-        ):
+        # Of standard fine-tuning.
+        enough = _SUBOPTIMAL * max(self.reference or [0.0])
+        if final < enough:
             gap = max(self.reference) - final
             if before is None:
                 remedy = (
@@ -174,6 +174,12 @@ class TransferMonitor(keras.callbacks.Callback):
                 )
             elif collapsed:
                 remedy = "make the ramp longer, by a later `ramp_end`."
+            elif before >= enough:
+                remedy = (
+                    "the task was adapted to before epsilon rose "
+                    f"({before:.1%}), so make the ramp longer, by a later "
+                    "`ramp_end`, or lower the target."
+                )
             else:
                 remedy = (
                     "move `ramp_start` later, for the task was not adapted to "
