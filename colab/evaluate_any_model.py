@@ -24,9 +24,21 @@ import os
 import sys
 
 if "google.colab" in sys.modules:
-    # The repository: a folder on this machine or your Drive, or git+https://...
+    # The repository: git+https://..., or a folder: upload it, or mount your
+    # Drive (the folder icon on the left) and give its place there.
     REPOSITORY = "/content/keras_epsched"
+    if "://" not in REPOSITORY and not os.path.isdir(REPOSITORY):
+        raise FileNotFoundError(f"no repository at {REPOSITORY}: see above")
     # %pip install {REPOSITORY}
+    import importlib.metadata
+
+    import numpy
+
+    if numpy.__version__ != importlib.metadata.version("numpy"):
+        raise RuntimeError(
+            "Colab has older packages in memory than those that are installed "
+            "now: choose Runtime > Restart session, and run all cells again."
+        )
 
 SMOKE = bool(os.environ.get("KERAS_EPSCHED_SMOKE"))  # a quick run, for tests
 EPSILON = 0.2  # on the [0, 1] scale of pixels
@@ -43,7 +55,8 @@ import keras_epsched as ke
 device = tf.matmul(tf.ones((2, 2)), tf.ones((2, 2))).device
 print("The step runs on", device.rsplit("/", 1)[-1])
 if "google.colab" in sys.modules and "GPU" not in device:
-    print("No GPU here: everything works, but slowly.")
+    print("No GPU: everything works, but slowly. Where !nvidia-smi shows one,")
+    print('%pip install "tensorflow[and-cuda]", and restart the session.')
 
 # %% [markdown]
 # ## Two models
@@ -107,7 +120,8 @@ ke.evaluation.plot_curves(reports)
 # ## Before you claim it: AutoAttack
 #
 # Four attacks, each on what the others have left: the standard of the field.
-# With `folder=` the evaluation goes on where it was interrupted.
+# With `folder=` the evaluation goes on where it was interrupted; for another
+# model give another folder.
 
 # %%
 attack = ke.attacks.AutoAttack("standard")

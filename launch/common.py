@@ -55,6 +55,12 @@ flags.DEFINE_float(
     "Share of the training images to hold out where the dataset has no "
     "validation split; default: 0.2.",
 )
+flags.DEFINE_float(
+    "test_split",
+    None,
+    "Share of the training images to test on, of a dataset that stores no "
+    "others.",
+)
 flags.DEFINE_integer(
     "test_examples", None, "Size of a stratified subsample of the test images."
 )
@@ -355,7 +361,17 @@ def print_flags():
     logging.set_verbosity(logging.ERROR)
 
     rows = sorted(run_folders.resolved_flags().items())
-    print(tabulate(rows, headers=("flag", "value")), flush=True)
+    print(tabulate(rows, headers=("flag", "value")))
+    print(f"\ncomputes on {_device()}", flush=True)
+
+
+def _device():
+    """Where operations run: an accelerator may go unused in silence."""
+    import keras
+
+    ones = keras.ops.ones((2, 2))
+    device = keras.ops.matmul(ones, ones).device
+    return f"{str(device).rsplit('/', 1)[-1]}, by {keras.backend.backend()}"
 
 
 def load_data(seed):
@@ -370,6 +386,7 @@ def load_data(seed):
         download=FLAGS.download,
         splits=FLAGS.splits,
         validation_split=FLAGS.validation_split,
+        test_split=FLAGS.test_split,
         test_examples=FLAGS.test_examples,
         skip_corrupt=FLAGS.skip_corrupt,
         augment=tuple(FLAGS.augment),
@@ -639,6 +656,17 @@ def splits_config(data):
     }
 
 
+def _check_default_epsilon():
+    """Refuses what is meant for digits where the images are others."""
+    # A recipe may have brought another default.
+    at_default = FLAGS["epsilon"].using_default_value and FLAGS.epsilon == 0.3
+    if at_default and FLAGS.dataset not in ("digits", "letters"):
+        raise ValueError(
+            f"--epsilon={FLAGS.epsilon:g}, the default, is meant for digits. "
+            f"Give one for {FLAGS.dataset}, such as --epsilon=4/255"
+        )
+
+
 def check_flags():
     """Refuses what would only fail after the first epochs."""
     from keras_epsched.epsilons import check_epsilon
@@ -646,8 +674,9 @@ def check_flags():
     check_epsilon(FLAGS.epsilon, FLAGS.norm, "--epsilon")
     if FLAGS.epsilon == 0:
         raise ValueError("--epsilon must be above 0: it is the target")
-    # A grid of its own needs no number of points.
+    # A grid of its own needs neither this nor a number of points.
     if not ("epsilons" in FLAGS and FLAGS.epsilons):
+        _check_default_epsilon()
         evaluation_grid()
     # Those of the flags, even where a launcher takes another.
     schedules = ["scheduled"]

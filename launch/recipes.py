@@ -88,6 +88,7 @@ RECIPES = {
         source="Wong et al., Fast is better than free, ICLR 2020 "
         "(arXiv 2001.03994)",
         flags={
+            "epsilon": 8 / 255,
             "train_attack": "fgsm",
             "train_steps": 1,
             "schedule": "fixed",

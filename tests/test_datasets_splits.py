@@ -287,6 +287,28 @@ def test_contiguous_is_the_end_as_stored(toy):
     assert data.validation.split_info.order == "stored"
 
 
+@pytest.mark.parametrize("splits", [None, "contiguous"])
+def test_a_test_set_is_cut_where_there_is_none(tmp_path, splits):
+    folder = store(tmp_path, {"train": TOY["train"]})
+    with pytest.raises(ValueError, match="`test_split=0.2` .--test_split"):
+        load(folder)
+    data = load(folder, validation_split=0.1, test_split=0.2, splits=splits)
+    sizes = [getattr(data, part).split_info.num_examples for part in PARTS]
+    assert sizes == [70, 10, 20]
+    found = [values(getattr(data, part))[0] for part in PARTS]
+    assert sorted(np.concatenate(found)) == list(range(100))
+    infos = [getattr(data, part).split_info for part in PARTS]
+    assert not infos[0].overlaps(infos[2]) and not infos[1].overlaps(infos[2])
+    if splits is None:
+        assert data.class_counts["test"].tolist() == [12, 6, 2]
+    else:
+        assert infos[2].split == "train[80:100]"
+    with pytest.raises(ValueError, match="a part without images"):
+        load(folder, validation_split=0.5, test_split=0.5)
+    with pytest.raises(ValueError, match="without `test_examples`"):
+        load(folder, test_split=0.2, test_examples=5)
+
+
 def test_paper_splits_by_default_unless_chosen(tmp_path, monkeypatch):
     rules = dict(
         zip(
@@ -329,6 +351,8 @@ def test_paper_splits_by_default_unless_chosen(tmp_path, monkeypatch):
         ({"test_examples": 81}, "at most the 80 test images"),
         ({"test_examples": 0}, "`test_examples` must be"),
         ({"validation_split": 0.001}, "without images"),
+        ({"test_split": 0.2}, "without a split to test on"),
+        ({"test_split": 1.0}, "`test_split` must be a share"),
     ],
 )
 def test_wrong_splits(toy, arguments, message):

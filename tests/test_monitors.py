@@ -183,19 +183,43 @@ RAMP = [0, 0, 0, *np.linspace(0, TARGET, 6)[1:], TARGET, TARGET]
             [0.4, 0.6, 0.7, 0.75, 0.8, 0.79, 0.78, 0.78, 0.77, 0.77],
             RAMP,
             "healthy",
-            "may stay",
+            "may stay.$",
         ),
         # Hardly an epoch at the target.
         (
             [0.4, 0.6, 0.7, 0.75] + [0.78] * 10,
             [0, 0, 0, *np.linspace(0, TARGET, 11)],
             "healthy",
-            "`ramp_end` earlier",
+            "only 1 of 14 epochs.*ends earlier",
         ),
+        # None, for it was stopped; the largest epsilon so far is no target.
+        (
+            [0.4, 0.6, 0.7, 0.75] + [0.78] * 6,
+            [0, 0, 0, *np.linspace(0, TARGET, 11)[:7]],
+            "healthy",
+            "only 0 of 10 epochs",
+        ),
+        # A ramp that ends with the training cannot end later.
+        (
+            [0.4, 0.6, 0.7, 0.75] + [0.4] * 10,
+            [0, 0, 0, *np.linspace(0, TARGET, 11)],
+            "suboptimal",
+            "more epochs or an earlier `ramp_start`",
+        ),
+        # Another epsilon in each epoch is no ramp.
+        (
+            [0.4, 0.6, 0.7, 0.75] + [0.78] * 6,
+            [TARGET / 3, TARGET / 9] * 5,
+            "healthy",
+            "may stay.$",
+        ),
+        # Without any attack.
+        (STANDARD, [0] * 10, "healthy", "without any attack"),
     ],
 )
 def test_verdicts(trainer, accuracies, epsilons, verdict, advice):
     monitor = ke.callbacks.TransferMonitor(10, reference=STANDARD)
+    trainer.target_epsilon = TARGET
     if verdict == "healthy":
         drive(monitor, trainer, accuracies, epsilons)
     else:
@@ -204,6 +228,14 @@ def test_verdicts(trainer, accuracies, epsilons, verdict, advice):
     assert monitor.verdict == verdict
     assert re.search(advice, monitor.advice), monitor.advice
     assert monitor.advice.count(".") >= 1
+
+
+def test_without_a_standard_run_little_is_known(trainer):
+    trainer.target_epsilon = TARGET
+    monitor = ke.callbacks.TransferMonitor(10)
+    drive(monitor, trainer, [0.4] * 10, [TARGET] * 10)
+    assert monitor.verdict == "undecided"
+    assert "only a standard fine-tuning tells" in monitor.advice
 
 
 @pytest.mark.parametrize("state_at", [None, 1, 8])

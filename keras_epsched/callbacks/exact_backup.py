@@ -321,6 +321,8 @@ class ExactBackup(keras.callbacks.Callback):
         path = self.folder / f"backup-{epoch:06}-{batch:09}.npz"
         _write(path, arrays, meta)
         for old in self._paths()[:-2]:
+            # What is deleted on Google Drive counts until its bin is emptied.
+            old.write_bytes(b"")
             old.unlink()
 
     def _paths(self):

@@ -16,7 +16,8 @@ class PacedEpsilonScheduler(EpsilonScheduler):
     epsilon waits for it, but not for ever. The rule, once an epoch:
 
     - Epsilon is 0 until the task is adapted to: clean validation accuracy of
-      at least 5 % and twice chance (as `TransferMonitor` has it).
+      at least 5 % and twice chance, with two classes 75 % (as
+      `TransferMonitor` has it).
     - From then on it rises by `1 / (pace * epochs)` of the target in each
       epoch after one whose accuracy was at least `hold` times the best so
       far, and stays where it is after the others.

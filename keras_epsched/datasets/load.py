@@ -103,6 +103,7 @@ def load(
     download: bool = False,
     splits: str | None = None,
     validation_split: float | None = None,
+    test_split: float | None = None,
     test_examples: int | None = None,
     split_seed: int = 0,
     augment: bool | Sequence[str] = False,
@@ -123,7 +124,8 @@ def load(
     other, the own `"validation"` split is used where there is one; where
     there is no `"test"` split, it is the test set, as in ImageNet's case.
     Otherwise, `validation_split` of `"train"` is held out, stratified: every
-    class in proportion.
+    class in proportion. Where there is nothing to test on, `test_split` of it
+    is, too.
 
     Stored labels are read for that, and to count the classes: images without
     a label, classes without a training image and classes 10 times as
@@ -166,6 +168,9 @@ def load(
             given; contiguous for `"digits"` and `"letters"`; else stratified.
         validation_split: Float in `(0, 1)`. The share of `"train"` to hold
             out where there is no `"validation"` split. Defaults to 0.2.
+        test_split: Float in `(0, 1)`. The share of `"train"` to test on, of a
+            dataset with neither a `"test"` nor a `"validation"` split, as
+            `"tf_flowers"`. Such a dataset needs it.
         test_examples: Integer. Size of a stratified subsample of the test
             images, all of which are taken by default.
         split_seed: Integer. Seeds what is stratified. It is part of the
@@ -227,12 +232,14 @@ def load(
     """
     image_size = checked_size(image_size)
     batch_size = checked_batch_size(batch_size)
-    if validation_split is not None and not 0 < validation_split < 1:
-        raise ValueError(
-            "`validation_split` must be a share of the training images, "
-            "between 0 and 1 and neither of them. "
-            f"Received: validation_split={validation_split}."
-        )
+    shares = {"validation_split": validation_split, "test_split": test_split}
+    for argument, share in shares.items():
+        if share is not None and not 0 < share < 1:
+            raise ValueError(
+                f"`{argument}` must be a share of the training images, "
+                "between 0 and 1 and neither of them. "
+                f"Received: {argument}={share}."
+            )
     if splits is not None and splits not in _SPLITS:
         raise ValueError(
             f"`splits` must be one of {_SPLITS} or None. Received: "
@@ -243,7 +250,9 @@ def load(
     source = builders.find(
         name, data_dir=data_dir, download=download, skip_corrupt=skip_corrupt
     )
-    rules = _rules(source, splits, validation_split, test_examples, split_seed)
+    rules = _rules(
+        source, splits, validation_split, test_split, test_examples, split_seed
+    )
     parts = {part: resolve(source, rule) for part, rule in rules.items()}
     sizes = {part: info.num_examples for part, (info, _) in parts.items()}
     if sizes["train"] < batch_size:
@@ -323,19 +332,22 @@ def _rules(
     source: Source,
     splits: str | None,
     validation_split: float | None,
+    test_split: float | None,
     test_examples: int | None,
     seed: int,
 ) -> Mapping[str, Part]:
     """What the arguments of `load` say of the splits."""
     of_paper = paper.of_name(source.name)
-    chosen = validation_split is not None or test_examples is not None
+    shares = validation_split, test_split, test_examples
+    chosen = any(each is not None for each in shares)
     if splits == "paper" and (of_paper is None or chosen or seed):
         raise ValueError(
             'splits="paper" is for the datasets '
             f"{', '.join(paper.PAPER_DATASETS)}, without `validation_split`, "
-            "`test_examples` and `split_seed`, which it decides. Received: "
-            f"{source.name}, validation_split={validation_split}, "
-            f"test_examples={test_examples}, split_seed={seed}."
+            "`test_split`, `test_examples` and `split_seed`, which it decides. "
+            f"Received: {source.name}, validation_split={validation_split}, "
+            f"test_split={test_split}, test_examples={test_examples}, "
+            f"split_seed={seed}."
         )
     if of_paper and (splits == "paper" or not (splits or chosen or seed)):
         of_paper.check(source.name, source.split_sizes)
@@ -354,4 +366,5 @@ def _rules(
         test_examples,
         stratify=splits == "stratified",
         seed=seed,
+        test_split=test_split,
     )

@@ -229,8 +229,9 @@ def own_parts(
     test_examples: int | None,
     stratify: bool,
     seed: int,
+    test_split: float | None = None,
 ) -> dict[str, Part]:
-    """Rules for a dataset that has its own training and test images.
+    """Rules for a dataset that has its own training images, and perhaps more.
 
     Args:
         source: `Source`. The examples of the dataset.
@@ -241,6 +242,8 @@ def own_parts(
         stratify: Boolean. Whether the held-out share holds every class in
             proportion; otherwise it is the last share, as stored.
         seed: Integer. Seeds the choices.
+        test_split: Float in `(0, 1)` or `None`. The share of `"train"` to
+            test on where there is neither a test nor a validation split.
 
     Returns:
         Dict from `"train"`, `"validation"` and `"test"` to a `Part`.
@@ -255,13 +258,25 @@ def own_parts(
     """
     sizes = dict(source.split_sizes)
     test = "test" if sizes.get("test") else _OWN_VALIDATION
-    missing = [] if sizes.get("train") else ["train"]
-    missing += [] if sizes.get(test) else ["test"]
-    if missing:
+    if not sizes.get("train"):
         raise ValueError(
-            f"{source.name} must have images in the splits 'train' and "
-            "'test' (or 'validation'). Missing or empty: "
-            f"{missing}. Its splits: {sizes}."
+            f"{source.name} must have images in the split 'train'. Its "
+            f"splits: {sizes}."
+        )
+    if test_split is not None:
+        if sizes.get(test) or test_examples is not None:
+            raise ValueError(
+                "`test_split` is for datasets without a split to test on, and "
+                f"without `test_examples`. Received: test_split={test_split}, "
+                f"test_examples={test_examples}; {source.name} has the splits "
+                f"{sizes}."
+            )
+        return _cut(source, validation_split, test_split, stratify, seed)
+    if not sizes.get(test):
+        raise ValueError(
+            f"{source.name} has no images to test on: neither in a split "
+            f"'test' nor in 'validation', but {sizes}. Cut them from 'train', "
+            "for example with `test_split=0.2` (--test_split=0.2)."
         )
     if test_examples is not None and not 0 < test_examples <= sizes[test]:
         raise ValueError(
@@ -278,6 +293,27 @@ def own_parts(
     else:
         tested = Part(test, 0, test_examples, "stratified", seed)
     return {"train": train, "validation": validation, "test": tested}
+
+
+def _cut(source, validation, test, stratify, seed) -> dict[str, Part]:
+    """Cuts two shares off the end of the training images, the last to test."""
+    size = source.split_sizes["train"]
+    edges = round((1 - validation - test) * size), round((1 - test) * size)
+    if not 0 < edges[0] < edges[1] < size:
+        raise ValueError(
+            f"Holding out {validation} and {test} of the {size} training "
+            f"images of {source.name} leaves a part without images. Change "
+            "`validation_split` and `test_split`."
+        )
+    order = "stratified" if stratify else "stored"
+    bounds = {
+        "train": (0, edges[0]),
+        "validation": edges,
+        "test": (edges[1], None),
+    }
+    return {
+        name: Part("train", *each, order, seed) for name, each in bounds.items()
+    }
 
 
 def _held_out(source, share, stratify, seed) -> tuple[Part, Part]:

@@ -53,7 +53,7 @@ def check_folder(folder: str | os.PathLike) -> dict:
     except ImportError as error:
         raise ImportError(
             "Hugging Face and timm checkpoints need safetensors: "
-            '`pip install "keras-epsched[checkpoints]"`.'
+            "`pip install safetensors`."
         ) from error
     return config
 

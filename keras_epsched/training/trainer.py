@@ -44,7 +44,8 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
 
     Epsilon is a weight, driven by the `EpsilonScheduler` callback and read
     inside the compiled step: no retracing, and every checkpoint has it. At
-    epsilon 0 no attack runs and a step costs what plain training costs.
+    epsilon 0 no attack runs, and a step of the default objective costs what
+    plain training costs.
 
     **What the logs mean.** In training, `loss` and `accuracy` are those of
     the *adversarial* images at the current epsilon (`clean_accuracy` stands
@@ -334,13 +335,15 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
 
     # === Steps ===
 
-    def attacked(self, images, labels, seed):
+    def attacked(self, images, labels, seed, mode=None):
         """The adversarial view at the current epsilon; free at 0.
 
         Args:
             images: Float32 tensor `(batch, ...)` of pixels.
             labels: Integer tensor of shape `(batch,)`.
             seed: Two integers, the seed of the random starts.
+            mode: String or `None`. What the attack sees, `attack_mode` by
+                default.
 
         Returns:
             A tensor like `images`, and `images` itself at epsilon 0.
@@ -348,7 +351,7 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         epsilon = ops.convert_to_tensor(self._epsilon)
         places = ops.arange(ops.shape(images)[0])
         key = noise.make_key(seed[0], seed[1], backend.replica_id(), places)
-        network = self.frozen_logits(self.attack_mode == "training")
+        network = self.frozen_logits((mode or self.attack_mode) == "training")
 
         def logits_fn(images):
             return self.objective.attacked_logits(network, images)

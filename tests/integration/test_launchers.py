@@ -161,6 +161,7 @@ def test_finetune_writes_a_report(tmp_path):
     text = _run("finetune.py", f"--output={output}", *flags)
     assert "Fast is better than free" in text
     assert "parameters are trained" in text
+    assert "computes on device:CPU:0, by tensorflow" in text
     config = json.loads((output / "config.json").read_text())["flags"]
     assert (config["train_attack"], config["schedule"]) == ("fgsm", "fixed")
     assert config["epochs"] == 2  # a flag of _SHORT, above the recipe
@@ -186,7 +187,8 @@ def test_bad_flags_are_told_before_training(tmp_path):
     refused = {
         "--epsilon=eight": "fraction",
         "--epsilon=0": "above 0",
-        "--dataset=no_such_dataset": "no_such_dataset",
+        "--dataset=cifar10": "meant for digits",
+        "--dataset=no_such_dataset --epsilon=4/255": "no_such_dataset",
         "--backbone=no_such_preset": "no_such_preset",
         "--norm=l2": "num",
         "--recipe=no_such_recipe": "epsilon_scheduling_2026",
