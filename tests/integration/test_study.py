@@ -618,28 +618,27 @@ def test_methods_are_told_apart_by_pairs(tmp_path):
 
 
 def test_pages_are_filled_from_results(results, tmp_path):
-    page = tmp_path / "PAGE.md"
-    page.write_text("Text.\n\n<!-- known.main -->\nold\n<!-- end -->\n\nEnd.\n")
-    flags = f"--results={results}", f"--output={tmp_path / 'out'}"
-    run("report.py", *flags, f"--page={page}")
+    page, below = tmp_path / "PAGE.md", tmp_path / "below" / "OTHER.md"
+    old = "Text.\n\n<!-- known.main -->\nold\n<!-- end -->\n\nEnd.\n"
+    page.write_text(old + "<!-- known.curves -->\n<!-- end -->\n")
+    below.parent.mkdir()
+    below.write_text("<!-- named.curves -->\n<!-- end -->\n")
+    output, pages = f"--output={tmp_path / 'out'}", f"--page={page}"
+    known, named = f"--results={results}", f"--results=named={results}"
+    run("report.py", output, known, named, pages, f"--page={below}")
     text = page.read_text()
     assert "60.0 ± 0.6" in text and "old" not in text and "End." in text
-    run("report.py", *flags, f"--page={page}")
-    assert page.read_text() == text
+    assert "![curves](out/known_curves.png)" in text
+    assert "![curves](../out/named_curves.png)" in below.read_text()
     for kind in ("transfer", "delay", "curves", "aggregates"):
         assert (tmp_path / "out" / f"known_{kind}.png").stat().st_size > 5000
-    page.write_text("<!-- known.curves -->\n<!-- end -->\n")
-    run("report.py", *flags, f"--page={page}")
-    assert "![curves](out/known_curves.png)" in page.read_text()
-    page.write_text("<!-- named.main -->\n<!-- end -->\n")
-    named = f"--results=named={results}"
-    run("report.py", *flags, named, f"--page={page}")
-    assert "60.0 ± 0.6" in page.read_text()
-    text = run("report.py", *flags, named, named, code=1)
+    # All pages or none.
+    page.write_text(old)
+    below.write_text("<!-- known.other -->\n<!-- end -->\n")
+    text = run("report.py", output, known, pages, f"--page={below}", code=1)
+    assert "a place for 'known.other'" in text and page.read_text() == old
+    text = run("report.py", output, named, named, code=1)
     assert "two studies have the name 'named'" in text
-    page.write_text("<!-- known.other -->\n<!-- end -->\n")
-    text = run("report.py", *flags, f"--page={page}", code=1)
-    assert "a place for 'known.other'" in text
 
 
 def test_what_is_no_result_is_told(tmp_path):
