@@ -246,7 +246,7 @@ def aggregates(frame):
 
 
 def trade_offs(frame):
-    """Clean accuracy against accuracy at the target, for each objective.
+    """Expected robustness against clean accuracy, for each objective.
 
     A panel for each setting that differs in more than objective and schedule.
     """
@@ -272,9 +272,9 @@ def trade_offs(frame):
         ):
             axes.errorbar(
                 100 * runs["clean"].mean(),
-                100 * runs["at_target"].mean(),
+                100 * runs["expected_robustness"].mean(),
                 xerr=_error(100 * runs["clean"]),
-                yerr=_error(100 * runs["at_target"]),
+                yerr=_error(100 * runs["expected_robustness"]),
                 color=colors[objective],
                 marker=markers[schedule],
                 markersize=7,
@@ -289,11 +289,11 @@ def trade_offs(frame):
             fontsize=9,
         )
         axes.set_xlabel("clean accuracy (%)")
-        axes.set_ylabel("accuracy at the target (%)")
+        axes.set_ylabel("expected robustness (%)")
         axes.grid(alpha=0.3)
     axes = panels[0][0]
     for name in objectives:
-        axes.plot([], [], "s", color=colors[name], label=name)
+        axes.plot([], [], linewidth=5, color=colors[name], label=name)
     for name in schedules:
         axes.plot([], [], markers[name], color="0.4", label=name)
     figure.legend(loc="outside lower center", ncols=4)
