@@ -101,7 +101,11 @@ _define_fraction(
 flags.DEFINE_integer("image_size", 32, "Height and width of the images.")
 
 # === Threat model ===
-_define_fraction("epsilon", "0.3", "Target strength on [0, 1], as 4/255.")
+_define_fraction(
+    "epsilon",
+    "0.3",
+    "Target strength on [0, 1], as 4/255; the default is for digits alone.",
+)
 flags.DEFINE_enum("norm", "linf", ["linf", "l2", "l1"], "Norm of the ball.")
 flags.DEFINE_integer(
     "num_epsilons", None, "Points of the evaluation grid; default: 1/255 steps."
@@ -361,17 +365,19 @@ def print_flags():
     logging.set_verbosity(logging.ERROR)
 
     rows = sorted(run_folders.resolved_flags().items())
-    print(tabulate(rows, headers=("flag", "value")))
-    print(f"\ncomputes on {_device()}", flush=True)
+    print(tabulate(rows, headers=("flag", "value")), flush=True)
 
 
-def _device():
-    """Where operations run: an accelerator may go unused in silence."""
+def print_device():
+    """Prints where operations run: an accelerator may go unused in silence.
+
+    For the process that trains or evaluates; that of a search has no GPU.
+    """
     import keras
 
     ones = keras.ops.ones((2, 2))
-    device = keras.ops.matmul(ones, ones).device
-    return f"{str(device).rsplit('/', 1)[-1]}, by {keras.backend.backend()}"
+    device = str(keras.ops.matmul(ones, ones).device).rsplit("/", 1)[-1]
+    print(f"\ncomputes on {device}, by {keras.backend.backend()}", flush=True)
 
 
 def load_data(seed):

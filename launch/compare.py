@@ -215,6 +215,7 @@ def main(_):
 
     started = time.time()
     folder, probe = common.prepare("compare")
+    common.print_device()
     # Those of the recipe, where the command line has none.
     rates = [float(rate) for rate in FLAGS.learning_rates]
     rate, choice = choose_learning_rate(rates, folder)

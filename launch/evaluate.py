@@ -147,6 +147,7 @@ def main(_):
             classifiers[name] = load_classifier(model)
             check_fit(model, classifiers[name], data)
         folder = run_folders.run_folder("evaluate")
+    common.print_device()
     run_folders.write_config(folder, splits=common.splits_config(data))
     reports = {}
     for (name, classifier), model in zip(

@@ -43,6 +43,7 @@ def run():
     import keras_epsched as ke
 
     folder, probe = common.prepare("finetune")
+    common.print_device()
     scheduler = common.make_scheduler(FLAGS.schedule, FLAGS.seed)
     run_folders.write_config(folder, splits=common.splits_config(probe))
     classifier, data, history = training_run.train(

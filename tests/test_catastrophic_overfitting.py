@@ -94,6 +94,28 @@ def test_sound_attacks_are_not(attack, epsilon):
     )
 
 
+def test_lagging_statistics_are_no_overfitting():
+    """Both attacks see the network that is asked, whatever the training's."""
+    found = []
+    for mode in ("training", "inference"):
+        keras.utils.set_random_seed(0)
+        net = conv_net(dropout=0)
+        for layer in net.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                # Far from those of any batch.
+                shift = np.where(np.arange(8) % 2, 2.0, -2.0)
+                layer.moving_mean.assign(shift)
+        trainer = make_trainer(
+            net, attack=ke.attacks.FGSM(), epsilon=4 / 255, attack_mode=mode
+        )
+        alarm = CatastrophicOverfittingAlarm(IMAGES, LABELS)
+        alarm.set_model(trainer)
+        alarm.on_train_begin()
+        found.append(alarm.measure()[0])
+    np.testing.assert_array_equal(*found)
+    assert 0 < found[0].mean() < 1
+
+
 def test_stopping_brings_back_the_last_sound_weights():
     notes = Weights()
     # Nothing parts while epsilon is small.

@@ -48,9 +48,9 @@ class TransferMonitor(keras.callbacks.Callback):
     After the training `verdict` is `"failure"`, when the last epoch is below
     the threshold of the onset; `"suboptimal"`, when its clean accuracy is less
     than 90 % of the standard fine-tuning's, or the ramp cost a quarter of it;
-    `"healthy"`; or `"undecided"`, without a reference and a failure. `advice`
-    says which hinge to move, or what else; a failure and a suboptimal transfer
-    are warned of.
+    `"healthy"`; or `"undecided"`, where an attack was trained against, nothing
+    failed, and there is no reference. `advice` says which hinge to move, or
+    what else; a failure and a suboptimal transfer are warned of.
 
     Into the logs of each epoch goes `onset`, the first epoch, counted from 1,
     whose clean validation accuracy reaches at least 5 % and twice chance (with
