@@ -1,6 +1,7 @@
 """A training that was killed ends as the one that was not."""
 
 import errno
+import os
 import pathlib
 import subprocess
 import sys
@@ -308,11 +309,29 @@ def test_a_full_disk_loses_nothing(whole, tmp_path, monkeypatch):
 
 
 def test_backups_are_cleared(tmp_path):
-    backup = ke.callbacks.ExactBackup(tmp_path / "backups")
-    train(tmp_path / "backups")
-    assert len(list((tmp_path / "backups").iterdir())) == 2
+    folder, trash = tmp_path / "backups", tmp_path / "trash"
+    trash.mkdir()
+    backup = ke.callbacks.ExactBackup(folder, 2, None)
+
+    def bin_of_a_drive(batch=None, logs=None):
+        # What is deleted stays there, as it was last.
+        for path in folder.glob("backup-*.npz"):
+            if not (trash / path.name).exists():
+                os.link(path, trash / path.name)
+
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=bin_of_a_drive,
+        on_train_end=bin_of_a_drive,
+    )
+    train(folder, watch, backup=backup)
+    kept = {path.name for path in folder.iterdir()}
+    thrown = {path.name for path in trash.iterdir()} - kept
+    assert len(kept) == 2 and len(thrown) > 2
+    assert not any((trash / name).stat().st_size for name in thrown)
+    assert all((trash / name).stat().st_size for name in kept)
     backup.clear()
-    assert not (tmp_path / "backups").exists()
+    assert not folder.exists()
+    assert not any(path.stat().st_size for path in trash.iterdir())
     backup.clear()
 
 

@@ -321,9 +321,7 @@ class ExactBackup(keras.callbacks.Callback):
         path = self.folder / f"backup-{epoch:06}-{batch:09}.npz"
         _write(path, arrays, meta)
         for old in self._paths()[:-2]:
-            # What is deleted on Google Drive counts until its bin is emptied.
-            old.write_bytes(b"")
-            old.unlink()
+            _delete(old)
 
     def _paths(self):
         # Names of a fixed width, in order; and none of temporary files.
@@ -336,7 +334,7 @@ class ExactBackup(keras.callbacks.Callback):
     def clear(self) -> None:
         """Deletes all backups, when the training is over."""
         for path in self.folder.glob("backup-*.npz*"):
-            path.unlink()
+            _delete(path)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
@@ -427,6 +425,12 @@ def _write(path, arrays, meta):
             "backed up before is kept: mend this, and resume",
             str(path),
         ) from error
+
+
+def _delete(path):
+    """Deletes a backup, emptied: the bin of Google Drive counts what it has."""
+    path.write_bytes(b"")
+    path.unlink()
 
 
 def _read(path):
