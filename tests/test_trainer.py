@@ -332,6 +332,22 @@ def test_nothing_piles_up_over_two_hundred_steps():
     assert 0 < steps(5) == steps(200)
 
 
+@only_on("tensorflow", "Keras makes all state before the first step there")
+def test_the_step_is_traced_once(monkeypatch):
+    traced = []
+    perturb = ke.AdversarialTrainer.perturb
+
+    def counted(self, data):
+        traced.append(self)
+        return perturb(self, data)
+
+    monkeypatch.setattr(ke.AdversarialTrainer, "perturb", counted)
+    images, labels = make_data()
+    trainer = make_trainer(epsilon=EPSILON)
+    trainer.fit(images, labels, epochs=2, verbose=0)
+    assert len(traced) == 1
+
+
 _TWO_REPLICAS = """
 import sys
 import numpy as np

@@ -101,7 +101,7 @@ class ExactBackup(keras.callbacks.Callback):
         self.every_steps = every_steps
         self.every_minutes = every_minutes
         # Set by `AdversarialTrainer.fit`.
-        self.seek, self.probe, self.others = None, None, ()
+        self.seek, self.others = None, ()
         self._logs = []
         self._epoch = self._last_step = 0
         self._last_time = time.monotonic()
@@ -142,11 +142,6 @@ class ExactBackup(keras.callbacks.Callback):
         trainer._initial_epoch = (
             self.params["epochs"] if found["stopped"] else found["epoch"]
         )
-        if not trainer.optimizer.built:
-            trainer.optimizer.build(trainer.trainable_variables)
-        if found["batch"]:
-            # TensorFlow makes metrics with the first step: too late.
-            trainer.test_on_batch(*self.probe)
         self._restore(found["arrays"], "weight")
         # Last of all callbacks, after they have forgotten.
         self._restore_others(found)

@@ -111,3 +111,27 @@ class EpochSeeker(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         for each in self.datasets:
             each.seek(epoch)
+
+
+class StateBuilder(keras.callbacks.Callback):
+    """Makes the state of optimizer and metrics before the first step.
+
+    Keras does so itself but on TensorFlow without a distribution strategy,
+    where they come into being while the step is traced: that trace is thrown
+    away, and the step with all of its attack is traced a second time.
+    """
+
+    def __init__(self, batch):
+        super().__init__()
+        self.batch = batch
+
+    def on_train_begin(self, logs=None):
+        trainer = self.model
+        if trainer.optimizer.built:
+            return
+        trainer.optimizer.build(trainer.trainable_variables)
+        if self.batch is not None:
+            images, labels = self.batch
+            logits = trainer(images, training=False)
+            trainer.compute_metrics(images, labels, logits)
+            trainer.reset_metrics()

@@ -565,9 +565,9 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
                 "backup holds. `ImageBatches` shuffles its examples itself."
             )
         for backup in backups:
-            backup.seek, backup.probe, backup.others = seek, batch, others
+            backup.seek, backup.others = seek, others
         # They come last, so that they find what the others have done.
-        callbacks = [*others, *backups]
+        callbacks = [*others, first_batch.StateBuilder(batch), *backups]
         first_batch.remember_split(self.model, x)
         return super().fit(
             x,
