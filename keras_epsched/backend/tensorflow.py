@@ -1,5 +1,6 @@
 """What Keras does not offer, for TensorFlow."""
 
+import functools
 from collections.abc import Callable, Iterable
 
 import keras
@@ -57,6 +58,11 @@ def gradients(function: Callable, values: list) -> list:
     return tape.gradient(result, values, unconnected_gradients="zero")
 
 
+# As Keras traces its steps: AutoGraph would rewrite the source of all that is
+# called, which takes long, for branches on tensors, of which there are none.
+_graph = functools.partial(tf.function, autograph=False)
+
+
 def compile(
     function: Callable,
     jit_compile: bool | str = "auto",
@@ -79,11 +85,9 @@ def compile(
     if jit_compile == "auto":
         jit_compile = bool(tf.config.list_physical_devices("GPU"))
     if batch_size is None:
-        return tf.function(function, jit_compile=jit_compile)
+        return _graph(function, jit_compile=jit_compile)
     if jit_compile:
-        return common.filled(
-            tf.function(function, jit_compile=True), batch_size
-        )
+        return common.filled(_graph(function, jit_compile=True), batch_size)
     return _of_any_size(function)
 
 
@@ -101,7 +105,7 @@ def _of_any_size(function):
             )
             # Its one graph: TensorFlow warns of many tracings where several
             # functions are traced once each.
-            traced = tf.function(function).get_concrete_function(*signature)
+            traced = _graph(function).get_concrete_function(*signature)
         return common.to_numpy(traced(*arrays))
 
     return run
