@@ -272,10 +272,8 @@ def test_a_corrupt_backup_falls_back_to_the_one_before(whole, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 what is this"])
 def test_no_backup_can_be_read(content, tmp_path):
-    killed(tmp_path, 1, 4)
-    paths = sorted(tmp_path.glob("*.npz"))
-    assert len(paths) == 2
-    for path in paths:
+    for epoch in (1, 2):
+        path = tmp_path / f"backup-00000{epoch}-000000000.npz"
         path.write_bytes(content)
     with pytest.raises(ValueError, match="move them away to start anew"):
         train(tmp_path)
