@@ -77,23 +77,36 @@ def fill(page, blocks):
     )
 
 
-def report_on(results, blocks):
+def studies(results):
+    """Name and paths of each study of the flag.
+
+    Raises:
+        ValueError: If two have the same name.
+    """
+    found = {}
+    for value in results:
+        name, files = re.fullmatch(r"(?:([\w-]+)=)?(.*)", value).groups()
+        paths = [pathlib.Path(each) for each in files.split(",")]
+        name = name or name_of(paths[0])
+        if name in found:
+            raise ValueError(
+                f"two studies have the name {name!r}: give one another, as "
+                f"--results=NAME={files}"
+            )
+        found[name] = paths
+    return found
+
+
+def report_on(name, paths, blocks):
     """Writes the report of one study, and adds its parts to `blocks`.
 
     Args:
-        results: A value of the flag.
+        name: String. Name of the study.
+        paths: List of paths of results.
         blocks: Dict from `NAME.KIND` to tables, as text, and to the paths of
             pictures.
     """
-    name, files = re.fullmatch(r"(?:([\w-]+)=)?(.*)", results).groups()
-    paths = [pathlib.Path(each) for each in files.split(",")]
     frame = report_tables.read(*paths)
-    name = name or name_of(paths[0])
-    if any(key.startswith(f"{name}.") for key in blocks):
-        raise ValueError(
-            f"two studies have the name {name!r}: give one another, as "
-            f"--results=NAME={files}"
-        )
     folder = pathlib.Path(FLAGS.output or paths[0].parent)
     folder.mkdir(parents=True, exist_ok=True)
     tables = report_tables.sections(frame)
@@ -130,8 +143,8 @@ def _write(path, name, sections):
 def main(_):
     blocks = {}
     with refusals.checking():
-        for results in FLAGS.results:
-            report_on(results, blocks)
+        for name, paths in studies(FLAGS.results).items():
+            report_on(name, paths, blocks)
         filled = {
             page: fill(
                 page.read_text(encoding="utf-8"), as_seen_from(page, blocks)
