@@ -161,6 +161,13 @@ def test_an_objective_with_weights_of_its_own(tmp_path):
     assert found[0]["epsilon"][-1] > 0
 
 
+def test_the_optimizer_is_there_before(whole, tmp_path):
+    killed(tmp_path, 1, 3)
+    model = trainer()
+    model.optimizer.build(model.trainable_variables)
+    assert_same(train(tmp_path, model=model), whole)
+
+
 def test_steps_that_are_passed_over_are_not_backed_up(whole, tmp_path):
     def often():
         return ke.callbacks.ExactBackup(tmp_path, None, every_minutes=1e-9)

@@ -332,8 +332,9 @@ def test_nothing_piles_up_over_two_hundred_steps():
     assert 0 < steps(5) == steps(200)
 
 
-@only_on("tensorflow", "Keras makes all state before the first step there")
-def test_the_step_is_traced_once(monkeypatch):
+@only_on("tensorflow", "elsewhere Keras makes all state before the first step")
+@pytest.mark.parametrize("built", [False, True])
+def test_the_step_is_traced_once(built, monkeypatch):
     traced = []
     perturb = ke.AdversarialTrainer.perturb
 
@@ -344,6 +345,9 @@ def test_the_step_is_traced_once(monkeypatch):
     monkeypatch.setattr(ke.AdversarialTrainer, "perturb", counted)
     images, labels = make_data()
     trainer = make_trainer(epsilon=EPSILON)
+    if built:
+        # As that of a trainer that was loaded.
+        trainer.optimizer.build(trainer.trainable_variables)
     trainer.fit(images, labels, epochs=2, verbose=0)
     assert len(traced) == 1
 

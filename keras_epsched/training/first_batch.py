@@ -127,10 +127,10 @@ class StateBuilder(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         trainer = self.model
-        if trainer.optimizer.built:
-            return
-        trainer.optimizer.build(trainer.trainable_variables)
-        if self.batch is not None:
+        if not trainer.optimizer.built:
+            trainer.optimizer.build(trainer.trainable_variables)
+        metrics = trainer._compile_metrics
+        if self.batch and metrics is not None and not metrics.built:
             images, labels = self.batch
             logits = trainer(images, training=False)
             trainer.compute_metrics(images, labels, logits)
