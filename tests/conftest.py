@@ -57,3 +57,15 @@ def _fresh_keras():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def counter(monkeypatch):
+    """Counts what is compiled from here on."""
+    from networks import CompileCounter
+
+    from keras_epsched import backend
+
+    counter = CompileCounter(backend.compile)
+    monkeypatch.setattr(backend, "compile", counter)
+    return counter

@@ -9,6 +9,8 @@ import keras_epsched as ke
 
 SHAPE = (8, 8, 3)
 CLASSES = 3
+# Whether what is compiled is traced first, and then no more.
+TRACES = keras.backend.backend() != "torch"
 
 
 def conv_net(dropout=0.3, batchnorm=True, width=8):
@@ -119,6 +121,49 @@ def whenever_it_runs(function, value):
 def logits_of(model, images):
     """Logits as an array."""
     return ops.convert_to_numpy(model(images, training=False))
+
+
+class CompileCounter:
+    """Counts what is compiled, and how often a compiled function is traced."""
+
+    def __init__(self, compile):
+        self.compile = compile
+        self.clear()
+
+    def clear(self):
+        self.made = self.traced = 0
+
+    def __call__(self, function, *args, **kwargs):
+        self.made += 1
+
+        def counted(*arguments):
+            # Torch has no traces: it runs the function itself.
+            self.traced += TRACES
+            return function(*arguments)
+
+        return self.compile(counted, *args, **kwargs)
+
+    @property
+    def nothing(self):
+        return self.made == self.traced == 0
+
+
+class ShapesSeen(ke.attacks.PGD):
+    """An attack without random starts, and the sizes of its batches.
+
+    Where it is compiled, those that it was traced for.
+    """
+
+    def __init__(self, steps):
+        super().__init__(steps, random_start=False)
+        self.seen = []
+
+    def get_config(self):
+        return {"steps": self.steps}
+
+    def _search(self, problem, *args):
+        self.seen.append(problem.images.shape[0])
+        return super()._search(problem, *args)
 
 
 def only_on(backend, reason):

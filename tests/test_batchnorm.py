@@ -1,6 +1,7 @@
 """Statistics of BatchNorm that are estimated again after a training."""
 
 import keras
+import networks
 import numpy as np
 import pytest
 from keras import ops
@@ -80,3 +81,22 @@ def test_frozen_statistics_stay_and_data_must_be_there():
     with pytest.raises(ValueError, match="no batch"):
         ke.training.reestimate_batchnorm(trainer, [])
     assert layer_of(trainer).momentum == 0.99
+
+
+def test_what_is_computed_beside_the_steps_is_compiled_once(counter):
+    trainer = networks.make_trainer()
+    images, labels = networks.make_data()
+
+    def twice():
+        for _ in range(2):
+            trainer.fit(images, labels, callbacks=networks.drive(), verbose=0)
+            ke.training.reestimate_batchnorm(trainer, [(images, labels)])
+
+    twice()
+    # The monitor of the two losses, and the attack on every batch.
+    assert counter.made == 2
+    assert counter.traced == 2 * networks.TRACES
+    trainer.attack = ke.attacks.FGSM()
+    trainer.make_train_function(force=True)
+    twice()
+    assert counter.made == 4

@@ -5,7 +5,13 @@ import re
 import keras
 import numpy as np
 import pytest
-from networks import conv_net, make_data, make_trainer, weights_of
+from networks import (
+    TRACES,
+    conv_net,
+    make_data,
+    make_trainer,
+    weights_of,
+)
 
 import keras_epsched as ke
 from keras_epsched.callbacks import transfer_monitor
@@ -374,6 +380,27 @@ def test_a_probe_is_the_same_in_small_batches():
     size = np.abs(moved[0] - images).max(axis=(1, 2, 3))
     # It may break an image before it reaches the edge of the ball.
     assert 4 < size.min() and size.max() < 255 * TARGET + 1e-3
+
+
+def test_a_probe_is_compiled_once(counter):
+    images, labels = make_data(13)
+    model = make_trainer(conv_net(dropout=0, batchnorm=False))
+    schedule = ke.schedules.Constant(TARGET)
+    # Batches of 5, 4 and 4 images.
+    probe = Moved(images, labels, None, 2, batch_size=5)
+    for _ in range(2):
+        model.fit(
+            images,
+            labels,
+            epochs=2,
+            callbacks=[ke.callbacks.EpsilonScheduler(schedule), probe],
+            verbose=0,
+        )
+        adversarial, places = probe.measure()
+        assert places.tolist() == list(range(13))
+        assert adversarial.shape == images.shape
+    assert counter.made == 1
+    assert counter.traced == TRACES
 
 
 def test_stopping_with_averaged_weights_is_refused():

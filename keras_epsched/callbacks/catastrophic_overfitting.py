@@ -133,8 +133,6 @@ class CatastrophicOverfittingAlarm(Probe):
     def _fall_back(self):
         self.model.attack = self._fallback
         self.model.make_train_function(force=True)
-        # Compiled, they keep the attack that they were made with.
-        self.compile_measure()
 
     def _act(self, epoch, trained, robust):
         trainer = self.model

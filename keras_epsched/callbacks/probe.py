@@ -4,10 +4,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_epsched import backend
 from keras_epsched.attacks import noise
 from keras_epsched.attacks.base import Attack, check_count
 from keras_epsched.attacks.pgd import PGD
+from keras_epsched.training.look import CompiledLook
 from keras_epsched.training.trainer import AdversarialTrainer
 
 
@@ -52,8 +52,9 @@ class Probe(keras.callbacks.Callback):
         self.steps = steps
         self.action = action
         self.batch_size = batch_size
-        # The attack in use, and what `look` finds, compiled.
-        self._attack = self._measure = None
+        # The attack in use, and `look`, compiled.
+        self._attack = None
+        self._compiled = CompiledLook()
 
     def on_train_begin(self, logs=None):
         trainer = self.model
@@ -78,16 +79,6 @@ class Probe(keras.callbacks.Callback):
                 "`attack` must have the norm of the training attack, "
                 f"{norm!r}. Received: {self._attack!r}"
             )
-        self.compile_measure()
-
-    def compile_measure(self):
-        """Compiles `look`, with the attacks as they are now."""
-        trainer = self.model
-        self._measure = backend.compile(
-            self.look,
-            bool(getattr(trainer, "jit_compile", False)),
-            trainer.variables,
-        )
 
     def look(self, images, labels, places):
         """What is looked at in a batch; to be overridden.
@@ -105,16 +96,17 @@ class Probe(keras.callbacks.Callback):
     def measure(self) -> list:
         """What `look` finds on the probe, as NumPy arrays."""
         count = len(self.images)
-        # All of about a size: BatchNorm may see the statistics of a batch.
-        batches = np.array_split(
-            np.arange(count, dtype="int32"), -(-count // self.batch_size)
-        )
+        batches = -(-count // self.batch_size)
+        # Of one size, for which `look` is compiled. Some get one image twice,
+        # and not many: a look in training mode sees the whole batch.
+        size = -(-count // batches)
+        run = self._compiled.of(self.model, self.look, self._attack)
         found = []
-        for places in batches:
-            seen = self._measure(
-                self.images[places], self.labels[places], places
-            )
-            found.append([ops.convert_to_numpy(each) for each in seen])
+        for places in np.array_split(np.arange(count, dtype="int32"), batches):
+            needed = len(places)
+            places = np.resize(places, size)
+            seen = run(self.images[places], self.labels[places], places)
+            found.append([ops.convert_to_numpy(x)[:needed] for x in seen])
         return [np.concatenate(each) for each in zip(*found, strict=True)]
 
     def attacked(self, images, labels, places, epsilon):

@@ -81,11 +81,7 @@ def reestimate_batchnorm(trainer, data) -> None:
         return
     momenta = [layer.momentum for layer in layers]
     statistics = []
-    attack = backend.compile(
-        trainer.attacked,
-        bool(getattr(trainer, "jit_compile", False)),
-        trainer.variables,
-    )
+    attack = trainer._perturbation.of(trainer, trainer.attacked)
     try:
         for layer in layers:
             # The layer then holds what it has seen last.
@@ -142,21 +138,15 @@ class BatchNormMonitor(keras.callbacks.Callback):
         super().__init__()
         self.images = ops.convert_to_numpy(images).astype("float32")
         self.labels = ops.convert_to_numpy(labels)
-        self._measure = self._attack = None
         self._parted = 0
         self._warned = False
 
     def on_train_begin(self, logs=None):
-        self._attack = None
         self._parted = 0
         self._warned = False
 
     def on_epoch_end(self, epoch, logs=None):
-        if self._attack is not self.model.attack:
-            # Compiled, it keeps the attack that it was made with.
-            self._attack = self.model.attack
-            self._measure = make_mode_losses(self.model)
-        losses = self._measure(self.images, self.labels)
+        losses = mode_losses(self.model)(self.images, self.labels)
         inference, training = (float(each) for each in losses)
         if logs is not None:
             logs["adversarial_loss_inference"] = inference
@@ -188,8 +178,8 @@ class BatchNormMonitor(keras.callbacks.Callback):
         self._parted, self._warned = state["parted"], state["warned"]
 
 
-def make_mode_losses(trainer):
-    """Compiles the probe of `BatchNormMonitor`.
+def mode_losses(trainer):
+    """The probe of `BatchNormMonitor`, compiled.
 
     Args:
         trainer: `AdversarialTrainer`.
@@ -199,7 +189,7 @@ def make_mode_losses(trainer):
         images in inference mode and in training mode.
     """
 
-    def mode_losses(images, labels):
+    def losses(images, labels):
         labels = trainer.class_labels(labels, images)
         # A fixed seed: the probe must not advance that of the training.
         adversarial = trainer.attacked(images, labels, (0, 0))
@@ -214,5 +204,4 @@ def make_mode_losses(trainer):
             for training in (False, True)
         )
 
-    jit_compile = getattr(trainer, "jit_compile", False)
-    return backend.compile(mode_losses, bool(jit_compile), trainer.variables)
+    return trainer._mode_losses.of(trainer, losses)

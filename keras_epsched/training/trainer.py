@@ -19,6 +19,7 @@ from keras_epsched.training import (
     objectives,
 )
 from keras_epsched.training import weight_perturbation as perturbation
+from keras_epsched.training.look import CompiledLook
 
 # Arguments of `fit` after `validation_data`.
 _LATER_ARGUMENTS = (
@@ -210,9 +211,14 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         if validation_attack is not None:
             self._robust_accuracy = keras.metrics.Mean(name="robust_accuracy")
         self._validating = False
+        # Images in the largest batch of a validation so far.
+        self.validation_batch_size = 0
         # Number of logits, known once it has seen an image.
         self.num_classes = None
         self._takes_training = _takes_training(model)
+        # Of `BatchNormMonitor` and `reestimate_batchnorm`: they outlast both.
+        self._mode_losses = CompiledLook()
+        self._perturbation = CompiledLook()
         if model.built:
             self.built = True
         self.objective.prepare(self)
@@ -424,8 +430,14 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         current = ops.convert_to_tensor(self._epsilon)
         return ops.where(target > 0, target, current)
 
-    def measure_robustness(self, data):
-        """Updates `robust_accuracy` by the `validation_attack` on a batch."""
+    def measure_robustness(self, data, count=None):
+        """Updates `robust_accuracy` by the `validation_attack` on a batch.
+
+        Args:
+            data: `(x, y)` or `(x, y, sample_weight)`, as `test_step` gets.
+            count: Integer tensor or `None`: how many of the images count, all
+                by default. The others fill up the batch.
+        """
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         images = checks.static_images(x)
         result = self.validation_attack.search(
@@ -437,8 +449,12 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
             noise.make_key(0, ops.arange(ops.shape(images)[0])),
             self.value_range,
         )
+        counts = None
+        if count is not None:
+            places = ops.arange(ops.shape(images)[0])
+            counts = ops.cast(places < count, "float32")
         self._robust_accuracy.update_state(
-            1.0 - ops.cast(result.broken, "float32")
+            1.0 - ops.cast(result.broken, "float32"), counts
         )
 
     def compute_loss(
@@ -593,6 +609,7 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
                 stacklevel=3,
             )
         before, self._validating = self._validating, True
+        self.validation_batch_size = 0
         try:
             yield
         finally:

@@ -6,14 +6,15 @@ import keras
 
 from keras_epsched.configurable import Configurable
 
-# What `compile`, `fit`, `predict` and the first call set on a model, none of
-# which changes what it computes.
+# What `compile`, `fit`, `predict` and the first call set on a model or a
+# trainer, none of which changes what it computes.
 _OF_THE_TRAINER = frozenset(
     (
         "built",
         "compiled",
         "history",
         "loss",
+        "num_classes",
         "optimizer",
         "predict_function",
         "steps_per_execution",
@@ -25,6 +26,7 @@ _OF_THE_TRAINER = frozenset(
         "training",
         "training_splits",
         "unrolled_steps_per_execution",
+        "validation_batch_size",
     )
 )
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
