@@ -10,6 +10,7 @@ import tensorflow as tf
 from networks import (
     CLASSES,
     SHAPE,
+    ShapesSeen,
     conv_net,
     cross_entropy,
     drive,
@@ -20,6 +21,7 @@ from networks import (
     make_trainer,
     not_on,
     only_on,
+    trained_net,
     weights_of,
 )
 
@@ -779,3 +781,65 @@ def test_without_adapting_batchnorm_there_is_no_monitor(frozen):
     trainer = make_trainer(conv_net(batchnorm=frozen), freeze_batchnorm=frozen)
     logs = trainer.fit(*make_data(), callbacks=drive(), verbose=0).history
     assert set(logs) == {"loss", "accuracy", "epsilon"}
+
+
+@pytest.mark.parametrize("jit_compile", ["auto", True])
+def test_a_smaller_last_batch_compiles_no_attack(jit_compile):
+    if jit_compile is True and keras.backend.backend() == "torch":
+        pytest.skip("torch.compile takes minutes")
+    attack = ShapesSeen(2)
+    trainer = make_trainer(
+        trained_net(),
+        compile_with={"jit_compile": jit_compile},
+        validation_attack=attack,
+    )
+    images, labels = make_data(11, seed=5)
+
+    def fit():
+        return trainer.fit(
+            *make_data(8),
+            batch_size=8,
+            validation_data=(images, labels),
+            validation_batch_size=4,
+            callbacks=drive(4 / 255),
+            verbose=0,
+        ).history
+
+    fit()
+    # TensorFlow's own compiler takes any size.
+    assert len(attack.seen) == 1 or attack.seen == [4, 4, 3]
+    logs = fit()
+    assert len(attack.seen) == 1 or attack.seen == 2 * [4, 4, 3]
+    whole = trainer.evaluate(
+        images, labels, batch_size=11, return_dict=True, verbose=0
+    )
+    for name, value in whole.items():
+        assert logs[f"val_{name}"][0] == pytest.approx(value, rel=1e-5)
+    assert 0 < whole["robust_accuracy"] < 1
+    # Batches are filled up to those of the same validation.
+    attack.seen.clear()
+    trainer.evaluate(images, labels, batch_size=2, verbose=0)
+    assert max(attack.seen, default=0) <= 2
+
+
+def test_steps_of_validation_that_are_executed_together():
+    if keras.backend.backend() == "torch":
+        pytest.skip("Keras has one step a call there")
+    images, labels = make_data(11, seed=5)
+    results = []
+    for together in (1, 2):
+        trainer = make_trainer(
+            conv_net(dropout=0, batchnorm=False),
+            compile_with={
+                "jit_compile": True,
+                "steps_per_execution": together,
+            },
+            epsilon=EPSILON,
+            validation_attack=ShapesSeen(2),
+        )
+        results.append(
+            trainer.evaluate(
+                images, labels, batch_size=4, return_dict=True, verbose=0
+            )
+        )
+    assert results[0] == results[1]

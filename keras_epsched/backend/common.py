@@ -28,10 +28,18 @@ class TrainerSteps:
 
     def test_step(self, data):
         """One step of validation: clean, and robust if asked for."""
-        logs = super().test_step(data)
+        logs = self.clean_test_step(data)
         if self.validation_attack is None:
             return logs
-        self.measure_robustness(data)
+        return self.robust_test_step(data)
+
+    def clean_test_step(self, data):
+        """The step of `keras.Model`."""
+        return super().test_step(data)
+
+    def robust_test_step(self, data, count=None):
+        """The attack on a batch, whose first `count` images are meant."""
+        self.measure_robustness(data, count)
         return self.get_metrics_result()
 
 
@@ -58,24 +66,46 @@ def to_numpy(tree):
     )
 
 
+def fill(tree, size: int):
+    """Arrays with a number of rows, the first one again where they end.
+
+    An attack that ends early when all is broken still can.
+    """
+    return keras.tree.map_structure(
+        lambda rows: np.concatenate(
+            [rows, rows[:1].repeat(size - len(rows), 0)]
+        ),
+        tree,
+    )
+
+
 def filled(function: Callable, batch_size: int) -> Callable:
     """A function of batches of any size, by one of a fixed size."""
-
-    def fill(values):
-        missing = batch_size - len(values)
-        # The first again: an attack that ends early when all is broken can.
-        return np.concatenate([values, values[:1].repeat(missing, 0)])
 
     def run(*arrays):
         size = len(keras.tree.flatten(arrays)[0])
         if size < batch_size:
-            arrays = keras.tree.map_structure(fill, arrays)
+            arrays = fill(arrays, batch_size)
         return keras.tree.map_structure(
             lambda each: None if each is None else each[:size],
             to_numpy(function(*arrays)),
         )
 
     return run
+
+
+def full_batch(trainer, data) -> tuple:
+    """A batch of validation, filled up to the largest so far.
+
+    Returns:
+        The pair of images and labels, and how many of them are meant.
+    """
+    x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+    count = x.shape[0]
+    trainer.validation_batch_size = max(trainer.validation_batch_size, count)
+    if count < trainer.validation_batch_size:
+        x, y = fill(to_numpy((x, y)), trainer.validation_batch_size)
+    return (x, y), np.array(count, "int32")
 
 
 def pass_over(trainer, calls: int, answer: Callable) -> None:

@@ -41,13 +41,46 @@ class TrainerSteps:
 
     def test_step(self, state, data):
         """One step of validation: clean, and robust if asked for."""
-        logs, state = super().test_step(state, data)
+        logs, state = self.clean_test_step(state, data)
         if self.validation_attack is None:
             return logs, state
+        return self.robust_test_step(state, data)
+
+    def clean_test_step(self, state, data):
+        """The step of `keras.Model`."""
+        return super().test_step(state, data)
+
+    def robust_test_step(self, state, data, count=None):
+        """The attack on a batch, whose first `count` images are meant."""
         with self._scope(*state) as scope:
-            self.measure_robustness(data)
+            self.measure_robustness(data, count)
             logs = self.get_metrics_result()
         return logs, (state[0], *self._rest(scope))
+
+    def make_test_function(self, force=False):
+        """As in Keras, but the attack is compiled for one size of a batch.
+
+        The last batch is smaller. It is filled up for the attack, which would
+        take long to compile again, and for nothing else.
+        """
+        made = self.test_function is not None and not force
+        super().make_test_function(force)
+        if (
+            made
+            or self.validation_attack is None
+            or self.run_eagerly
+            or not self.jit_compile
+            or keras.distribution.distribution() is not None
+        ):
+            return
+        clean = jax.jit(self.clean_test_step, donate_argnums=0)
+        robust = jax.jit(self.robust_test_step, donate_argnums=0)
+
+        def step(state, data):
+            _, state = clean(state, data)
+            return robust(state, *common.full_batch(self, data))
+
+        self.test_function = self._make_function(step)
 
     def _scope(self, trainable, others, metrics):
         variables = (

@@ -1,6 +1,7 @@
 """What Keras does not offer, for TensorFlow."""
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable
 
 import keras
@@ -12,10 +13,45 @@ from keras_epsched.backend import common
 # Holds 32 bits and their product with a factor below 2**31.
 HASH_DTYPE = "int64"
 
-TrainerSteps = common.TrainerSteps
 cond = ops.cond
 fori_loop = ops.fori_loop
 while_loop = ops.while_loop
+
+
+class TrainerSteps(common.TrainerSteps):
+    """The steps of a trainer, whose validation is compiled in two parts."""
+
+    def make_test_function(self, force=False):
+        """As in Keras, but XLA compiles the attack for one size of a batch.
+
+        The last batch is smaller. It is filled up for the attack, which would
+        take long to compile again, and for nothing else.
+        """
+        made = self.test_function is not None and not force
+        super().make_test_function(force)
+        if (
+            made
+            or self.validation_attack is None
+            or self.run_eagerly
+            or not self.jit_compile
+            or self.distribute_strategy is not tf.distribute.get_strategy()
+            or tf.distribute.has_strategy()
+        ):
+            return
+        clean = self._make_function(self.clean_test_step)
+        robust = self._make_function(lambda pair: self.robust_test_step(*pair))
+
+        def step(iterator):
+            logs = None
+            few = itertools.islice(iterator, self.steps_per_execution)
+            for data in few:
+                clean([data])
+                logs = robust([common.full_batch(self, data)])
+            if logs is None:
+                raise StopIteration
+            return logs
+
+        self.test_function = step
 
 
 def vjp(function: Callable, x):
