@@ -193,8 +193,8 @@ class APGD(Attack):
 class TargetedAPGD(APGD):
     """Auto-PGD towards other classes, one run for each (APGD-T).
 
-    It maximises the targeted difference of logits ratio. The targets are the
-    classes of highest logits of the clean image. Any misclassification counts.
+    The targets are the classes of highest logits of the clean image. Any
+    misclassification counts.
 
     Reference: Croce & Hein, ICML 2020 (arXiv 2003.01690).
 
@@ -205,6 +205,8 @@ class TargetedAPGD(APGD):
             fewer.
         random_start: Boolean. Start at a random point on the sphere.
         eot: Int. As in `APGD`.
+        loss: String. What is maximised: `"dlr"`, the targeted difference of
+            logits ratio of AutoAttack, `"margin"` or `"probability_margin"`.
 
     Example:
     ```python
@@ -213,14 +215,21 @@ class TargetedAPGD(APGD):
     """
 
     def __init__(
-        self, steps=100, norm="linf", targets=9, random_start=True, eot=1
+        self,
+        steps=100,
+        norm="linf",
+        targets=9,
+        random_start=True,
+        eot=1,
+        loss="dlr",
     ):
-        super().__init__(steps, norm, "dlr", random_start, 1, eot)
+        losses.get_targeted(loss)
+        super().__init__(steps, norm, loss, random_start, 1, eot)
         self.targets = check_count(targets, "targets")
 
     def get_config(self):
         config = super().get_config()
-        del config["loss"], config["restarts"]
+        del config["restarts"]
         return {**config, "targets": self.targets}
 
     def num_variants(self, num_classes):
@@ -233,9 +242,8 @@ class TargetedAPGD(APGD):
 
     def _search(self, problem, key, start, use_start, variant):
         targets = problem.rivals(problem.mean_logits(problem.images), variant)
-        problem.loss = lambda labels, logits: (
-            losses.targeted_difference_of_logits_ratio(labels, targets, logits)
-        )
+        loss = losses.get_targeted(self.loss)
+        problem.loss = lambda labels, logits: loss(labels, targets, logits)
         return super()._search(problem, key, start, use_start, variant)
 
 
