@@ -41,6 +41,8 @@ class Image:
     ceiling: int = 0
     zero_gradient: bool = False
     warm: tuple | None = None
+    # The stage, but the first, that broke it last.
+    breaker: int | None = None
     distances: dict = field(default_factory=dict)
     # The smallest epsilon that broke it, and how; of some images only.
     example: tuple | None = None
@@ -292,7 +294,9 @@ class Sweep:
 
     def _start(self, image, place, stage):
         """The best point of another epsilon, moved to the sphere of this."""
-        if not self.nested or stage or image.warm is None:
+        if not self.nested or image.warm is None:
+            return None
+        if stage and stage != image.breaker:
             return None
         at, best = image.warm
         growth = np.float32(self.epsilons[place] / self.epsilons[at])
@@ -327,6 +331,9 @@ class Sweep:
                 self._note(image, reached, stage, adversarial)
         if broken:
             self._note(image, place, stage, adversarial)
+            if stage and self.bisect:
+                image.breaker = stage
+                image.warm = (place, np.array(adversarial))
         following = self._next(image, place, stage, broken)
         if following is None:
             self._finish(image, progress)
@@ -366,7 +373,8 @@ class Sweep:
 
     def _next(self, image, place, stage, broken):
         """The place and stage that follow, or `None` at the end."""
-        further = (place, stage + 1) if stage + 1 < len(self.stages) else None
+        later = self._later(image, stage)
+        further = None if later is None else (place, later)
         if not self.nested:
             if further and not broken:
                 return further
@@ -385,8 +393,18 @@ class Sweep:
         elif not broken:
             return further
         if len(self.stages) > 1 and image.ceiling > 1:
-            return image.ceiling - 1, 1
+            return image.ceiling - 1, image.breaker or 1
         return None
+
+    def _later(self, image, stage):
+        """The stage that follows at the same place, or `None`.
+
+        Where a stage has lowered the ceiling of an image, it is the first to
+        be tried at the place below: what broke an image is likely to again.
+        """
+        later = 1 if stage == image.breaker else stage + 1
+        later += later == image.breaker
+        return later if later < len(self.stages) else None
 
     def _finish(self, image, progress):
         image.pixels = image.pixels if image.example else None
