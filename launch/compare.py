@@ -40,7 +40,6 @@ With --attack_mode=inference the best of the same seven is 3e-2 (52.5 %, 0.363).
 
 import json
 import pathlib
-import sys
 import time
 
 import common
@@ -138,7 +137,7 @@ def evaluate(classifier, dataset, protocol, folder=None):
         seed=FLAGS.seed,
         folder=folder,
         resume=FLAGS.resume and folder is not None,
-        verbose=int(sys.stderr.isatty()),
+        verbose=1,
     )
 
 

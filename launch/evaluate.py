@@ -19,7 +19,6 @@ curve; of several models, each in a folder of its own.
 
 import json
 import pathlib
-import sys
 
 import common
 import flag_types
@@ -166,7 +165,7 @@ def main(_):
             resume=FLAGS.resume,
             trained_on=trained_on(pathlib.Path(model)),
             model_name=name,
-            verbose=int(sys.stderr.isatty()),
+            verbose=1,
         )
         print(f"\n{reports[name]}", flush=True)
     paths = [folder / "curve.png", folder / "curve.svg"]
