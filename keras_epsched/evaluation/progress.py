@@ -1,8 +1,9 @@
 """What an evaluation says while it runs: its cost, and how far it is."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
@@ -92,20 +93,16 @@ class Progress:
         self.attacked, self.attacked_seconds = 0, 0.0
         # What the pace is known from: batches that compile nothing.
         self.paced_passes, self.paced_seconds = 0, 0.0
-        self.searches: list[tuple] = []
+        self.compiled: set[Attack] = set()
         self.next_line = 0.0
 
     def __enter__(self):
         self.next_line = time.monotonic() + _FIRST_LINE
         if self.verbose:
-            for member in self.sweep.members:
-                self.searches.append((member, member.search))
-                member.search = self._watched(member.search, member.attack)
+            self.sweep.watch = self._watch
         return self
 
     def __exit__(self, *_):
-        for member, search in self.searches:
-            member.search = search
         self.bar.close()
 
     def begin_window(self, count: int) -> None:
@@ -131,26 +128,21 @@ class Progress:
             self.attacked_seconds += time.monotonic() - self.window_began
         self._write_line()
 
-    def _watched(self, search: Callable, attack: Attack) -> Callable:
-        """The compiled search of an attack, followed batch by batch."""
-        is_first = True
-
-        def run(pixels, *arrays):
-            nonlocal is_first
-            if not (self.window_passes or self.attacked):
-                self._state_cost()
-            began = time.monotonic()
-            result = search(pixels, *arrays)
-            count = len(pixels) * sum(attack.passes(self.sweep.num_classes))
-            self.window_passes += count
-            if not is_first:
-                self.paced_passes += count
-                self.paced_seconds += time.monotonic() - began
-            is_first = False
-            self._write_line()
-            return result
-
-        return run
+    @contextlib.contextmanager
+    def _watch(self, attack: Attack, count: int) -> Iterator[None]:
+        """Around an attack on a batch of so many images."""
+        if not (self.window_passes or self.attacked):
+            self._state_cost()
+        began = time.monotonic()
+        yield
+        passes = count * sum(attack.passes(self.sweep.num_classes))
+        self.window_passes += passes
+        # The first batch of an attack is compiled.
+        if attack in self.compiled:
+            self.paced_passes += passes
+            self.paced_seconds += time.monotonic() - began
+        self.compiled.add(attack)
+        self._write_line()
 
     def _most_passes(self):
         return most_passes(
