@@ -558,6 +558,32 @@ def test_autoattack_is_made_of_what_was_published():
     assert [each.loss for each in rand] == ["ce", "dlr"]
 
 
+def test_the_default_attack():
+    for version, passes in (("standard", 631), ("thorough", 1839)):
+        attack = ke.attacks.MarginEnsemble(version, "l2")
+        cheap, towards = attack.members
+        assert {cheap.norm, towards.norm} == {"l2"}
+        assert {cheap.loss, towards.loss} == {"probability_margin"}
+        each = sum(towards.passes(10)) * towards.num_variants(10)
+        assert sum(cheap.passes(10)) + each == passes
+        config = keras.saving.serialize_keras_object(attack)
+        assert keras.saving.deserialize_keras_object(config) == attack
+    with pytest.raises(ValueError, match="version"):
+        ke.attacks.MarginEnsemble("plus")
+
+
+def test_the_default_attack_is_the_default(trained):
+    report = evaluate(trained, attack=None)
+    same = evaluate(trained, attack=ke.attacks.MarginEnsemble())
+    assert report.attack_title == "MarginEnsemble (standard)" and report.bisect
+    np.testing.assert_array_equal(report.correct, same.correct)
+    # At least as strong as what it stands for, and cheaper than AutoAttack.
+    assert (
+        report.accuracy.mean()
+        <= evaluate(trained, attack=APGD(10)).accuracy.mean()
+    )
+
+
 def small(attack):
     """The same attack with a small budget."""
     for member in attack.members:
