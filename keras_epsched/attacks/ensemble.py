@@ -176,9 +176,9 @@ class MarginEnsemble(NamedEnsemble):
     (arXiv 2003.01690).
 
     Args:
-        version: String. `"standard"`: 10 steps, then 60 towards each of 5
-            classes. `"thorough"`: 10, then 100 towards each of 9, for where
-            tenths of a point matter.
+        version: String. `"standard"`: 10 steps, then 100 towards each of 5
+            classes. `"thorough"`: towards each of 9, and of 3 on the margin of
+            logits, for where tenths of a point matter.
         norm: String. `"linf"`, `"l2"` or `"l1"`.
 
     Example:
@@ -192,12 +192,12 @@ class MarginEnsemble(NamedEnsemble):
 
     def __init__(self, version="standard", norm="linf"):
         _check(version, _MARGIN_VERSIONS, norm)
-        steps, targets = (60, 5) if version == "standard" else (100, 9)
         loss = "probability_margin"
-        super().__init__(
-            version,
-            (
-                APGD(10, norm, loss),
-                TargetedAPGD(steps, norm, targets, loss=loss),
-            ),
-        )
+        members = [
+            APGD(10, norm, loss),
+            TargetedAPGD(100, norm, targets=5, loss=loss),
+        ]
+        if version == "thorough":
+            members[1] = TargetedAPGD(100, norm, targets=9, loss=loss)
+            members += [TargetedAPGD(100, norm, targets=3, loss="margin")]
+        super().__init__(version, members)
