@@ -16,8 +16,8 @@
 # Measure any Keras classifier: its accuracy at every strength, AutoAttack, the
 # self-checks that tell a weak attack from a robust network, a paired comparison
 # of two models. As it stands it fine-tunes two small networks on built-in
-# digits first, and takes twelve minutes on two CPU cores; a free T4 should be
-# faster (an estimate). Put your own models in their place.
+# digits first, and takes a quarter of an hour on two CPU cores; a free T4 should
+# be faster (estimates). Put your own models in their place.
 
 # %%
 import os

@@ -20,9 +20,9 @@
 # [Ngnawé et al., ICLR 2026](https://arxiv.org/abs/2509.23325)). Then we
 # measure how accurate each is at every strength.
 #
-# Everything is offline. It takes about five minutes on two CPU cores; a free
-# T4 should be faster (an estimate, not a measurement). In Colab choose
-# *Runtime > Change runtime type > T4 GPU* first.
+# Everything is offline. It takes about ten minutes on two CPU cores, and a free
+# T4 should be faster (estimates, not measurements). In Colab choose *Runtime >
+# Change runtime type > T4 GPU* first.
 
 # %%
 import os

@@ -42,7 +42,7 @@ def text(reports) -> str:
     total = sum(counts.values())
     lines = [f"Self-checks: {counts['fired']} of {total} fired"]
     if counts["not run"]:
-        lines[0] += f", {counts['not run']} were not run (the reports say why)"
+        lines[0] += f", {counts['not run']} not run (the reports say why)"
     if found:
         lines += ["", "What to know about these numbers"]
     for (note, check, flag), where in found.items():

@@ -8,7 +8,7 @@ epsilon ramped between two hinges ("scheduled", arXiv 2509.23325), or by the
 default attack and by the protocol of the paper, and draws two pictures.
 
 Examples:
-  # The built-in demonstration, a few minutes on two CPU cores:
+  # The built-in demonstration, about ten minutes on two CPU cores:
   python launch/compare.py
   # Three seeds, with mean and standard error:
   python launch/compare.py --seeds=3
