@@ -103,10 +103,10 @@ models = {
 # %% [markdown]
 # ## The default attack at all strengths
 #
-# Auto-PGD on the margin of probabilities, then towards nine classes, by
-# bisection: an image that is broken at one strength is broken at every larger
-# one, so most of the work falls away. It ends close to AutoAttack, at a small
-# share of its passes.
+# Auto-PGD on the margin of probabilities, then towards each of the five
+# likeliest other classes, by bisection: an image that is broken at one strength
+# is broken at every larger one, so most of the work falls away. It ends close to
+# AutoAttack, at a small share of its passes.
 
 # %%
 grid = ke.epsilon_grid(EPSILON, 3 if SMOKE else 6)

@@ -692,7 +692,7 @@ def evaluate(classifier, dataset, protocol="nested", attack=None, **arguments):
         "epsilons": evaluation_grid(),
         "bisect": FLAGS.bisect if protocol == "nested" else None,
         "seed": FLAGS.seed,
-        "verbose": int(sys.stderr.isatty()),
+        "verbose": 1,
         **arguments,
     }
     attack = attack or make_final_attack(protocol)

@@ -12,6 +12,7 @@ from keras_epsched.attacks import (
     PGD,
     AttackEnsemble,
     AutoAttack,
+    MarginEnsemble,
     Square,
     TargetedAPGD,
 )
@@ -56,6 +57,12 @@ TITLES = {
     ),
     "N-FGSM on cross-entropy": NFGSM(),
     "N-FGSM on cross-entropy, noise of 1 epsilon": NFGSM(noise_ratio=1.0),
+    "APGD-20 on the probability margin": APGD(20, loss="probability_margin"),
+    "APGD-T-60, 5 targets (probability margin)": TargetedAPGD(
+        60, targets=5, loss="probability_margin"
+    ),
+    "MarginEnsemble (standard)": MarginEnsemble(),
+    "MarginEnsemble (thorough), l2": MarginEnsemble("thorough", "l2"),
     "FAB-T-100, 9 targets": FAB(targets=9),
     "FAB-100, 5 restarts, l2": FAB(norm="l2", restarts=5),
     "Square, 5,000 queries": Square(),

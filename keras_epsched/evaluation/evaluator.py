@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from keras_epsched import checks
 from keras_epsched.attacks.apgd import APGD
 from keras_epsched.attacks.base import Attack, check_count
 from keras_epsched.attacks.ensemble import AttackEnsemble, MarginEnsemble
 from keras_epsched.evaluation import inputs, parts, self_checks
+from keras_epsched.evaluation.attack_runner import AttackRunner
 from keras_epsched.evaluation.examples import Examples
+from keras_epsched.evaluation.progress import Progress
 from keras_epsched.evaluation.report import Report
 from keras_epsched.evaluation.sweep import Sweep, lots
 
@@ -80,6 +81,11 @@ def evaluate(
     gradients tell another story, and whether the adversarial images are what
     they claim to be. That costs at most a tenth of the passes.
 
+    An attack on a classifier is compiled once, and serves all later calls,
+    with other data, other arguments and other weights. As with `predict` of
+    Keras, a change of what the classifier computes may go unseen: see
+    `keras_epsched.evaluation.forget_compiled`.
+
     Args:
         classifier: `keras.Model` from pixels to logits. A trainer is refused:
             pass `trainer.model`.
@@ -114,7 +120,9 @@ def evaluate(
             known by themselves.
         model_name: String by which reports name the classifier. Defaults to
             `classifier.name`.
-        verbose: Int. 0 hides the progress bar.
+        verbose: Int. 0 for silence. Otherwise a progress bar on a terminal
+            and in a notebook, elsewhere a line about every half minute; and
+            the cost of an expensive attack before it starts.
 
     Returns:
         A `Report`.
@@ -196,16 +204,16 @@ def evaluate(
     if folder is not None:
         folder = pathlib.Path(folder)
         window = parts.begin(folder, settings, window, resume)
+    runner = AttackRunner(
+        classifier, settings["value_range"], batch_size, jit_compile
+    )
     sweep = Sweep(
-        classifier,
+        runner,
         settings["epsilons"],
         members,
         protocol == "nested",
         bisect,
-        batch_size,
-        settings["value_range"],
         seed,
-        jit_compile,
     )
     run = _Run(sweep, attack, settings, folder, model_name or classifier.name)
     notes = inputs.overlap_notes(classifier, split, trained_on)
@@ -224,12 +232,10 @@ def evaluate(
         report = Report.load(folder)
         parts.check_finished(folder, report, stream, value_range)
         return report
-    with tqdm(
-        total=total, unit="image", disable=not verbose, desc="robustness"
-    ) as bar:
+    with Progress(sweep, attack.title, total, verbose) as progress:
         for each in stream:
             images, classes, numbers = each
-            run.window(images, classes, numbers, bar)
+            run.window(images, classes, numbers, progress)
     if not run.found:
         raise ValueError(f"expected images. Received: none in shard={shard}")
     count = sum(len(part["image"]) for part in run.found)
@@ -287,19 +293,18 @@ class _Run:
     found: list = field(default_factory=list)
     probe: self_checks.Probe = field(default_factory=self_checks.Probe)
     examples: Examples | None = None
-    seen: int = 0
-    standing: int = 0
 
-    def window(self, pixels, labels, numbers, bar):
+    def window(self, pixels, labels, numbers, progress):
         """Evaluates a window of images, or reads what was found before."""
         sweep, value_range = self.sweep, self.settings["value_range"]
         checks.check_images(pixels, value_range, scale=not self.found)
         pixels = np.asarray(pixels, "float32").clip(*value_range)
         number, part = len(self.found), None
+        progress.begin_window(len(pixels))
         if self.folder is not None:
             part = parts.read(self.folder, number)
         if part is None:
-            part = self._sweep(pixels, labels, numbers, bar)
+            part = self._sweep(pixels, labels, numbers, progress)
             if self.folder is not None:
                 if number == 0 and self.examples is not None:
                     self.examples.save(self.folder)
@@ -320,7 +325,7 @@ class _Run:
             if number == 0:
                 self.examples = Examples.load(self.folder)
             for correct in part["correct"]:
-                self._advance(bar, correct[-1])
+                progress.advance(correct[-1])
         self.found.append(part)
         if self.settings["self_check"]:
             hit = part["correct"][:, 0]
@@ -328,14 +333,7 @@ class _Run:
             columns = drawn, pixels, part["label"], numbers, part["broken_by"]
             self.probe.add(*(each[hit] for each in columns))
 
-    def _advance(self, bar, standing):
-        self.seen += 1
-        self.standing += bool(standing)
-        share = f"{self.standing / self.seen:.3f}"
-        bar.set_postfix(surviving=share, refresh=False)
-        bar.update(1)
-
-    def _sweep(self, pixels, labels, numbers, bar):
+    def _sweep(self, pixels, labels, numbers, progress):
         """Attacks a window, and returns its part of the table."""
         sweep, started = self.sweep, time.perf_counter()
         before = np.array(sweep.passes())
@@ -344,7 +342,7 @@ class _Run:
             labels,
             numbers,
             sweep.batch_size,
-            lambda image: self._advance(bar, image.correct[-1]),
+            lambda image: progress.advance(image.correct[-1]),
         )
         looks = looked_at = outside = not_fooled = 0
         broken = [image for image in images if image.example]

@@ -133,14 +133,14 @@ class Inspector:
             "evaluation",
         )
 
-    def _broken(self, member, chosen, epsilon, draw):
+    def _broken(self, attack, chosen, epsilon, draw):
         """Attacks some images of the probe afresh."""
         count = len(self.labels[chosen])
-        ahead, back = member.attack.passes(self.sweep.num_classes)
+        ahead, back = attack.passes(self.sweep.num_classes)
         self.forward += count * ahead
         self.backward += count * back
         return self.sweep.attack_once(
-            member,
+            attack,
             self.pixels[chosen],
             self.labels[chosen],
             self.numbers[chosen],
@@ -150,11 +150,7 @@ class Inspector:
 
     def _apgd(self, steps, **kwargs):
         norm = self.sweep.members[0].attack.norm
-        attack = APGD(steps, norm, eot=self.sweep.eot, **kwargs)
-        for member in self.sweep.members:
-            if member.attack == attack:
-                return member
-        return self.sweep.compiled(attack)
+        return APGD(steps, norm, eot=self.sweep.eot, **kwargs)
 
     def _middle(self):
         """The place where half of the probe withstands the evaluation.
@@ -201,7 +197,7 @@ class Inspector:
 
     def _float16(self):
         name = "float16 saturation"
-        layers = self.sweep.classifier._flatten_layers()
+        layers = self.sweep.runner.classifier._flatten_layers()
         half = any(layer.compute_dtype == "float16" for layer in layers)
         if not half:
             return Check(name, "passed", "no layer computes in float16")
@@ -228,16 +224,16 @@ class Inspector:
 
     def _unbounded(self):
         name = "unbounded attack"
-        member = self._apgd(_PROBE_STEPS)
-        cost = sum(member.attack.passes(self.sweep.num_classes))
+        attack = self._apgd(_PROBE_STEPS)
+        cost = sum(attack.passes(self.sweep.num_classes))
         count = min(self._afford(cost, 0.15), 64)
         few = self._too_few(name, count)
         if few:
             return few
         size = math.prod(self.pixels.shape[1:])
         largest = {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}
-        epsilon = largest[member.attack.norm]
-        broken = self._broken(member, slice(count), epsilon, 1)
+        epsilon = largest[attack.norm]
+        broken = self._broken(attack, slice(count), epsilon, 1)
         chance = 1.0 / self.sweep.num_classes
         accuracy = 1.0 - broken.mean()
         text = (
@@ -256,8 +252,8 @@ class Inspector:
 
     def _falling(self):
         name = "accuracy falls with epsilon"
-        member = self.sweep.members[0]
-        cost = sum(member.attack.passes(self.sweep.num_classes))
+        attack = self.sweep.members[0].attack
+        cost = sum(attack.passes(self.sweep.num_classes))
         last = len(self.sweep.epsilons) - 1
         places = np.unique(np.linspace(1, last, 4).round().astype(int))
         if len(places) < 2:
@@ -272,16 +268,13 @@ class Inspector:
         broken = np.stack(
             [
                 self._broken(
-                    member, slice(count), self.sweep.epsilons[place], place
+                    attack, slice(count), self.sweep.epsilons[place], place
                 )
                 for place in places
             ]
         )
         worst = _worst_rise(broken)
-        text = (
-            f"{member.attack!r} afresh at {len(places)} epsilons, on {count} "
-            "images"
-        )
+        text = f"{attack!r} afresh at {len(places)} epsilons, on {count} images"
         if worst > max(2, 0.1 * count):
             return Check(
                 name,
@@ -296,10 +289,10 @@ class Inspector:
     def _more_steps(self):
         name = "more steps do not help"
         loss = getattr(self.sweep.members[0].attack, "loss", "ce")
-        member = self._apgd(_STRONG_STEPS, loss=loss)
+        attack = self._apgd(_STRONG_STEPS, loss=loss)
         return self._against_survivors(
             name,
-            member,
+            attack,
             0.1,
             "the attack is too weak: give it more steps or restarts",
         )
@@ -315,7 +308,7 @@ class Inspector:
         norm = self.sweep.members[0].attack.norm
         return self._against_survivors(
             name,
-            self.sweep.compiled(Square(queries, norm, rescale=True)),
+            Square(queries, norm, rescale=True),
             0.05,
             "the gradients mislead, and the accuracies are too high. Use "
             "`AutoAttack` or add `Square` to the attack",
@@ -341,9 +334,9 @@ class Inspector:
             )
         return Check(name, "passed", text)
 
-    def _against_survivors(self, name, member, threshold, advice):
+    def _against_survivors(self, name, attack, threshold, advice):
         """Fires where another attack breaks what the evaluation did not."""
-        cost = sum(member.attack.passes(self.sweep.num_classes))
+        cost = sum(attack.passes(self.sweep.num_classes))
         place = self._middle()
         standing = np.flatnonzero(self.broken_by[:, place] < 0)
         count = min(self._afford(cost, _SHARE), len(standing))
@@ -351,9 +344,9 @@ class Inspector:
         if few:
             return few
         epsilon = self.sweep.epsilons[place]
-        more = int(self._broken(member, standing[:count], epsilon, 2).sum())
+        more = int(self._broken(attack, standing[:count], epsilon, 2).sum())
         text = (
-            f"{member.attack!r} breaks {more} of {count} images that stand at "
+            f"{attack!r} breaks {more} of {count} images that stand at "
             f"epsilon {epsilon:.4g}"
         )
         if _is_above(more, count, threshold):

@@ -138,6 +138,8 @@ def test_saved_models_are_evaluated_side_by_side(comparison, tmp_path):
     assert again.clean_accuracy == before.clean_accuracy
     page = (output / "report.html").read_text()
     assert "standard" in page and "scheduled" in page
+    assert "scheduled minus that of standard" in page
+    assert again.attack_title in page
     # One of them is lost: the other is not evaluated again.
     created = ke.Report.load(output / "standard").created
     shutil.rmtree(output / "scheduled")
