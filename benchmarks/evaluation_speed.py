@@ -122,6 +122,8 @@ def ours(folder):
                     (images_of(attack, images), images_of(attack, labels)),
                     grid_of(name),
                     attacks[attack],
+                    # Bisection would leave out epsilons of the peers.
+                    bisect=False,
                     batch_size=FLAGS.batch_size,
                     self_check=False,
                     verbose=0,

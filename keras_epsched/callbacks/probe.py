@@ -7,7 +7,6 @@ from keras import ops
 from keras_epsched import backend
 from keras_epsched.attacks import noise
 from keras_epsched.attacks.base import Attack, check_count
-from keras_epsched.attacks.pgd import PGD
 from keras_epsched.training.trainer import AdversarialTrainer
 
 
@@ -17,8 +16,7 @@ class Probe(keras.callbacks.Callback):
     Args:
         images: Array `(batch, ...)` of pixels.
         labels: Array of their labels.
-        attack: `Attack` or `None`, for PGD with `steps`.
-        steps: Int. Steps of the attack where none is given.
+        attack: `Attack` or `None`, for `default_attack`.
         action: String, one of `ACTIONS`: what follows when it fires.
         batch_size: Int. Images that are attacked at once.
 
@@ -29,9 +27,7 @@ class Probe(keras.callbacks.Callback):
 
     ACTIONS: tuple[str, ...] = ("warn", "stop")
 
-    def __init__(
-        self, images, labels, attack, steps, action="warn", batch_size=64
-    ):
+    def __init__(self, images, labels, attack, action="warn", batch_size=64):
         super().__init__()
         check_count(batch_size, "batch_size")
         if action not in self.ACTIONS:
@@ -49,7 +45,6 @@ class Probe(keras.callbacks.Callback):
         self.images = ops.convert_to_numpy(images).astype("float32")
         self.labels = ops.convert_to_numpy(labels)
         self.attack = attack
-        self.steps = steps
         self.action = action
         self.batch_size = batch_size
         # The attack in use, and what `look` finds, compiled.
@@ -72,13 +67,24 @@ class Probe(keras.callbacks.Callback):
                 '(`use_ema`). Use action="warn".'
             )
         norm = trainer.attack.norm
-        self._attack = self.attack or PGD(steps=self.steps, norm=norm)
+        self._attack = self.attack or self.default_attack(norm)
         if self._attack.norm != norm:
             raise ValueError(
                 "`attack` must have the norm of the training attack, "
                 f"{norm!r}. Received: {self._attack!r}"
             )
         self.compile_measure()
+
+    def default_attack(self, norm):
+        """The attack where none is given; to be overridden.
+
+        Args:
+            norm: String, that of the training attack.
+
+        Returns:
+            An `Attack`.
+        """
+        raise NotImplementedError
 
     def compile_measure(self):
         """Compiles `look`, with the attacks as they are now."""
