@@ -10,6 +10,8 @@ from keras_epsched.attacks.base import (
     Tracker,
     begin_at,
     check_count,
+    counted,
+    loss_title,
 )
 from keras_epsched.configurable import register
 
@@ -107,6 +109,16 @@ class APGD(Attack):
             "restarts": self.restarts,
             "eot": self.eot,
         }
+
+    def _particulars(self):
+        own = []
+        if not self.random_start:
+            own.append("no random start")
+        if self.restarts > 1:
+            own.append(counted(self.restarts, "restart"))
+        if self.eot > 1:
+            own.append(f"averaged over {counted(self.eot, 'draw')}")
+        return [*own, *super()._particulars()]
 
     def num_variants(self, num_classes):
         return self.restarts
@@ -231,6 +243,11 @@ class TargetedAPGD(APGD):
         config = super().get_config()
         del config["restarts"]
         return {**config, "targets": self.targets}
+
+    def _headline(self):
+        loss = loss_title(self.loss).removeprefix("the ")
+        targets = counted(self.targets, "target")
+        return f"APGD-T-{self.steps}, {targets} ({loss})"
 
     def num_variants(self, num_classes):
         return min(self.targets, num_classes - 1)

@@ -61,6 +61,11 @@ class AttackEnsemble(Configurable):
     def __repr__(self):
         return f"{type(self).__name__}({list(self.members)!r})"
 
+    @property
+    def title(self) -> str:
+        """The ensemble as people name it: the titles of its members."""
+        return ", then ".join(each.title for each in self.members)
+
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
         return {"members": [serialize(each) for each in self.members]}
@@ -129,6 +134,12 @@ class AutoAttack(AttackEnsemble):
 
     def __repr__(self):
         return f"AutoAttack({self.version!r}, norm={self.norm!r})"
+
+    @property
+    def title(self) -> str:
+        """The ensemble as people name it: `"AutoAttack (standard)"`."""
+        norm = "" if self.norm == "linf" else f", {self.norm}"
+        return f"AutoAttack ({self.version}){norm}"
 
     def get_config(self):
         return {"version": self.version, "norm": self.norm}

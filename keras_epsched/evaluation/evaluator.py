@@ -445,6 +445,8 @@ class _Run:
             attack=settings["attack"],
             attack_name=repr(self.attack),
             attack_members=[repr(each.attack) for each in sweep.members],
+            attack_title=self.attack.title,
+            member_titles=[each.attack.title for each in sweep.members],
             dataset=settings["dataset"],
             value_range=settings["value_range"],
             seed=settings["seed"],
