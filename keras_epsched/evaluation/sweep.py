@@ -204,7 +204,9 @@ class Sweep:
         ]
         return np.concatenate(batches)
 
-    def attack_once(self, member, pixels, labels, numbers, epsilons, draw):
+    def attack_once(
+        self, member, pixels, labels, numbers, epsilons, draw, variant=0
+    ):
         """Attacks images afresh, apart from the sweep; for its checks."""
         results = []
         for at in range(0, len(pixels), self.batch_size):
@@ -218,7 +220,7 @@ class Sweep:
                 (numbers[part], np.full(size, draw), np.full(size, -1)),
                 pixels[part],
                 np.zeros(size, bool),
-                np.zeros(size),
+                np.full(size, variant),
             )
             results.append(result.broken)
         return np.concatenate(results)
