@@ -16,6 +16,7 @@ from keras_epsched.attacks.ensemble import AttackEnsemble, MarginEnsemble
 from keras_epsched.evaluation import inputs, parts, self_checks
 from keras_epsched.evaluation.attack_runner import AttackRunner
 from keras_epsched.evaluation.examples import Examples
+from keras_epsched.evaluation.probe import Probe
 from keras_epsched.evaluation.progress import Progress
 from keras_epsched.evaluation.report import Report
 from keras_epsched.evaluation.sweep import Sweep, lots
@@ -77,9 +78,10 @@ def evaluate(
     report is saved at the end.
 
     Unless switched off, the evaluation then checks itself (`Report.checks`):
-    whether gradients vanish, more steps, an unbounded attack or one without
-    gradients tell another story, and whether the adversarial images are what
-    they claim to be. That costs at most a tenth of the passes.
+    whether gradients vanish, whether an unbounded attack or one without
+    gradients tells another story, how many of the images that stand fall to a
+    stronger attack, and whether the adversarial images are what they claim to
+    be. That costs at most a tenth of the passes.
 
     An attack on a classifier is compiled once, and serves all later calls,
     with other data, other arguments and other weights. As with `predict` of
@@ -291,7 +293,7 @@ class _Run:
     folder: pathlib.Path | None
     model_name: str
     found: list = field(default_factory=list)
-    probe: self_checks.Probe = field(default_factory=self_checks.Probe)
+    probe: Probe = field(default_factory=Probe)
     examples: Examples | None = None
 
     def window(self, pixels, labels, numbers, progress):
@@ -414,6 +416,8 @@ class _Run:
             looked_at = totals["looked_at"]
             inspector = self_checks.Inspector(
                 sweep,
+                self.attack,
+                part["correct"].mean(axis=0),
                 self.probe,
                 totals["forward"] + totals["backward"],
                 totals["looks"],

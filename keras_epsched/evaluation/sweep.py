@@ -162,7 +162,9 @@ class Sweep:
         """Logits of images, averaged over the draws of a random network."""
         return self.runner.predict(pixels, self.eot)
 
-    def attack_once(self, attack, pixels, labels, numbers, epsilons, draw):
+    def attack_once(
+        self, attack, pixels, labels, numbers, epsilons, draw, variant=0
+    ):
         """Attacks images afresh, apart from the sweep; for its checks."""
         results = []
         for at in range(0, len(pixels), self.batch_size):
@@ -173,6 +175,7 @@ class Sweep:
                 labels[part],
                 epsilons[part],
                 (self.seed, numbers[part], draw, -1),
+                variants=np.full(len(pixels[part]), variant),
             )
             results.append(result.broken)
         return np.concatenate(results)
