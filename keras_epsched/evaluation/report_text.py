@@ -33,11 +33,9 @@ _PURPOSES = {
     "which no gradient is left.",
     "unbounded attack": "Lets the attack change every pixel to any value. An "
     "attack that works brings accuracy down to chance.",
-    "accuracy falls with epsilon": "Attacks the same images afresh at several "
+    "accuracy against epsilon": "Attacks the same images afresh at several "
     "epsilons. If the attack works, fewer withstand it at a larger epsilon.",
-    "more steps do not help": "Takes more steps on images that withstood the "
-    "attack. If many of them fall, the attack was too weak.",
-    "no gradients do no better": "Tries random search, without gradients, on "
+    "attack without gradients": "Tries random search, without gradients, on "
     "images that withstood the attack. If many fall, the gradients mislead.",
     "stronger attack": "Tries a stronger attack on images that withstood the "
     "attack. The share that falls tells by how much accuracies are too high.",

@@ -176,7 +176,7 @@ class Inspector:
 
     def _float16(self):
         name = "float16 saturation"
-        layers = self.sweep.classifier._flatten_layers()
+        layers = self.sweep.runner.classifier._flatten_layers()
         half = any(layer.compute_dtype == "float16" for layer in layers)
         if not half:
             return Check(name, "passed", "no layer computes in float16")
