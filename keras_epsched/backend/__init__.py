@@ -21,6 +21,7 @@ HASH_DTYPE = _backend.HASH_DTYPE
 TrainerSteps = _backend.TrainerSteps
 compile = _backend.compile
 cond = _backend.cond
+fixed_batches = _backend.fixed_batches
 fori_loop = _backend.fori_loop
 frozen = _backend.frozen
 gradients = _backend.gradients

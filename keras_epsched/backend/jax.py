@@ -135,6 +135,11 @@ def compile(
     return run if batch_size is None else common.filled(run, batch_size)
 
 
+def fixed_batches(jit_compile: bool | str) -> bool:
+    """True: XLA compiles for one size of a batch."""
+    return True
+
+
 def _local(value):
     """The copy that a process has of a value that several share."""
     # With shared ones all would have to call the function equally often.

@@ -82,13 +82,19 @@ def compile(
             arrays of up to that many rows, and returns NumPy arrays. Batches
             are filled up where the compiler needs a fixed shape.
     """
-    if jit_compile == "auto":
-        jit_compile = bool(tf.config.list_physical_devices("GPU"))
+    jit_compile = fixed_batches(jit_compile)
     if batch_size is None:
         return _graph(function, jit_compile=jit_compile)
     if jit_compile:
         return common.filled(_graph(function, jit_compile=True), batch_size)
     return _of_any_size(function)
+
+
+def fixed_batches(jit_compile: bool | str) -> bool:
+    """Whether what `compile` returns is compiled for one size of a batch."""
+    if jit_compile == "auto":
+        return bool(tf.config.list_physical_devices("GPU"))
+    return bool(jit_compile)
 
 
 def _of_any_size(function):

@@ -64,7 +64,7 @@ def compile(
         with torch.no_grad():
             return function(*tensors)
 
-    if jit_compile is not True:
+    if not fixed_batches(jit_compile):
         return (
             run if batch_size is None else lambda *x: common.to_numpy(run(*x))
         )
@@ -72,6 +72,11 @@ def compile(
     return (
         compiled if batch_size is None else common.filled(compiled, batch_size)
     )
+
+
+def fixed_batches(jit_compile: bool | str) -> bool:
+    """Whether what `compile` returns is compiled for one size of a batch."""
+    return jit_compile is True
 
 
 def fori_loop(lower: int, upper: int, body: Callable, carry):

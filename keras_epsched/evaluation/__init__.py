@@ -1,5 +1,8 @@
 """Measuring robustness: the sweep over epsilons, its report and pictures."""
 
+from keras_epsched.evaluation.attack_runner import (
+    forget_compiled as forget_compiled,
+)
 from keras_epsched.evaluation.comparison import compare as compare
 from keras_epsched.evaluation.comparison import pool as pool
 from keras_epsched.evaluation.evaluator import evaluate as evaluate

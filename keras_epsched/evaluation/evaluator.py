@@ -15,6 +15,7 @@ from keras_epsched.attacks.apgd import APGD
 from keras_epsched.attacks.base import Attack, check_count
 from keras_epsched.attacks.ensemble import AttackEnsemble, MarginEnsemble
 from keras_epsched.evaluation import inputs, parts, self_checks
+from keras_epsched.evaluation.attack_runner import AttackRunner
 from keras_epsched.evaluation.examples import Examples
 from keras_epsched.evaluation.probe import Probe
 from keras_epsched.evaluation.report import Report
@@ -81,6 +82,11 @@ def evaluate(
     gradients tells another story, how many of the images that stand fall to a
     stronger attack, and whether the adversarial images are what they claim to
     be. That costs at most a tenth of the passes.
+
+    An attack on a classifier is compiled once, and serves all later calls,
+    with other data, other arguments and other weights. As with `predict` of
+    Keras, a change of what the classifier computes may go unseen: see
+    `keras_epsched.evaluation.forget_compiled`.
 
     Args:
         classifier: `keras.Model` from pixels to logits. A trainer is refused:
@@ -198,16 +204,16 @@ def evaluate(
     if folder is not None:
         folder = pathlib.Path(folder)
         window = parts.begin(folder, settings, window, resume)
+    runner = AttackRunner(
+        classifier, settings["value_range"], batch_size, jit_compile
+    )
     sweep = Sweep(
-        classifier,
+        runner,
         settings["epsilons"],
         members,
         protocol == "nested",
         bisect,
-        batch_size,
-        settings["value_range"],
         seed,
-        jit_compile,
     )
     run = _Run(sweep, attack, settings, folder, model_name or classifier.name)
     notes = inputs.overlap_notes(classifier, split, trained_on)

@@ -80,7 +80,6 @@ class Inspector:
             self.pixels, self.labels, self.numbers, self.broken_by = arrays
         else:
             self.broken_by = np.empty((0, len(sweep.epsilons)), "int8")
-        self.members = list(sweep.members)
         attacks = [member.attack for member in sweep.members]
         self.has_square = any(isinstance(each, Square) for each in attacks)
 
@@ -116,14 +115,14 @@ class Inspector:
             "evaluation",
         )
 
-    def _broken(self, member, chosen, epsilon, draw, variant=0):
+    def _broken(self, attack, chosen, epsilon, draw, variant=0):
         """Attacks some images of the probe afresh."""
         count = len(self.labels[chosen])
-        ahead, back = member.attack.passes(self.sweep.num_classes)
+        ahead, back = attack.passes(self.sweep.num_classes)
         self.forward += count * ahead
         self.backward += count * back
         return self.sweep.attack_once(
-            member,
+            attack,
             self.pixels[chosen],
             self.labels[chosen],
             self.numbers[chosen],
@@ -131,14 +130,6 @@ class Inspector:
             draw,
             variant,
         )
-
-    def _compiled(self, attack):
-        """An attack, ready to run; compiled once."""
-        for member in self.members:
-            if member.attack == attack:
-                return member
-        self.members.append(self.sweep.compiled(attack))
-        return self.members[-1]
 
     def _middle(self):
         """The place where half of the probe withstands the evaluation.
@@ -185,7 +176,7 @@ class Inspector:
 
     def _float16(self):
         name = "float16 saturation"
-        layers = self.sweep.classifier._flatten_layers()
+        layers = self.sweep.runner.classifier._flatten_layers()
         half = any(layer.compute_dtype == "float16" for layer in layers)
         if not half:
             return Check(name, "passed", "no layer computes in float16")
@@ -213,16 +204,16 @@ class Inspector:
     def _unbounded(self):
         name = "unbounded attack"
         norm = self.sweep.members[0].attack.norm
-        member = self._compiled(APGD(_PROBE_STEPS, norm, eot=self.sweep.eot))
-        cost = sum(member.attack.passes(self.sweep.num_classes))
+        attack = APGD(_PROBE_STEPS, norm, eot=self.sweep.eot)
+        cost = sum(attack.passes(self.sweep.num_classes))
         count = min(self._afford(cost, name), 64)
         few = self._too_few(name, count)
         if few:
             return few
         size = math.prod(self.pixels.shape[1:])
         largest = {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}
-        epsilon = largest[member.attack.norm]
-        broken = self._broken(member, slice(count), epsilon, 1)
+        epsilon = largest[attack.norm]
+        broken = self._broken(attack, slice(count), epsilon, 1)
         chance = 1.0 / self.sweep.num_classes
         accuracy = 1.0 - broken.mean()
         text = (
@@ -241,8 +232,8 @@ class Inspector:
 
     def _falling(self):
         name = "accuracy against epsilon"
-        member = self.sweep.members[0]
-        cost = sum(member.attack.passes(self.sweep.num_classes))
+        attack = self.sweep.members[0].attack
+        cost = sum(attack.passes(self.sweep.num_classes))
         last = len(self.sweep.epsilons) - 1
         places = np.unique(np.linspace(1, last, 4).round().astype(int))
         if len(places) < 2:
@@ -258,15 +249,15 @@ class Inspector:
         broken = np.stack(
             [
                 self._broken(
-                    member, slice(count), self.sweep.epsilons[place], place
+                    attack, slice(count), self.sweep.epsilons[place], place
                 )
                 for place in places
             ]
         )
         worst = _worst_rise(broken)
         text = (
-            f"{member.attack.title} afresh at {len(places)} epsilons, on "
-            f"{count} images"
+            f"{attack.title} afresh at {len(places)} epsilons, on {count} "
+            "images"
         )
         if worst > max(2, 0.1 * count):
             return Check(
@@ -291,7 +282,7 @@ class Inspector:
         norm = self.sweep.members[0].attack.norm
         return self._against_survivors(
             name,
-            self.sweep.compiled(Square(queries, norm, rescale=True)),
+            Square(queries, norm, rescale=True),
             0.05,
             "the gradients mislead, and the accuracies are too high. Use "
             "`AutoAttack` or add `Square` to the attack",
@@ -317,9 +308,9 @@ class Inspector:
             )
         return Check(name, "passed", text)
 
-    def _against_survivors(self, name, member, threshold, advice):
+    def _against_survivors(self, name, attack, threshold, advice):
         """Fires where another attack breaks what the evaluation did not."""
-        cost = sum(member.attack.passes(self.sweep.num_classes))
+        cost = sum(attack.passes(self.sweep.num_classes))
         place = self._middle()
         standing = np.flatnonzero(self.broken_by[:, place] < 0)
         count = min(self._afford(cost, name), len(standing))
@@ -327,11 +318,10 @@ class Inspector:
         if few:
             return few
         epsilon = self.sweep.epsilons[place]
-        more = int(self._broken(member, standing[:count], epsilon, 2).sum())
+        more = int(self._broken(attack, standing[:count], epsilon, 2).sum())
         text = (
             f"{more} of {count} images that stand at epsilon "
-            f"{format_epsilon(epsilon, member.attack.norm)} fall to "
-            f"{member.attack.title}"
+            f"{format_epsilon(epsilon, attack.norm)} fall to {attack.title}"
         )
         if _is_above(more, count, threshold):
             return Check(name, "fired", f"{text}: {advice}")
@@ -372,8 +362,7 @@ class Inspector:
         for draw, (attack, variant, cost) in enumerate(runs, 2):
             if not len(left) or cost * len(left) > self._left():
                 break
-            member = self._compiled(attack)
-            left = left[~self._broken(member, left, epsilon, draw, variant)]
+            left = left[~self._broken(attack, left, epsilon, draw, variant)]
             tried.append(attack)
         found = second_look.SecondLook(
             epsilon,

@@ -3,17 +3,16 @@
 Images wait for the epsilons at which they have to be attacked, and batches are
 filled from the front of the queue, whatever the radii: epsilon is a number per
 image. So no slot is wasted on broken images, one compiled function serves all
-of them, and memory is proportional to the batch.
+of them (attack_runner.py), and memory is proportional to the batch.
 """
 
 from collections import deque
 from dataclasses import dataclass, field
 
-import keras
 import numpy as np
 from keras import ops
 
-from keras_epsched import backend, checks
+from keras_epsched import checks
 from keras_epsched.attacks import noise
 from keras_epsched.attacks.base import Attack
 
@@ -60,10 +59,9 @@ class Image:
 
 @dataclass(repr=False, eq=False)
 class Member:
-    """One attack, compiled, with the images that wait for it."""
+    """One attack, with the images that wait for it."""
 
     attack: Attack
-    search: object
     queue: deque = field(default_factory=deque)
     runs: int = 0
 
@@ -72,7 +70,7 @@ class Sweep:
     """Sends images through attacks at all the epsilons of a grid.
 
     Args:
-        classifier: `keras.Model` from pixels to logits.
+        runner: `AttackRunner` of the classifier.
         epsilons: Ascending array that begins with 0.
         attacks: Sequence of `Attack`. An image is given to one after the
             other, and to each variant of each, until it is broken.
@@ -80,66 +78,30 @@ class Sweep:
             larger epsilon.
         bisect: Boolean. Whether a nested sweep halves the places that are
             left, instead of going up one by one.
-        batch_size: Int. Images attacked together.
-        value_range: Pair. Lowest and highest pixel value.
         seed: Int. Seed of the random numbers.
-        jit_compile: Boolean or `"auto"`, see `backend.compile`.
     """
 
     def __init__(
         self,
-        classifier: keras.Model,
+        runner,
         epsilons,
         attacks,
         nested,
         bisect,
-        batch_size,
-        value_range,
         seed,
-        jit_compile,
     ):
-        self.classifier = classifier
+        self.runner = runner
         self.epsilons = epsilons
         self.nested = nested
         self.bisect = bisect
-        self.batch_size = batch_size
-        self.value_range = value_range
+        self.batch_size = runner.batch_size
         self.seed = seed
-        self.jit_compile = jit_compile
-        self.members = [self.compiled(attack) for attack in attacks]
+        self.members = [Member(attack) for attack in attacks]
         # Draws of a randomised network that are averaged.
         self.eot = max(getattr(attack, "eot", 1) for attack in attacks)
         self.num_classes = None
         # Pairs of the number of an attack and its variant, in their order.
         self.stages = []
-        self._predict = self._compile(self._logits)
-
-    def _compile(self, function):
-        return backend.compile(
-            function,
-            self.jit_compile,
-            self.classifier.variables,
-            self.batch_size,
-        )
-
-    def _logits(self, images):
-        return checks.single_output(self.classifier(images, training=False))
-
-    def _make_search(self, attack):
-        def search(pixels, labels, epsilons, draws, start, use_start, variant):
-            return attack.search(
-                self._logits,
-                pixels,
-                labels,
-                epsilons,
-                noise.make_key(self.seed, *draws),
-                self.value_range,
-                start=start,
-                use_start=use_start,
-                variant=variant,
-            )
-
-        return search
 
     def run(self, pixels, labels, numbers, keep, progress):
         """Sends a window of images through the sweep.
@@ -194,40 +156,25 @@ class Sweep:
 
     def predict(self, pixels):
         """Logits of images, averaged over the draws of a random network."""
-        batches = [
-            sum(
-                self._predict(pixels[at : at + self.batch_size])
-                for _ in range(self.eot)
-            )
-            / self.eot
-            for at in range(0, len(pixels), self.batch_size)
-        ]
-        return np.concatenate(batches)
+        return self.runner.predict(pixels, self.eot)
 
     def attack_once(
-        self, member, pixels, labels, numbers, epsilons, draw, variant=0
+        self, attack, pixels, labels, numbers, epsilons, draw, variant=0
     ):
         """Attacks images afresh, apart from the sweep; for its checks."""
         results = []
         for at in range(0, len(pixels), self.batch_size):
             part = slice(at, at + self.batch_size)
-            size = len(pixels[part])
-            result = self._search(
-                member,
+            result = self.runner.search(
+                attack,
                 pixels[part],
                 labels[part],
                 epsilons[part],
-                (numbers[part], np.full(size, draw), np.full(size, -1)),
-                pixels[part],
-                np.zeros(size, bool),
-                np.full(size, variant),
+                (self.seed, numbers[part], draw, -1),
+                variants=np.full(len(pixels[part]), variant),
             )
             results.append(result.broken)
         return np.concatenate(results)
-
-    def compiled(self, attack):
-        """An attack, ready to run."""
-        return Member(attack, self._compile(self._make_search(attack)))
 
     def set_classes(self, num_classes):
         """Makes the list of all runs, which needs the number of classes."""
@@ -248,12 +195,13 @@ class Sweep:
         count = min(self.batch_size, len(member.queue))
         tasks = [member.queue.popleft() for _ in range(count)]
         starts = [self._start(*task) for task in tasks]
-        result = self._search(
-            member,
+        result = self.runner.search(
+            member.attack,
             np.stack([image.pixels for image, _, _ in tasks]),
             np.array([image.label for image, _, _ in tasks]),
             np.array([self.epsilons[place] for _, place, _ in tasks]),
             (
+                self.seed,
                 np.array([image.number for image, _, _ in tasks]),
                 np.array([place for _, place, _ in tasks]),
                 np.array([stage for _, _, stage in tasks]),
@@ -271,28 +219,6 @@ class Sweep:
         for slot, task in enumerate(tasks):
             row = [None if each is None else each[slot] for each in result]
             self._settle(*task, *row, progress)
-
-    def _search(
-        self,
-        member,
-        pixels,
-        labels,
-        epsilons,
-        draws,
-        start,
-        use_start,
-        variants,
-    ):
-        """Runs an attack on a batch."""
-        return member.search(
-            np.asarray(pixels, "float32"),
-            np.asarray(labels, "int32"),
-            np.asarray(epsilons, "float32"),
-            tuple(np.asarray(draw, backend.HASH_DTYPE) for draw in draws),
-            np.asarray(start, "float32"),
-            np.asarray(use_start, "bool"),
-            np.asarray(variants, "int32"),
-        )
 
     def _start(self, image, place, stage):
         """The best point of another epsilon, moved to the sphere of this."""
