@@ -346,7 +346,7 @@ class Inspector:
         count = second_look.sample_size(runs, self._left(), len(standing))
         if count < second_look.FEWEST_IMAGES:
             # Whichever of the two is short.
-            found = (
+            short = (
                 f"only {count} images stand at epsilon "
                 f"{format_epsilon(epsilon, self.attack.norm)}"
                 if count == len(standing)
@@ -356,7 +356,7 @@ class Inspector:
             return Check(
                 name,
                 "not run",
-                f"{found}, too few to tell anything: evaluate more images",
+                f"{short}, too few to tell anything: evaluate more images",
             )
         left, tried = standing[:count], []
         for draw, (attack, variant, cost) in enumerate(runs, 2):
