@@ -9,14 +9,10 @@ FLAGS = flags.FLAGS
 _REMEDIES = {
     "random outputs": "autoattack-rand",
     "unbounded attack": "autoattack",
-    "no gradients do no better": "autoattack",
+    "attack without gradients": "autoattack",
     "zero gradients": "autoattack",
 }
-_TOO_WEAK = (
-    "accuracy falls with epsilon",
-    "more steps do not help",
-    "stronger attack",
-)
+_TOO_WEAK = ("accuracy against epsilon", "stronger attack")
 _STRONGER = {
     "margin_ensemble": "margin_ensemble-thorough",
     "margin_ensemble-thorough": "autoattack",

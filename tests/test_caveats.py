@@ -29,7 +29,7 @@ def check(name, status="fired", message="It found something."):
 
 
 def test_what_fired_is_said_once_with_what_to_type(text):
-    weak = check("more steps do not help", message="2 of 8 images fall.")
+    weak = check("stronger attack", message="2 of 8 images fall.")
     other = check("zero gradients", "not run", "on few images")
     reports = {
         "fixed": make_report(checks=[weak, other], notes=["seen before"]),
@@ -53,11 +53,10 @@ def test_what_fired_is_said_once_with_what_to_type(text):
         "",
         "What to know about these numbers",
         "- fixed: seen before",
-        "- fixed, scheduled: the self-check 'more steps do not help' fired. 2 "
+        "- fixed, scheduled: the self-check 'stronger attack' fired. 2 "
         "of 8 images fall.",
         "  Type --eval_attack=margin_ensemble-thorough",
-        "- paper: the self-check 'more steps do not help' fired. 2 of 8 images "
-        "fall.",
+        "- paper: the self-check 'stronger attack' fired. 2 of 8 images fall.",
         "  Type --eval_attack=margin_ensemble, with the protocol nested",
         "launch/evaluate.py with --model=.../model.keras and such a flag "
         "measures a saved model again.",
@@ -67,9 +66,9 @@ def test_what_fired_is_said_once_with_what_to_type(text):
 @pytest.mark.parametrize(
     "attack, name, flag",
     [
-        ("pgd", "accuracy falls with epsilon", "margin_ensemble"),
-        ("margin_ensemble-thorough", "more steps do not help", "autoattack"),
-        ("margin_ensemble", "no gradients do no better", "autoattack"),
+        ("pgd", "accuracy against epsilon", "margin_ensemble"),
+        ("margin_ensemble-thorough", "stronger attack", "autoattack"),
+        ("margin_ensemble", "attack without gradients", "autoattack"),
         ("margin_ensemble", "random outputs", "autoattack-rand"),
         ("margin_ensemble", "stored adversarials", None),
     ],

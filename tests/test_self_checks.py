@@ -12,6 +12,7 @@ import keras_epsched as ke
 from keras_epsched.attacks import (
     APGD,
     FAB,
+    FGSM,
     PGD,
     AttackEnsemble,
     MarginEnsemble,
@@ -220,9 +221,36 @@ def test_an_attack_that_makes_no_use_of_its_radius(trained):
     assert (np.diff(report.accuracy) <= 0).all()
 
 
-def test_a_weak_attack(trained):
-    # Many steps, to afford the check, of next to no length.
-    fired(trained, "stronger attack", PGD(10, step_ratio=0.01))
+@pytest.mark.parametrize(
+    "attack",
+    [FGSM(), PGD(2), APGD(10), PGD(10, step_ratio=0.01)],
+    ids=["fgsm", "pgd2", "apgd10", "tiny_steps"],
+)
+def test_a_weak_attack(trained, attack):
+    # A tenth of the cost of few steps pays for the check on many images.
+    data = make_data(3000, seed=5) if attack.steps < 10 else DATA
+    report = fired(trained, "stronger attack", attack, data=data)
+    found = outcome(report, "stronger attack")["estimate"]
+    assert found["accuracy"] == report.accuracy_at(found["epsilon"])
+    assert found["low"] < found["overstated"] <= found["high"]
+    # What it advises confirms it.
+    advised = evaluate(trained, MarginEnsemble(), data, self_check=False)
+    assert found["accuracy"] - found["low"] > advised.accuracy_at(
+        found["epsilon"]
+    )
+
+
+def test_a_random_network_is_not_judged_by_single_draws(trained):
+    report = evaluate(wrapped(trained, after=Noise(0.5)))
+    assert outcome(report, "stronger attack")["status"] == "not run"
+
+
+def test_too_few_images_tell_nothing(trained):
+    few = tuple(each[:12] for each in DATA)
+    report = evaluate(trained, MarginEnsemble(), data=few)
+    found = outcome(report, "stronger attack")
+    assert found["status"] == "not run" and found["estimate"] is None
+    assert "images stand at epsilon" in found["message"]
 
 
 class Outside(PGD):

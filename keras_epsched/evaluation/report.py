@@ -85,7 +85,8 @@ class Report:
         zero_gradient_images: Int. Images whose gradient vanished, on which
             a gradient attack is blind. Defaults to `0`.
         checks: Dicts, the outcomes of the self-checks, each with `"name"`,
-            `"status"` (`"passed"`, `"fired"` or `"not run"`) and `"message"`.
+            `"status"` (`"passed"`, `"fired"` or `"not run"`), `"message"` and
+            `"estimate"`: of the check "stronger attack" a dict of numbers.
         examples: Optional `Examples`, a few adversarial images.
         model_name: Optional string, the name of the classifier.
         notes: Strings, the warnings raised while evaluating.

@@ -69,12 +69,11 @@ def stronger_runs(
         A list of `Run`, in the order in which they pay.
     """
     norm = attacks[0].norm
-    most = max(
-        (each.steps for each in attacks if not isinstance(each, Square)),
-        default=0,
-    )
+    # Square follows no gradient, and its steps are queries.
+    followed = [each for each in attacks if not isinstance(each, Square)]
+    most = max((each.steps for each in followed), default=0)
     aimed = _is_aimed(attacks)
-    losses = [each.loss for each in attacks if not isinstance(each, FAB)]
+    losses = [each.loss for each in followed if not isinstance(each, FAB)]
     steps = max(_FEWEST_STEPS, 3 * most // 2 if aimed else 2 * most)
     unused = [loss for loss in _MARGINS if loss not in losses] or _MARGINS
     targeted = TargetedAPGD(steps, norm, _MOST_TARGETS, eot=eot, loss=unused[0])

@@ -212,7 +212,7 @@ class Inspector:
             return few
         size = math.prod(self.pixels.shape[1:])
         largest = {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}
-        epsilon = largest[norm]
+        epsilon = largest[attack.norm]
         broken = self._broken(attack, slice(count), epsilon, 1)
         chance = 1.0 / self.sweep.num_classes
         accuracy = 1.0 - broken.mean()
@@ -256,8 +256,8 @@ class Inspector:
         )
         worst = _worst_rise(broken)
         text = (
-            f"{attack.title} afresh at {len(places)} epsilons, on "
-            f"{count} images"
+            f"{attack.title} afresh at {len(places)} epsilons, on {count} "
+            "images"
         )
         if worst > max(2, 0.1 * count):
             return Check(
@@ -321,8 +321,7 @@ class Inspector:
         more = int(self._broken(attack, standing[:count], epsilon, 2).sum())
         text = (
             f"{more} of {count} images that stand at epsilon "
-            f"{format_epsilon(epsilon, attack.norm)} fall to "
-            f"{attack.title}"
+            f"{format_epsilon(epsilon, attack.norm)} fall to {attack.title}"
         )
         if _is_above(more, count, threshold):
             return Check(name, "fired", f"{text}: {advice}")
@@ -347,7 +346,7 @@ class Inspector:
         count = second_look.sample_size(runs, self._left(), len(standing))
         if count < second_look.FEWEST_IMAGES:
             # Whichever of the two is short.
-            found = (
+            short = (
                 f"only {count} images stand at epsilon "
                 f"{format_epsilon(epsilon, self.attack.norm)}"
                 if count == len(standing)
@@ -357,7 +356,7 @@ class Inspector:
             return Check(
                 name,
                 "not run",
-                f"{found}, too few to tell anything: evaluate more images",
+                f"{short}, too few to tell anything: evaluate more images",
             )
         left, tried = standing[:count], []
         for draw, (attack, variant, cost) in enumerate(runs, 2):
