@@ -98,7 +98,7 @@ def main(_):
     for wanted in map(float, FLAGS.robustness):
         grid = np.linspace(0, target(coarse, wanted), _POINTS)
         naive = sweep(grid, protocol="independent")
-        nested = sweep(grid)
+        nested = sweep(grid, bisect=False)
         halved = sweep(grid, bisect=True)
         bound = nested.accuracy[:-1].mean() / nested.clean_accuracy + _SLACK
         shares = []

@@ -97,6 +97,8 @@ def make(axis, value):
                 (images[:count], labels[:count]),
                 grid,
                 ke.attacks.PGD(10),
+                # The time is to grow with the number of epsilons.
+                bisect=False,
                 batch_size=32,
                 self_check=False,
                 verbose=0,

@@ -86,6 +86,7 @@ data = ke.datasets.load(
     DATASET,
     image_size=(SIZE, SIZE),
     batch_size=BATCH,
+    test_examples=64 if SMOKE else None,
     augment=() if SMOKE else ("flip", "color", "rotation"),
     download=not SMOKE,
 )
@@ -207,24 +208,35 @@ ke.evaluation.plot_training_story(
 # %% [markdown]
 # ## Evaluate
 #
-# The paper's protocol: APGD with 10 steps, afresh at each epsilon. Finished
-# windows are kept in the folder, too.
+# Twice. `protocol="paper"` is what the paper measured by: APGD with 10 steps on
+# cross-entropy, afresh at each epsilon. Compare these numbers with the paper's;
+# as robustness they are too kind. The default attack is stronger, and its
+# numbers are lower: they are what this network should be reported with.
+# Finished windows are kept in the folder, too.
 
 # %%
-report = ke.evaluate(
-    trainer.model,
-    data.test,
-    ke.epsilon_grid(EPSILON, 3 if SMOKE else None),
-    ke.attacks.APGD(steps=2 if SMOKE else 10),
-    protocol="independent",
-    folder=folder / "evaluation",
-    resume=True,
-    verbose=0,
-)
-print(report)
-report.plot()
+grid = ke.epsilon_grid(EPSILON, 3 if SMOKE else None)
+reports = {
+    name: ke.evaluate(
+        trainer.model,
+        data.test,
+        grid,
+        protocol=protocol,
+        folder=folder / place,
+        resume=True,
+        verbose=0,
+    )
+    for name, protocol, place in (
+        ("protocol of the paper", "paper", "evaluation"),
+        ("default attack", "nested", "evaluation_default"),
+    )
+}
+for report in reports.values():
+    print(report, end="\n\n")
+ke.evaluation.plot_curves(reports)
 
 # %% [markdown]
 # Table 1 of the paper, ResNet-50 on CUB: see `launch/paper_results.csv` in the
-# repository. One run is one draw, on another split, with another learning rate:
-# a difference of some points says nothing.
+# repository; hold the protocol of the paper against it. One run is one draw, on
+# another split, with another learning rate: a difference of some points says
+# nothing.

@@ -152,18 +152,27 @@ flags.DEFINE_float(
 )
 flags.DEFINE_enum(
     "eval_attack",
-    "apgd",
-    ["fgsm", "pgd", "apgd", "apgdt", "fab", "square"]
+    "margin_ensemble",
+    ["margin_ensemble", "margin_ensemble-thorough"]
+    + ["fgsm", "pgd", "apgd", "apgdt", "fab", "square"]
     + ["autoattack", "autoattack-plus", "autoattack-rand"],
-    "Final attack. 'apgdt' and 'fab' aim at nine classes; AutoAttack has its "
-    "own budgets.",
+    "Final attack. 'apgdt' and 'fab' aim at nine classes. The default and "
+    "AutoAttack are ensembles with budgets of their own. The protocol 'paper' "
+    "has its own attack.",
 )
 flags.DEFINE_integer(
     "eval_steps",
     None,
     "Steps of the final attack, queries of Square; default: 10 for pgd and "
-    "apgd, those of AutoAttack for the others.",
+    "apgd, those of AutoAttack for the others. Not for fgsm and ensembles.",
     lower_bound=1,
+)
+flags.DEFINE_bool(
+    "bisect",
+    None,
+    "Bisect in a nested sweep; default: yes. --nobisect goes up from one "
+    "epsilon to the next, which takes an ensemble about three times the "
+    "passes.",
 )
 
 # === Training ===
@@ -270,6 +279,33 @@ flags.DEFINE_bool(
     False,
     "The same numbers bit by bit from run to run on this machine, if slower.",
 )
+
+
+PROTOCOLS = ("nested", "independent", "paper")
+
+
+def define_protocols(default):
+    """Defines --protocols, of which each launcher has its own default."""
+    flags.DEFINE_list(
+        "protocols",
+        default,
+        "How the final attack sweeps over epsilon, separated by commas: "
+        "'nested' looks for the smallest epsilon that breaks an image, "
+        "'independent' attacks afresh at each, and 'paper' is the protocol of "
+        "arXiv 2509.23325: independent, by APGD with 10 steps on "
+        "cross-entropy whatever --eval_attack is, a loose upper bound. The "
+        "first makes curve.png and the model card.",
+        allow_overwrite=False,
+    )
+    flags.register_validator(
+        "protocols",
+        lambda names: (
+            bool(names)
+            and set(names) <= set(PROTOCOLS)
+            and len(set(names)) == len(names)
+        ),
+        f"expected different ones of {', '.join(PROTOCOLS)}, as nested,paper",
+    )
 
 
 _ROBUST_BACKBONE = (
@@ -438,6 +474,8 @@ def make_attack(name, steps=None):
     from keras_epsched import attacks
 
     name, _, version = name.partition("-")
+    if name == "margin_ensemble":
+        return attacks.MarginEnsemble(version or "standard", FLAGS.norm)
     if name == "autoattack":
         return attacks.AutoAttack(version or "standard", FLAGS.norm)
     if name == "fgsm":
@@ -450,6 +488,34 @@ def make_attack(name, steps=None):
         return attacks.FAB(steps or 100, FLAGS.norm, targets=9)
     attack = {"pgd": attacks.PGD, "apgd": attacks.APGD}[name]
     return attack(steps or 10, FLAGS.norm)
+
+
+def make_final_attack(protocol="nested"):
+    """The attack of the flags that measures what came out."""
+    if protocol == "paper":
+        return make_attack("apgd", 10)
+    name = FLAGS.eval_attack
+    fixed = name.partition("-")[0] in ("margin_ensemble", "autoattack", "fgsm")
+    if FLAGS.eval_steps is not None and fixed:
+        raise ValueError(
+            f"--eval_attack={name} has a budget of its own. Received: "
+            f"--eval_steps={FLAGS.eval_steps}. Leave it out, or take a single "
+            "attack, such as --eval_attack=apgd"
+        )
+    return make_attack(name, FLAGS.eval_steps)
+
+
+def make_choosing_attack():
+    """The attack that trainings are chosen by before the final one.
+
+    It only has to rank them: an attack on the margin does so at a fraction
+    of the passes of the default ensemble.
+    """
+    from keras_epsched import attacks
+
+    if FLAGS.eval_attack.startswith("margin_ensemble"):
+        return attacks.APGD(10, FLAGS.norm, "probability_margin")
+    return make_final_attack()
 
 
 def make_training_attack():
@@ -610,6 +676,43 @@ def evaluation_grid():
     return ke.epsilon_grid(FLAGS.epsilon, FLAGS.num_epsilons, FLAGS.norm)
 
 
+def evaluate(classifier, dataset, protocol="nested", attack=None, **arguments):
+    """One evaluation by the flags.
+
+    Args:
+        classifier: Pixels to logits.
+        dataset: Batches of images and labels.
+        protocol: One of `PROTOCOLS`.
+        attack: `Attack`. Defaults to the final one of the flags.
+        **arguments: Others of `keras_epsched.evaluate`.
+    """
+    import keras_epsched as ke
+
+    arguments = {
+        "epsilons": evaluation_grid(),
+        "bisect": FLAGS.bisect if protocol == "nested" else None,
+        "seed": FLAGS.seed,
+        "verbose": 1,
+        **arguments,
+    }
+    attack = attack or make_final_attack(protocol)
+    return ke.evaluate(
+        classifier, dataset, attack=attack, protocol=protocol, **arguments
+    )
+
+
+def protocols():
+    """The protocols of the flags; a launcher without them sweeps nested."""
+    if "protocol" in FLAGS:
+        return [FLAGS.protocol]
+    return FLAGS.protocols if "protocols" in FLAGS else ["nested"]
+
+
+def evaluation_config():
+    """What config.json says of the final attack."""
+    return {each: make_final_attack(each).title for each in protocols()}
+
+
 # What a model card says of each training; of the other flags those that are
 # not at their defaults.
 _RECIPE = (
@@ -620,8 +723,8 @@ _ATTACK = ("objective", "train_attack", "train_steps", "epsilon", "norm")
 # Of place, time and evaluation, which the card states otherwise.
 _NO_RECIPE = (
     "data_dir download test_examples skip_corrupt num_epsilons eval_attack "
-    "eval_steps output resume backup_minutes deterministic protocols schedules "
-    "seeds learning_rates study monitors monitor_images"
+    "eval_steps bisect output resume backup_minutes deterministic protocols "
+    "schedules seeds learning_rates study monitors monitor_images"
 ).split()
 
 
@@ -702,5 +805,23 @@ def check_flags():
             "--awp with --ema is not available: Keras would average the "
             "weights where --awp has moved them to"
         )
-    make_attack(FLAGS.eval_attack, FLAGS.eval_steps)
+    _check_evaluation()
     monitors.check()
+
+
+def _check_evaluation():
+    """Refuses flags of the evaluation that none of its protocols heeds."""
+    make_final_attack()
+    swept = protocols()
+    if FLAGS.bisect and "nested" not in swept:
+        raise ValueError(
+            f"--bisect needs the protocol nested. Received: {', '.join(swept)}"
+        )
+    given = [n for n in ("eval_attack", "eval_steps") if FLAGS[n].present]
+    own = FLAGS.eval_attack == "apgd" and FLAGS.eval_steps in (None, 10)
+    if swept == ["paper"] and given and not own:
+        raise ValueError(
+            "the protocol paper attacks by APGD with 10 steps. Received: "
+            + ", ".join(f"--{name}={FLAGS[name].value}" for name in given)
+            + ". Leave that out, or take the protocol independent"
+        )

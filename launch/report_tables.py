@@ -15,7 +15,13 @@ _HEADERS = {
     "expected_robustness": "expected",
     "batchnorm_momentum": "momentum",
     "reestimate_batchnorm": "re-estimated",
+    "at_target_paper": "at target, paper's protocol",
+    "expected_robustness_paper": "expected, paper's protocol",
 }
+# The measures of the paper's protocol, where it is beside another.
+_PAPER_MEASURES = ("at_target_paper", "expected_robustness_paper")
+# How results were measured that do not say so: they are older than the choice.
+_AT_FIRST = {"protocol": "nested", "bisect": False}
 # What came out; all other columns are flags, or the backend.
 _OUTCOMES = (
     *("cell", "num_classes", "training_images", "test_images", *MEASURES),
@@ -62,6 +68,9 @@ def read(*paths):
             )
         frames.append(frame)
     frame = pd.concat(frames, ignore_index=True)
+    for name, value in _AT_FIRST.items():
+        found = frame.get(name, pd.Series(index=frame.index, dtype=object))
+        frame[name] = found.astype(object).where(found.notna(), value)
     flags = frame[_flags(frame)].astype(object)
     # Equal from row to row, whatever stands for nothing.
     flags = flags.where(flags.notna(), "")
@@ -83,7 +92,8 @@ def read(*paths):
 def _flags(frame):
     """Columns that tell one fine-tuning from another, but schedule and seed."""
     made = {"schedule", "seed", "setting", "task", "delay", "half"}
-    return [name for name in frame if name not in {*_OUTCOMES, *made}]
+    made |= {*_OUTCOMES, *_PAPER_MEASURES}
+    return [name for name in frame if name not in made]
 
 
 def _half(frame, row):
@@ -211,6 +221,11 @@ def _paper_results():
 def _table(frame, tables=("Table 1", "Table 2")):
     """A row for each setting and schedule, over seeds."""
     keys = varying(frame)
+    beside = [
+        name
+        for name in _PAPER_MEASURES
+        if name in frame and frame[name].notna().any()
+    ]
     rows, any_paper = [], False
     for (_, schedule), group in frame.groupby(
         ["setting", "schedule"], sort=False
@@ -229,12 +244,16 @@ def _table(frame, tables=("Table 1", "Table 2")):
                     schedule,
                     len(group),
                     *(percent(group[name]) for name in MEASURES),
+                    *(
+                        "" if group[name].isna().any() else percent(group[name])
+                        for name in beside
+                    ),
                     " / ".join(found.values()),
                 ],
             )
         )
     rows = [row for _, row in sorted(rows, key=lambda each: each[0])]
-    headers = [*keys, "schedule", "seeds", *MEASURES]
+    headers = [*keys, "schedule", "seeds", *MEASURES, *beside]
     headers = [_HEADERS.get(name, name) for name in headers]
     if any_paper:
         return markdown(rows, [*headers, "paper, in its own set-up"])

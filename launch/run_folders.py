@@ -15,6 +15,8 @@ FLAGS = flags.FLAGS
 
 # What may differ when a run goes on: where it is, and how fast it is.
 MAY_DIFFER = ("resume", "output", "download", "backup_minutes")
+# What runs did before there was a flag, where its default is another.
+_BEFORE = {"bisect": False}
 
 
 class RunUnderWay(RuntimeError):
@@ -82,12 +84,11 @@ def check_flags_as_stored(path, may_differ):
             f"--resume compares the flags with those in {path}, which cannot "
             f"be read: {error!r}"
         ) from error
-    # A flag that is newer than the run stands at its default.
     differ = [
         f"--{name}: stored {stored!r}, received {value!r}"
         for name, value in sorted(resolved_flags().items())
         if name not in may_differ
-        and value != (stored := flags_then.get(name, FLAGS[name].default))
+        and value != (stored := stored_flag(flags_then, name))
     ]
     if differ:
         raise ValueError(
@@ -106,6 +107,17 @@ def check_flags_as_stored(path, may_differ):
             f"exactly: {'; '.join(changed)}",
             flush=True,
         )
+
+
+def stored_flag(flags_then, name):
+    """The value of a flag in a run, which may be older than the flag.
+
+    Args:
+        flags_then: Dict, the flags of its config.json.
+        name: String.
+    """
+    # A flag that is newer than the run stands at its default.
+    return flags_then.get(name, _BEFORE.get(name, FLAGS[name].default))
 
 
 def resolved_flags():

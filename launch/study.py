@@ -68,8 +68,11 @@ flags.DEFINE_float(
 
 # Of the study, not of its cells.
 _OWN = ("study", "retries", "cell_cpus", "cell_gpus", "output", "resume")
-# What says nothing of a result.
-_OF_THE_PLACE = ("data_dir", "deterministic", "monitors", "monitor_images")
+# What says nothing of a result, or is said by the result itself.
+_NO_COLUMNS = (
+    *("data_dir", "deterministic", "monitors", "monitor_images", "protocols"),
+    *run_folders.MAY_DIFFER,
+)
 
 
 def read_cells():
@@ -232,7 +235,7 @@ def write_results(cells, path):
             values = {
                 name: _value(name, value)
                 for name, value in values.items()
-                if name not in (*_OF_THE_PLACE, *run_folders.MAY_DIFFER)
+                if name not in _NO_COLUMNS
             }
             rows.append({"cell": cell.name, **values, **result})
     if rows:
@@ -257,24 +260,48 @@ def open_folder(cells):
     grid = {cell.name: cell.flags for cell in cells}
     path = folder / "study.json"
     if path.exists():
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored, begun = (
+            json.loads(each.read_text(encoding="utf-8"))
+            for each in (path, folder / "config.json")
+        )
         differ = [
-            name
+            f"{name} ({', '.join(found)})"
             for name in stored
-            if _expanded(grid.get(name, {})) != _expanded(stored[name])
+            if (found := _differing(stored[name], begun, grid.get(name)))
         ]
         if differ:
             raise ValueError(
                 "--resume continues a study with its own cells; the grid may "
                 f"grow. Received: {len(differ)} stored cells that are no "
-                f"longer there, or have other flags: {', '.join(differ[:5])}"
+                "longer there, or have other flags: "
+                f"{'; '.join(differ[:5])}"
             )
     run_folders.write_json(path, grid)
     return folder.resolve()
 
 
-def _expanded(values):
-    return {name: os.path.expandvars(each) for name, each in values.items()}
+def _differing(stored, begun, given):
+    """What keeps a stored cell from going on, in words.
+
+    Flags that a cell does not give are at their defaults, which were others
+    when a study was begun by an older version.
+    """
+    if given is None:
+        return ["no longer there"]
+    differ = []
+    for name in sorted(set(run_folders.resolved_flags()) - set(_OWN)):
+        then = run_folders.stored_flag(begun["flags"], name)
+        then = _expanded(name, stored.get(name, then))
+        now = _expanded(name, given.get(name, FLAGS[name].value))
+        if then != now:
+            differ.append(f"--{name}: stored {then!r}, received {now!r}")
+    return differ
+
+
+def _expanded(name, value):
+    if isinstance(value, str):
+        value = os.path.expandvars(value)
+    return _value(name, value)
 
 
 def main(_):

@@ -44,28 +44,44 @@ def run(
 
             flags.FLAGS.unparse_flags()
             flags.FLAGS(sys.argv)
-            _, data, history, report = finetune.run()
-            print(report)
-            row = result(data, history, report, time.time() - started)
+            _, data, history, reports = finetune.run()
+            for report in reports.values():
+                print(report)
+            row = result(data, history, reports, time.time() - started)
             run_folders.write_json(folder / "result.json", row)
         except BaseException:
             traceback.print_exc()
             raise
 
 
-def result(data, history, report, seconds) -> dict:
+def result(data, history, reports, seconds) -> dict:
     """What a row of results.parquet has besides the flags of the cell.
+
+    The numbers are those of the first protocol. Where that of the paper is
+    another, its own stand beside them.
 
     Args:
         data: The dataset.
         history: Of the training, see `training_run.train`.
-        report: `Report` on the test images.
+        reports: Dict from protocols to `Report`s on the test images.
         seconds: Of the attempt that ended the cell.
     """
     import keras
 
+    protocol, report = next(iter(reports.items()))
     low, high = report.expected_robustness_interval()
+    # What measured, whatever the flags say of other protocols.
+    measured = {"protocol": protocol, "bisect": report.bisect}
+    if protocol == "paper":
+        measured |= {"eval_attack": "apgd", "eval_steps": None}
+    elif "paper" in reports:
+        paper = reports["paper"]
+        measured |= {
+            "at_target_paper": paper.accuracy_at(paper.target_epsilon),
+            "expected_robustness_paper": paper.expected_robustness(),
+        }
     return {
+        **measured,
         "backend": keras.backend.backend(),
         "num_classes": data.num_classes,
         "training_images": data.train.split_info.num_examples,

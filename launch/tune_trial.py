@@ -82,16 +82,11 @@ def robustness(classifier, images) -> float:
     import common
     from absl import flags
 
-    import keras_epsched as ke
-
-    chosen = flags.FLAGS
-    report = ke.evaluate(
+    report = common.evaluate(
         classifier,
         images,
-        common.evaluation_grid(),
-        common.make_attack(chosen.eval_attack, chosen.eval_steps),
-        batch_size=chosen.batch_size,
-        seed=chosen.seed,
+        attack=common.make_choosing_attack(),
+        batch_size=flags.FLAGS.batch_size,
         self_check=False,
         verbose=0,
     )

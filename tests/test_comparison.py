@@ -337,7 +337,10 @@ def test_differences_that_are_allowed(changes, note):
         ({"norm": "l2"}, "norm: 'linf' and 'l2'"),
         ({"protocol": "independent"}, "protocol: 'nested' and 'independent'"),
         ({"dataset": {"dataset": "digits"}}, "dataset: .*dogs.*digits"),
-        ({"epsilons": GRID * 2}, "epsilons: "),
+        (
+            {"epsilons": GRID * 2},
+            "epsilons: 0, 1/255, 2/255 and 0, 2/255, 4/255",
+        ),
         ({"epsilons": GRID[:2], "correct": np.ones((6, 2), bool)}, "epsilons"),
         (
             {"image_ids": np.arange(6) + 13},
@@ -361,6 +364,12 @@ def test_all_that_differs_is_named():
     other = make_report(FIRST[:4], norm="l2", epsilons=GRID * 2)
     with pytest.raises(ValueError, match="norm.*epsilons.*image_ids: 6 and 4"):
         compare(make_report(FIRST), other)
+
+
+def test_one_image_decides_nothing():
+    better = [FIRST[0] + 1, *FIRST[1:]]
+    compared = compare(make_report(FIRST), make_report(better))
+    assert compared.difference > 0 and compared.p_value == 1.0
 
 
 def test_what_is_no_report():

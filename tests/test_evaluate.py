@@ -225,6 +225,7 @@ def test_passes_are_those_that_ran(attack, protocol):
         grid,
         attack,
         protocol=protocol,
+        bisect=False,
         batch_size=8,
         jit_compile=False,
     )
@@ -237,7 +238,7 @@ def test_passes_are_those_that_ran(attack, protocol):
 
 def test_broken_images_cost_nothing_more():
     model, data, grid, correct = binary_case()
-    report = evaluate(model, data, grid)
+    report = evaluate(model, data, grid, bisect=False)
     # An attack for every radius survived, and the one that broke the image.
     attacks = np.minimum(correct.sum(1), len(grid) - 1)[correct[:, 0]].sum()
     assert report.backward_passes == attacks

@@ -8,8 +8,11 @@ import re
 
 import numpy as np
 import pytest
+from networks import make_data, trained_net
 from PIL import Image
 
+import keras_epsched as ke
+from keras_epsched.evaluation import compare, report_text
 from keras_epsched.evaluation.examples import Examples
 from keras_epsched.evaluation.html import write_html
 from keras_epsched.evaluation.report import Report
@@ -98,6 +101,7 @@ def make_report(**overrides):
         "protocol": "nested",
         "attack": {"class_name": "APGD", "config": {"steps": 10}},
         "attack_name": "APGD(steps=10)",
+        "attack_title": "APGD-10 on cross-entropy",
         "dataset": {
             "dataset": "stanford_dogs:0.2.0",
             "split": "test",
@@ -135,6 +139,14 @@ def make_examples(shape=(2, 4, 4, 3), norm="linf", value_range=(0, 255)):
     )
 
 
+@pytest.fixture(scope="module")
+def trained_report():
+    data = make_data(24)
+    return ke.evaluate(
+        trained_net(), data, [8 / 255], ke.attacks.FGSM(), verbose=0
+    )
+
+
 @pytest.fixture
 def write(tmp_path):
     def write(reports, **kwargs):
@@ -154,7 +166,7 @@ def test_values(write):
         "model tiny",
         "stanford_dogs:0.2.0, split test",
         "5 of 8,580",
-        "APGD(steps=10)",
+        "APGD-10 on cross-entropy",
         "linf",
         "nested envelope",
     ):
@@ -180,9 +192,118 @@ def test_values(write):
         "17 forward and 13",
     ):
         assert text in cost
-    for text in ("2026-01-02T03:04:05+00:00", "keras 3.15.0, backend tensor"):
+    for text in (
+        "2026-01-02T03:04:05+00:00",
+        "keras 3.15.0, backend tensor",
+        "APGD(steps=10)",
+    ):
         assert text in page.text
     assert page.section("breakers") is None
+    assert page.section("comparisons") is None
+    bound = page.section("bound")
+    assert bound.startswith("Accuracy under attack is an upper bound: a")
+    assert page.text.count("upper bound") == 1
+
+
+def test_a_loose_bound_is_told_for_each_model_that_has_one(write):
+    loose = {"class_name": "PGD", "config": {"loss": "ce"}}
+    reports = {"a": make_report(), "b": make_report(attack=loose)}
+    bound = write(reports).section("bound")
+    assert re.match(r"a: Accuracy .* images\. b: Accuracy .* loose", bound)
+    both = {name: reports["b"] for name in "ab"}
+    assert write(both).section("bound").count("upper bound") == 1
+
+
+def test_headline_of_one_model(write):
+    report = make_report()
+    interval = report.expected_robustness_interval()
+    low, high = (f"{100 * end:.1f}" for end in interval)
+    assert write({"tiny": report}).section("headline") == (
+        "tiny keeps an expected robustness of 47.5 % (95 % interval "
+        f"{low} to {high}) up to epsilon 4/255 on stanford_dogs: 80 % clean, "
+        "20 % at the target, measured on 5 images with APGD-10 on "
+        "cross-entropy."
+    )
+    page = write({"tiny": report}, target_epsilon=2.5 / 255)
+    assert "80 % clean, measured on" in page.section("headline")
+    folder = {"dataset": "image_folder:/home/me/flowers"}
+    page = write({"tiny": make_report(norm="l2", dataset=folder)})
+    assert "in l2 on flowers: " in page.section("headline")
+    page = write({"tiny": make_report(dataset=None)})
+    assert "up to epsilon 4/255: " in page.section("headline")
+
+
+def many(accuracy, **overrides):
+    """A report of 100 images, of which so many stand at every epsilon."""
+    correct = np.zeros((100, 5), bool)
+    correct[:, 0] = True
+    correct[:accuracy] = True
+    return make_report(
+        correct=correct,
+        labels=np.zeros(100, int),
+        predictions=np.zeros(100, int),
+        image_ids=np.arange(100),
+        **overrides,
+    )
+
+
+def test_headline_of_several_models(write):
+    reports = {"low": many(10), "high": many(50), "middle": many(49)}
+    headline = write(reports).section("headline")
+    assert "high has the highest expected robustness up to" in headline
+    assert "more than middle. The paired test does not confirm" in headline
+    assert "(p = 1, 95 % interval" in headline and "chance" in headline
+    assert headline.endswith("on 100 images with APGD-10 on cross-entropy.")
+    del reports["middle"]
+    headline = write(reports).section("headline")
+    assert re.search(
+        r"35\.0 points more than low\. The paired test confirms the "
+        r"difference \(p = 0\.0002, 95 % interval \+2\d\.\d to \+4\d\.\d\)",
+        headline,
+    )
+    headline = write({"a": many(10), "b": many(10)}).section("headline")
+    assert "a and b have the same expected robustness" in headline
+    assert "paired test" not in headline
+
+
+def test_headline_of_models_that_were_not_evaluated_alike(write):
+    reports = {"a": many(10), "b": many(50, protocol="independent")}
+    headline = write(reports).section("headline")
+    assert "There is no paired comparison, because the reports differ in " in (
+        headline
+    )
+    reports = {"a": many(10), "b": many(50, attack_title="FGSM")}
+    reports["b"].attack = {"class_name": "FGSM"}
+    assert "The attacks differ" in write(reports).section("headline")
+    reports = {"a": many(10), "b": make_report()}
+    headline = write(reports).section("headline")
+    assert headline.endswith("Measured with APGD-10 on cross-entropy.")
+
+
+def test_paired_comparisons(write):
+    reports = {
+        "first": many(50),
+        "worse": many(40, seed=4),
+        "other": many(50, protocol="independent"),
+    }
+    text = write(reports).section("comparisons")
+    compared = compare(reports["first"], reports["worse"])
+    low, high = (f"{100 * end:+.2f}" for end in compared.interval)
+    assert (
+        "worse against first Expected robustness of worse minus that of "
+        f"first: -8.75 points (95 % interval {low} to {high}), "
+        f"p = {compared.p_value:.2g} (sign-flip test), on the same 100 images."
+    ) in text
+    assert "the seeds of the attacks differ: 3 and 4" in text
+    assert "4/255 50.00 40.00 -10.00 0.002" in text
+    assert (
+        "other against first There is no paired comparison, because the "
+        "reports differ in protocol: 'nested' and 'independent'."
+    ) in text
+    assert text.count("McNemar's p-values are not corrected") == 1
+    del reports["worse"]
+    text = write(reports).section("comparisons")
+    assert "McNemar" not in text and "against" not in text
 
 
 def test_one_file_that_loads_nothing_and_runs_nothing(write):
@@ -246,10 +367,26 @@ def test_fired_checks_and_notes_lead(write):
     assert ("section", {"class": "alarm fired", "id": "alarms"}) in (
         page.elements
     )
-    assert page.section("checks") == (
-        "Self-checks unbounded attack fired misled more steps not run too "
-        "dear random outputs passed equal"
+    assert "A self-check fired" in page.section("headline")
+    assert re.fullmatch(
+        "Self-checks unbounded attack fired misled Lets the attack .* "
+        "more steps not run too dear random outputs passed equal Calls .*",
+        page.section("checks"),
     )
+
+
+def test_a_check_is_explained_once(write):
+    reports = {name: make_report(checks=[PASSED, NOT_RUN]) for name in "ab"}
+    checks = write(reports).section("checks")
+    assert checks.count("random outputs passed equal") == 2
+    assert checks.count("Calls the network twice") == 1
+
+
+def test_every_check_is_explained(trained_report):
+    names = [check["name"] for check in trained_report.checks]
+    assert len(names) > 5
+    assert all(report_text.check_purpose(name) for name in names), names
+    assert report_text.check_purpose("of tomorrow") == ""
 
 
 def test_notes_alone_are_no_fired_check(write):

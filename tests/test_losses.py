@@ -124,13 +124,107 @@ def test_targeted_dlr():
         np.testing.assert_allclose(ops.convert_to_numpy(value), [-4.0, 4.0])
 
 
-@pytest.mark.parametrize("name", ["ce", "margin", "dlr"])
+def probabilities64(logits):
+    powers = np.exp(logits.astype("float64"))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10])
+def test_probability_margin(num_classes):
+    labels, logits = draws(num_classes)
+    rows = np.arange(len(labels))
+    others = probabilities64(logits)
+    true = others[rows, labels].copy()
+    others[rows, labels] = -1.0
+    value = losses.get("probability_margin")(labels, logits)
+    found = np.expm1(ops.convert_to_numpy(value).astype("float64"))
+    np.testing.assert_allclose(found, others.max(-1) - true, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10])
+def test_targeted_probability_margin(num_classes):
+    labels, logits = draws(num_classes)
+    targets = (labels + 1) % num_classes
+    rows = np.arange(len(labels))
+    p = probabilities64(logits)
+    value = losses.targeted_probability_margin(
+        labels, ops.convert_to_tensor(targets), logits
+    )
+    found = np.expm1(ops.convert_to_numpy(value).astype("float64"))
+    np.testing.assert_allclose(
+        found, p[rows, targets] - p[rows, labels], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_probability_margins_have_the_direction_of_the_plain_ones(targeted):
+    labels, logits = draws()
+    rows, eye = np.arange(len(labels)), np.eye(5)
+    p = probabilities64(logits)
+    if targeted:
+        rivals = (labels + 2) % 5
+
+        def loss(z):
+            return losses.targeted_probability_margin(
+                labels, ops.convert_to_tensor(rivals), z
+            )
+    else:
+        rivals = np.where(eye[labels] == 1, -1, p).argmax(-1)
+
+        def loss(z):
+            return losses.probability_margin(labels, z)
+
+    # The gradient of p_rival - p_true at the logits.
+    up, down = p[rows, rivals][:, None], p[rows, labels][:, None]
+    theirs = up * eye[rivals] - down * eye[labels] + p * (down - up)
+    ours = values_and_gradients(loss, logits)[1]
+    np.testing.assert_allclose(
+        ours / np.abs(ours).max(-1, keepdims=True),
+        theirs / np.abs(theirs).max(-1, keepdims=True),
+        # Rounding grows where the network is sure of the wrong class.
+        atol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("gap", [40.0, 1e4])
+def test_probability_margins_do_not_saturate(targeted, gap):
+    labels, targets = np.asarray([0, 1]), ops.convert_to_tensor([2, 2])
+    logits = np.asarray([[gap, 0.0, -1.0], [1.0, gap, 0.5]], "float32")
+
+    def naive(z):
+        p = ops.softmax(z)
+        true = ops.take_along_axis(p, labels[:, None], -1)[:, 0]
+        return p[:, 2] - true
+
+    def loss(z):
+        if targeted:
+            return losses.targeted_probability_margin(labels, targets, z)
+        return losses.probability_margin(labels, z)
+
+    assert (values_and_gradients(naive, logits)[1] == 0).any(-1).all()
+    value, gradient = values_and_gradients(loss, logits)
+    assert np.isfinite(value).all()
+    np.testing.assert_allclose(
+        [gradient[0, 0], gradient[1, 1]], [-1.0, -1.0], rtol=1e-3
+    )
+    assert (np.abs(gradient) > 0.05).all()
+
+
+def test_targeted_losses_have_names():
+    for name in ("margin", "dlr", "probability_margin"):
+        assert callable(losses.get_targeted(name))
+    with pytest.raises(ValueError, match="ce"):
+        losses.get_targeted("ce")
+
+
+@pytest.mark.parametrize("name", ["ce", "margin", "dlr", "probability_margin"])
 def test_losses_agree_on_what_is_misclassified(name):
     labels, logits = draws(3)
     value = ops.convert_to_numpy(losses.get(name)(labels, logits))
     wrong = logits.argmax(-1) != labels
     assert value.shape == (64,)
-    # All three are positive at least where the image is misclassified.
+    # All are positive at least where the image is misclassified.
     assert (value[wrong] > 0).all()
     if name != "ce":
         assert (value[~wrong] <= 0).all()

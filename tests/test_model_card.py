@@ -47,7 +47,9 @@ def test_the_hub_reads_the_results(report, tmp_path):
     low, high = (100 * x for x in report.accuracy_interval(8 / 255))
     assert f"{low:.2f} to {high:.2f}" in text
     assert "| two: hinges" in text and "Classes: a, b, c." in text
-    assert "# my-net\n" in text and "upper bound" in text
+    assert "# my-net\n" in text and text.count("upper bound") == 1
+    assert "attack: PGD-2 on cross-entropy\n" in text
+    assert "known to be loose" in text and "MarginEnsemble" in text
     # What the evaluation says against itself stands in the card.
     for check in report.checks:
         said = f"{check['name']}" in text

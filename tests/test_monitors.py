@@ -335,6 +335,24 @@ def test_a_healthy_training_is_left_alone():
     assert len(history["probe_target_accuracy"]) == 2
 
 
+def test_a_probe_that_judges_is_on_the_margin_and_says_so(capsys):
+    images, labels = make_data()
+    monitor = ke.callbacks.RobustOverfittingMonitor(images, labels)
+    make_trainer(conv_net(dropout=0, batchnorm=False)).fit(
+        images,
+        labels,
+        verbose=2,
+        callbacks=[
+            ke.callbacks.EpsilonScheduler(ke.schedules.Constant(TARGET)),
+            monitor,
+        ],
+    )
+    assert (
+        "probe_target_accuracy: under APGD-10 on the probability margin, at "
+        "epsilon 8/255\n"
+    ) in capsys.readouterr().out
+
+
 def test_epochs_of_the_ramp_do_not_count():
     images, labels = make_data()
     monitor = ke.callbacks.RobustOverfittingMonitor(images, labels)
@@ -369,7 +387,7 @@ def test_a_probe_is_the_same_in_small_batches():
     model = make_trainer(conv_net(dropout=0, batchnorm=False))
     moved = []
     for batch_size in (5, len(images)):
-        probe = Moved(images, labels, None, 3, batch_size=batch_size)
+        probe = Moved(images, labels, ke.attacks.PGD(3), batch_size=batch_size)
         probe.set_model(model)
         probe.on_train_begin()
         adversarial, places = probe.measure()
@@ -387,7 +405,7 @@ def test_a_probe_is_compiled_once(counter):
     model = make_trainer(conv_net(dropout=0, batchnorm=False))
     schedule = ke.schedules.Constant(TARGET)
     # Batches of 5, 4 and 4 images.
-    probe = Moved(images, labels, None, 2, batch_size=5)
+    probe = Moved(images, labels, ke.attacks.PGD(2), batch_size=5)
     for _ in range(2):
         model.fit(
             images,

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 import keras_epsched
+from keras_epsched import attacks
 from keras_epsched.epsilons import check_epsilon, format_epsilon
 from keras_epsched.evaluation import plots
 from keras_epsched.evaluation.examples import Examples
@@ -424,6 +425,91 @@ def test_who_broke_what():
         make_report(**{**arguments, "attack_members": ["APGD"]})
 
 
+def serialized(attack):
+    import keras
+
+    return keras.saving.serialize_keras_object(attack)
+
+
+def titled_report(attack, **overrides):
+    return make_report(
+        attack=serialized(attack),
+        attack_name=repr(attack),
+        attack_title=attack.title,
+        **overrides,
+    )
+
+
+def test_the_attack_has_a_title(tmp_path):
+    arguments = {
+        "attack_title": "Two attacks",
+        "attack_members": ["A()", "B()"],
+    }
+    report = make_report(**arguments, member_titles=["A-1", "B-2"])
+    text = str(report)
+    assert "Two attacks" in text and "APGD(steps=10)" not in text
+    assert "A-1" in text and "B-2" in text and "A()" not in text
+    report.save(tmp_path)
+    assert Report.load(tmp_path) == report
+    assert report.attack_name == "APGD(steps=10)"
+    assert report.attack_members == ["A()", "B()"]
+    with pytest.raises(ValueError, match="member_titles.*1 titles of 2"):
+        make_report(**arguments, member_titles=["A-1"])
+
+
+def test_files_from_before_titles_are_read(tmp_path):
+    report = make_report()
+    report.save(tmp_path)
+    path = tmp_path / "report.json"
+    summary = json.loads(path.read_text())
+    assert summary.pop("attack_title") == "APGD(steps=10)"
+    assert summary.pop("member_titles") == ["APGD(steps=10)"]
+    path.write_text(json.dumps(summary))
+    loaded = Report.load(tmp_path)
+    assert loaded == report
+    assert loaded.attack_title == "APGD(steps=10)"
+
+
+LOOSE = "is known to be loose"
+
+
+@pytest.mark.parametrize(
+    "attack, loose",
+    [
+        (attacks.APGD(10), True),
+        (attacks.APGD(100, restarts=5), True),
+        (attacks.FGSM("l2"), True),
+        (attacks.AttackEnsemble([attacks.PGD(2), attacks.APGD(3)]), True),
+        (attacks.APGD(10, loss="margin"), False),
+        (attacks.TargetedAPGD(10), False),
+        (attacks.AttackEnsemble([attacks.PGD(2), attacks.Square(5)]), False),
+        (attacks.AutoAttack(), False),
+    ],
+)
+def test_a_bound_that_is_loose_is_called_so(attack, loose):
+    text = str(titled_report(attack, norm=attack.norm))
+    assert (LOOSE in text) is loose
+    assert ("MarginEnsemble" in text) is loose
+    assert text.lower().count("upper bound") == 1
+
+
+@pytest.mark.parametrize(
+    "attack, protocol, same",
+    [
+        (attacks.APGD(10), "independent", True),
+        (attacks.APGD(10), "nested", False),
+        (attacks.APGD(20), "independent", False),
+        (attacks.APGD(10, loss="dlr"), "independent", False),
+        (attacks.APGD(10, restarts=2), "independent", False),
+        (attacks.PGD(10), "independent", False),
+    ],
+)
+def test_the_protocol_of_the_paper_is_named(attack, protocol, same):
+    text = str(titled_report(attack, protocol=protocol))
+    assert ("the protocol of the paper (arXiv 2509.23325)" in text) is same
+    assert "as in the paper" not in text
+
+
 def test_examples_travel_with_the_report(tmp_path):
     images = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 1))
     examples = Examples(
@@ -551,7 +637,13 @@ def test_plot_curves(tmp_path):
     labels = [text.get_text() for text in legend.get_texts()]
     # Means 60 and 50 on [0, 2/255]: standard error 5.
     assert labels == ["seeds: 55.0 ± 5.0 % (2 seeds)", "single: 60.0 %"]
-    assert legend.get_title().get_text().endswith("[0, 2/255]")
+    title = legend.get_title().get_text()
+    assert title.endswith("[0, 2/255]\nunder APGD(steps=10)")
+    other = make_report(attack_title="PGD-7 on $a$")
+    figure = plots.plot_curves({"one": make_report(), "other": other})
+    assert "under" not in figure.legends[0].get_title().get_text()
+    figure = plots.plot_curves({"other": other}, tmp_path / "other.png")
+    assert "PGD-7 on" in figure.legends[0].get_title().get_text()
 
 
 def test_any_name_can_be_plotted(tmp_path):

@@ -9,8 +9,16 @@ from keras import ops
 from networks import CLASSES, conv_net, make_data, trained_net
 
 import keras_epsched as ke
-from keras_epsched.attacks import APGD, FAB, PGD, AttackEnsemble, Square
-from keras_epsched.evaluation import self_checks
+from keras_epsched.attacks import (
+    APGD,
+    FAB,
+    FGSM,
+    PGD,
+    AttackEnsemble,
+    MarginEnsemble,
+    Square,
+)
+from keras_epsched.evaluation import probe, self_checks
 
 GRID = np.linspace(0, 40 / 255, 9)
 DATA = make_data(500, seed=4)
@@ -73,17 +81,20 @@ NAMES = [
     "random outputs",
     "float16 saturation",
     "unbounded attack",
-    "accuracy falls with epsilon",
-    "more steps do not help",
-    "no gradients do no better",
+    "accuracy against epsilon",
+    "attack without gradients",
+    "stronger attack",
     "stored adversarials",
 ]
 
 
 @pytest.mark.parametrize(
     "attack",
-    [ATTACK, AttackEnsemble([APGD(10), Square(20)])],
-    ids=["apgd", "ensemble"],
+    [
+        MarginEnsemble(),
+        AttackEnsemble([*MarginEnsemble().members, Square(20)]),
+    ],
+    ids=["margin", "with_square"],
 )
 def test_a_healthy_evaluation_is_quiet(trained, attack):
     with warnings.catch_warnings():
@@ -185,11 +196,11 @@ def reversed_gradient(x):
 def test_misleading_gradients(trained):
     model = wrapped(trained, before=reversed_gradient)
     report = fired(model, "unbounded attack")
-    assert outcome(report, "no gradients do no better")["status"] == "fired"
+    assert outcome(report, "attack without gradients")["status"] == "fired"
     # The ensemble finds out by itself.
     fired(
         model,
-        "no gradients do no better",
+        "attack without gradients",
         AttackEnsemble([APGD(10), Square(200)]),
     )
 
@@ -205,14 +216,41 @@ class Fading(PGD):
 
 
 def test_an_attack_that_makes_no_use_of_its_radius(trained):
-    report = fired(trained, "accuracy falls with epsilon", Fading(10))
+    report = fired(trained, "accuracy against epsilon", Fading(10))
     # The nested curve does not show it.
     assert (np.diff(report.accuracy) <= 0).all()
 
 
-def test_a_weak_attack(trained):
-    # Many steps, to afford the check, of next to no length.
-    fired(trained, "more steps do not help", PGD(10, step_ratio=0.01))
+@pytest.mark.parametrize(
+    "attack",
+    [FGSM(), PGD(2), APGD(10), PGD(10, step_ratio=0.01)],
+    ids=["fgsm", "pgd2", "apgd10", "tiny_steps"],
+)
+def test_a_weak_attack(trained, attack):
+    # A tenth of the cost of few steps pays for the check on many images.
+    data = make_data(3000, seed=5) if attack.steps < 10 else DATA
+    report = fired(trained, "stronger attack", attack, data=data)
+    found = outcome(report, "stronger attack")["estimate"]
+    assert found["accuracy"] == report.accuracy_at(found["epsilon"])
+    assert found["low"] < found["overstated"] <= found["high"]
+    # What it advises confirms it.
+    advised = evaluate(trained, MarginEnsemble(), data, self_check=False)
+    assert found["accuracy"] - found["low"] > advised.accuracy_at(
+        found["epsilon"]
+    )
+
+
+def test_a_random_network_is_not_judged_by_single_draws(trained):
+    report = evaluate(wrapped(trained, after=Noise(0.5)))
+    assert outcome(report, "stronger attack")["status"] == "not run"
+
+
+def test_too_few_images_tell_nothing(trained):
+    few = tuple(each[:12] for each in DATA)
+    report = evaluate(trained, MarginEnsemble(), data=few)
+    found = outcome(report, "stronger attack")
+    assert found["status"] == "not run" and found["estimate"] is None
+    assert "images stand at epsilon" in found["message"]
 
 
 class Outside(PGD):
@@ -280,7 +318,7 @@ def test_is_within(norm):
 
 def test_a_weak_attack_of_many_steps(trained):
     attack = PGD(60, step_ratio=1e-5, random_start=False)
-    fired(trained, "more steps do not help", attack)
+    fired(trained, "stronger attack", attack)
 
 
 def test_single_draws_in_an_ensemble_are_reported(trained):
@@ -290,27 +328,27 @@ def test_single_draws_in_an_ensemble_are_reported(trained):
 
 
 def test_the_probe_holds_no_window():
-    probe = self_checks.Probe()
+    chosen = probe.Probe()
     pixels = np.zeros((500, 4, 4, 1))
-    probe.add(range(500), pixels, range(500), range(500), np.zeros((500, 2)))
-    for _, (image, _, breakers) in probe.lots:
+    chosen.add(range(500), pixels, range(500), range(500), np.zeros((500, 2)))
+    for _, (image, _, breakers) in chosen.lots:
         assert image.base is None and breakers.base is None
 
 
 def test_the_probe_keeps_the_smallest_lots():
     rng = np.random.default_rng(0)
     lots = rng.integers(0, 2**31, 1000)
-    probe = self_checks.Probe()
+    chosen = probe.Probe()
     for at in range(0, 1000, 90):
         part = slice(at, at + 90)
-        probe.add(
+        chosen.add(
             lots[part],
             np.arange(1000)[part, None],
             np.zeros(1000)[part],
             np.arange(1000)[part],
             np.zeros((1000, 2))[part],
         )
-    pixels, _, numbers, _ = probe.arrays()
-    expected = np.argsort(lots)[: self_checks.PROBE_SIZE]
+    pixels, _, numbers, _ = chosen.arrays()
+    expected = np.argsort(lots)[: probe.PROBE_SIZE]
     np.testing.assert_array_equal(numbers, expected)
     np.testing.assert_array_equal(pixels[:, 0], expected)

@@ -107,7 +107,7 @@ class Follower(FGSM):
 
 
 def test_warm_starts_follow_the_radius(trained):
-    report = evaluate(trained, attack=Follower())
+    report = evaluate(trained, attack=Follower(), bisect=False)
     np.testing.assert_array_equal(report.accuracy, report.accuracy[0])
 
 
@@ -149,8 +149,9 @@ def test_bisection_finds_the_same_for_less(trained):
 
 def test_bisection_of_an_ensemble_tries_the_others_below(trained):
     attack = AttackEnsemble([FGSM(), APGD(10)])
-    up = evaluate(trained, attack=attack)
-    halved = evaluate(trained, attack=attack, bisect=True)
+    up = evaluate(trained, attack=attack, bisect=False)
+    halved = evaluate(trained, attack=attack)
+    assert halved.bisect and not up.bisect
     assert (up.correct != halved.correct).mean() < 0.05
     # FGSM alone leaves more standing.
     assert (
@@ -158,6 +159,65 @@ def test_bisection_of_an_ensemble_tries_the_others_below(trained):
         < evaluate(trained, attack=FGSM()).accuracy.mean()
     )
     assert halved.backward_passes < up.backward_passes
+
+
+class Harmless(FGSM):
+    """Breaks nothing."""
+
+    def search(self, *args, **kwargs):
+        result = super().search(*args, **kwargs)
+        return result._replace(broken=keras.ops.zeros_like(result.broken))
+
+
+class LastTarget(TargetedAPGD):
+    """Its last target breaks images from the third epsilon on.
+
+    Below the end of the grid only from where it broke them before.
+    """
+
+    def num_variants(self, num_classes):
+        return 4
+
+    def search(self, logits_fn, images, labels, epsilon, *args, **kwargs):
+        kwargs["variant"], variant = None, kwargs["variant"]
+        result = super().search(
+            logits_fn, images, labels, epsilon, *args, **kwargs
+        )
+        start, use_start = kwargs["start"], kwargs["use_start"]
+        outwards = images + 255.0 * epsilon[:, None, None, None]
+        away = keras.ops.max(keras.ops.abs(start - outwards), axis=(1, 2, 3))
+        follows = use_start & (away < 1e-2) | (epsilon > GRID[-2] + 1e-4)
+        broken = (variant == 3) & (epsilon > GRID[3] - 1e-4) & follows
+        return result._replace(adversarial=outwards, broken=broken)
+
+
+def test_what_broke_an_image_is_tried_first_below_from_there(trained):
+    attack = AttackEnsemble([Harmless(), LastTarget(1, targets=2)])
+    report = evaluate(trained, attack=attack)
+    np.testing.assert_array_equal(report.accuracy[:3], report.clean_accuracy)
+    np.testing.assert_array_equal(report.accuracy[3:], 0.0)
+    clean = int(report.correct[:, 0].sum())
+    # Four of the first; four targets at the end of the grid, one each at the
+    # five epsilons below, and four where none breaks.
+    assert report.backward_passes == clean * (4 + 4 + 5 + 4)
+
+
+def test_bisection_is_the_default_of_a_nested_sweep_alone(trained):
+    assert evaluate(trained, attack=FGSM()).bisect
+    assert not evaluate(trained, attack=FGSM(), bisect=False).bisect
+    independent = evaluate(trained, attack=FGSM(), protocol="independent")
+    assert not independent.bisect
+    with pytest.raises(ValueError, match="nested"):
+        evaluate(trained, protocol="independent", bisect=True)
+
+
+def test_the_protocol_of_the_paper_has_a_name(trained):
+    paper = evaluate(trained, attack=None, protocol="paper")
+    plain = evaluate(trained, attack=APGD(10), protocol="independent")
+    assert (paper.protocol, paper.attack) == (plain.protocol, plain.attack)
+    np.testing.assert_array_equal(paper.correct, plain.correct)
+    with pytest.raises(ValueError, match="APGD"):
+        evaluate(trained, attack=APGD(20), protocol="paper")
 
 
 def test_naive_passes_are_those_of_a_sweep_that_starts_afresh(trained):
@@ -496,6 +556,34 @@ def test_autoattack_is_made_of_what_was_published():
     rand = AutoAttack("rand").members
     assert [each.eot for each in rand] == [20, 20]
     assert [each.loss for each in rand] == ["ce", "dlr"]
+
+
+def test_the_default_attack():
+    for version, passes in (("standard", 1031), ("thorough", 2445)):
+        attack = ke.attacks.MarginEnsemble(version, "l2")
+        assert {each.norm for each in attack.members} == {"l2"}
+        assert attack.members[0].loss == "probability_margin"
+        assert attack.members[1].loss == "probability_margin"
+        assert passes == sum(
+            sum(each.passes(10)) * each.num_variants(10)
+            for each in attack.members
+        )
+        config = keras.saving.serialize_keras_object(attack)
+        assert keras.saving.deserialize_keras_object(config) == attack
+    with pytest.raises(ValueError, match="version"):
+        ke.attacks.MarginEnsemble("plus")
+
+
+def test_the_default_attack_is_the_default(trained):
+    report = evaluate(trained, attack=None)
+    same = evaluate(trained, attack=ke.attacks.MarginEnsemble())
+    assert report.attack_title == "MarginEnsemble (standard)" and report.bisect
+    np.testing.assert_array_equal(report.correct, same.correct)
+    # At least as strong as what it stands for, and cheaper than AutoAttack.
+    assert (
+        report.accuracy.mean()
+        <= evaluate(trained, attack=APGD(10)).accuracy.mean()
+    )
 
 
 def small(attack):

@@ -538,6 +538,31 @@ def test_robust_validation_at_epsilon_zero_warns():
         trainer.evaluate(images, labels, verbose=0)
 
 
+@pytest.mark.parametrize("verbose", [0, 2])
+def test_fit_says_what_robust_accuracy_is_under(verbose, capsys):
+    images, labels = make_data()
+    attack = ke.attacks.APGD(2, loss="probability_margin")
+    trainer = linear_trainer(validation_attack=attack)
+    # Epsilon is still 0, its target is not.
+    schedule = ke.schedules.TwoHinge(EPSILON, 0.8, 0.9)
+    callbacks = [ke.callbacks.EpsilonScheduler(schedule)]
+
+    def printed(**arguments):
+        trainer.fit(
+            images, labels, callbacks=callbacks, verbose=verbose, **arguments
+        )
+        return capsys.readouterr().out
+
+    epsilon = ke.epsilons.format_epsilon(EPSILON)
+    line = (
+        "val_robust_accuracy: under APGD-2 on the probability margin, at "
+        f"epsilon {epsilon}\n"
+    )
+    said = printed(validation_data=(images, labels))
+    assert said.count(line) == bool(verbose)
+    assert "val_robust_accuracy" not in printed()
+
+
 def test_logs_say_what_was_measured():
     images, labels = make_data()
     attack = ke.attacks.FGSM()

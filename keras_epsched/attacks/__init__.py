@@ -6,6 +6,7 @@ from keras_epsched.attacks.base import Attack as Attack
 from keras_epsched.attacks.base import SearchResult as SearchResult
 from keras_epsched.attacks.ensemble import AttackEnsemble as AttackEnsemble
 from keras_epsched.attacks.ensemble import AutoAttack as AutoAttack
+from keras_epsched.attacks.ensemble import MarginEnsemble as MarginEnsemble
 from keras_epsched.attacks.fab import FAB as FAB
 from keras_epsched.attacks.pgd import FGSM as FGSM
 from keras_epsched.attacks.pgd import NFGSM as NFGSM

@@ -10,6 +10,8 @@ from keras_epsched.attacks.base import (
     Tracker,
     begin_at,
     check_count,
+    counted,
+    loss_title,
 )
 from keras_epsched.configurable import register
 
@@ -108,6 +110,16 @@ class APGD(Attack):
             "eot": self.eot,
         }
 
+    def _particulars(self):
+        own = []
+        if not self.random_start:
+            own.append("no random start")
+        if self.restarts > 1:
+            own.append(counted(self.restarts, "restart"))
+        if self.eot > 1:
+            own.append(f"averaged over {counted(self.eot, 'draw')}")
+        return [*own, *super()._particulars()]
+
     def num_variants(self, num_classes):
         return self.restarts
 
@@ -193,8 +205,8 @@ class APGD(Attack):
 class TargetedAPGD(APGD):
     """Auto-PGD towards other classes, one run for each (APGD-T).
 
-    It maximises the targeted difference of logits ratio. The targets are the
-    classes of highest logits of the clean image. Any misclassification counts.
+    The targets are the classes of highest logits of the clean image. Any
+    misclassification counts.
 
     Reference: Croce & Hein, ICML 2020 (arXiv 2003.01690).
 
@@ -205,6 +217,8 @@ class TargetedAPGD(APGD):
             fewer.
         random_start: Boolean. Start at a random point on the sphere.
         eot: Int. As in `APGD`.
+        loss: String. What is maximised: `"dlr"`, the targeted difference of
+            logits ratio of AutoAttack, `"margin"` or `"probability_margin"`.
 
     Example:
     ```python
@@ -213,15 +227,27 @@ class TargetedAPGD(APGD):
     """
 
     def __init__(
-        self, steps=100, norm="linf", targets=9, random_start=True, eot=1
+        self,
+        steps=100,
+        norm="linf",
+        targets=9,
+        random_start=True,
+        eot=1,
+        loss="dlr",
     ):
-        super().__init__(steps, norm, "dlr", random_start, 1, eot)
+        losses.get_targeted(loss)
+        super().__init__(steps, norm, loss, random_start, 1, eot)
         self.targets = check_count(targets, "targets")
 
     def get_config(self):
         config = super().get_config()
-        del config["loss"], config["restarts"]
+        del config["restarts"]
         return {**config, "targets": self.targets}
+
+    def _headline(self):
+        loss = loss_title(self.loss).removeprefix("the ")
+        targets = counted(self.targets, "target")
+        return f"APGD-T-{self.steps}, {targets} ({loss})"
 
     def num_variants(self, num_classes):
         return min(self.targets, num_classes - 1)
@@ -233,9 +259,8 @@ class TargetedAPGD(APGD):
 
     def _search(self, problem, key, start, use_start, variant):
         targets = problem.rivals(problem.mean_logits(problem.images), variant)
-        problem.loss = lambda labels, logits: (
-            losses.targeted_difference_of_logits_ratio(labels, targets, logits)
-        )
+        loss = losses.get_targeted(self.loss)
+        problem.loss = lambda labels, logits: loss(labels, targets, logits)
         return super()._search(problem, key, start, use_start, variant)
 
 

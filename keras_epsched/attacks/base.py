@@ -19,6 +19,12 @@ _COTANGENT = 16.0
 # A gradient vanishes where no perturbation whatever changes the logits by this
 # share of their size, to first order: float32 would round it away.
 _VANISHING = 1e-6
+# How titles name the losses that have a name.
+_LOSS_TITLES = {
+    "ce": "cross-entropy",
+    "margin": "the logit margin",
+    "dlr": "the difference of logits ratio",
+}
 
 
 class SearchResult(NamedTuple):
@@ -82,6 +88,24 @@ class Attack(Configurable):
         if callable(loss):
             loss = keras.saving.serialize_keras_object(loss)
         return {"steps": self.steps, "norm": self.norm, "loss": loss}
+
+    @property
+    def title(self) -> str:
+        """The attack as people name it: `"APGD-10 on cross-entropy"`.
+
+        It says what an attack of its kind is chosen by, and which of the other
+        arguments differ from the defaults. `repr` has all of them.
+        """
+        return ", ".join((self._headline(), *self._particulars()))
+
+    def _headline(self):
+        """The first part of the title."""
+        name = type(self).__name__
+        return f"{name}-{self.steps} on {loss_title(self.loss)}"
+
+    def _particulars(self):
+        """What the title adds of arguments that differ from the defaults."""
+        return [] if self.norm == "linf" else [self.norm]
 
     def num_variants(self, num_classes: int) -> int:
         """Number of different runs: restarts, or classes to aim at."""
@@ -181,6 +205,19 @@ class Attack(Configurable):
 
     def _search(self, problem, key, start, use_start, variant):
         raise NotImplementedError(f"{self!r} is for training only")
+
+
+def loss_title(loss: str | Callable) -> str:
+    """Returns a loss as titles name it, a function by its own name."""
+    if callable(loss):
+        return getattr(loss, "__name__", type(loss).__name__)
+    return _LOSS_TITLES.get(loss, f"the {loss.replace('_', ' ')}")
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns a number of things in words, as `"5,000 queries"`."""
+    plural = noun[:-1] + "ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def check_count(value, name: str) -> int:

@@ -10,6 +10,7 @@ from keras_epsched.attacks.base import (
     Attack,
     SearchResult,
     check_count,
+    counted,
 )
 from keras_epsched.configurable import register
 
@@ -64,6 +65,17 @@ class FAB(Attack):
         config = super().get_config()
         del config["loss"]
         return {**config, "targets": self.targets, "restarts": self.restarts}
+
+    def _headline(self):
+        if self.targets is None:
+            return f"FAB-{self.steps}"
+        return f"FAB-T-{self.steps}, {counted(self.targets, 'target')}"
+
+    def _particulars(self):
+        own = []
+        if self.restarts > 1:
+            own.append(counted(self.restarts, "restart"))
+        return [*own, *super()._particulars()]
 
     def num_variants(self, num_classes):
         return self.restarts * self._num_targets(num_classes)

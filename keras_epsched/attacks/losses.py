@@ -115,10 +115,73 @@ def targeted_difference_of_logits_ratio(labels, targets, logits):
     return gain / (top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + 1e-12)
 
 
+def probability_margin(labels, logits):
+    """Largest other probability minus the true one, as a logarithm.
+
+    Returns `log(1 + P)` with `P = max_{i != y} p_i - p_y`, the probability
+    margin, and `p` the softmax of the logits. It is an increasing function of
+    `P` and has its sign, so both order points alike, have the same direction
+    of steepest ascent and agree on what is misclassified. But the gradient of
+    `P` rounds to zero in float32 from a confidence of 1 - 6e-8 on, and an
+    attack that follows it stands still. With `m` the log-odds against the
+    label (see `cross_entropy`) and `q` the largest share of one class in the
+    probability of all the others,
+
+        log(1 + P) = -softplus(-m) + log(1 + q),
+
+    where neither part vanishes before the image is broken.
+
+    Reference: Xie et al., "Towards Million-Scale Adversarial Robustness
+    Evaluation With Stronger Individual Attacks" (arXiv 2411.15210), where a
+    single attack on it breaks more than those on other losses.
+
+    Args:
+        labels: Integer tensor of shape `(batch,)`.
+        logits: Float32 tensor of shape `(batch, num_classes)`.
+
+    Returns:
+        A float32 tensor of shape `(batch,)`; `exp` of it minus 1 is the
+        probability margin.
+    """
+    true, others = _true_and_others(labels, logits)
+    return _log_probability_margin(true, others, ops.max(others, axis=-1))
+
+
+def targeted_probability_margin(labels, targets, logits):
+    """Probability of a target class minus the true one, as a logarithm.
+
+    The targeted form of `probability_margin`, with the same logarithm.
+
+    Args:
+        labels: Integer tensor of shape `(batch,)`.
+        targets: Integer tensor of shape `(batch,)`.
+        logits: Float32 tensor of shape `(batch, num_classes)`.
+
+    Returns:
+        A float32 tensor of shape `(batch,)`.
+    """
+    true, others = _true_and_others(labels, logits)
+    at_target = ops.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+    return _log_probability_margin(true, others, at_target)
+
+
+def _log_probability_margin(true, others, rival):
+    total = ops.logsumexp(others, axis=-1)
+    share = ops.exp(rival - total)
+    return ops.log1p(share) - ops.softplus(true[:, 0] - total)
+
+
 _LOSSES = {
     "ce": cross_entropy,
     "margin": margin,
     "dlr": difference_of_logits_ratio,
+    "probability_margin": probability_margin,
+}
+
+_TARGETED = {
+    "margin": targeted_margin,
+    "dlr": targeted_difference_of_logits_ratio,
+    "probability_margin": targeted_probability_margin,
 }
 
 
@@ -126,8 +189,8 @@ def get(identifier: str | Callable) -> Callable:
     """Returns the loss of a name, or the function itself.
 
     Args:
-        identifier: `"ce"`, `"margin"`, `"dlr"`, or a function
-            `(labels, logits) -> (batch,)`, registered with
+        identifier: `"ce"`, `"margin"`, `"dlr"`, `"probability_margin"`, or a
+            function `(labels, logits) -> (batch,)`, registered with
             `keras.saving.register_keras_serializable` if it is to be saved.
 
     Raises:
@@ -143,3 +206,23 @@ def get(identifier: str | Callable) -> Callable:
             f"of {sorted(_LOSSES)}"
         )
     return _LOSSES[identifier]
+
+
+def get_targeted(identifier: str) -> Callable:
+    """Returns the targeted loss of a name.
+
+    Args:
+        identifier: `"margin"`, `"dlr"` or `"probability_margin"`.
+
+    Returns:
+        A function `(labels, targets, logits) -> (batch,)`.
+
+    Raises:
+        ValueError: If there is no targeted loss of this name.
+    """
+    if not isinstance(identifier, str) or identifier not in _TARGETED:
+        raise ValueError(
+            "`loss` of a targeted attack must be one of "
+            f"{sorted(_TARGETED)}. Received: loss={identifier!r}"
+        )
+    return _TARGETED[identifier]

@@ -7,6 +7,7 @@ from keras_epsched.attacks.base import (
     Attack,
     Tracker,
     begin_at,
+    loss_title,
 )
 from keras_epsched.configurable import register
 
@@ -64,6 +65,14 @@ class PGD(Attack):
             "step_ratio": self.step_ratio,
             "random_start": self.random_start,
         }
+
+    def _particulars(self):
+        own = []
+        if self.step_ratio is not None:
+            own.append(f"steps of {self.step_ratio:g} epsilon")
+        if not self.random_start:
+            own.append("no random start")
+        return [*own, *super()._particulars()]
 
     def _start(self, problem, key):
         if self.random_start:
@@ -135,6 +144,17 @@ class FGSM(PGD):
         del config["steps"]
         return config
 
+    def _headline(self):
+        return f"{type(self).__name__} on {loss_title(self.loss)}"
+
+    def _particulars(self):
+        own = []
+        if self.step_ratio != 1.0:
+            own.append(f"a step of {self.step_ratio:g} epsilon")
+        if self.random_start:
+            own.append("random start")
+        return [*own, *Attack._particulars(self)]
+
 
 @register
 class NFGSM(Attack):
@@ -183,6 +203,17 @@ class NFGSM(Attack):
             "noise_ratio": self.noise_ratio,
             "step_ratio": self.step_ratio,
         }
+
+    def _headline(self):
+        return f"N-FGSM on {loss_title(self.loss)}"
+
+    def _particulars(self):
+        own = []
+        if self.noise_ratio != 2.0:
+            own.append(f"noise of {self.noise_ratio:g} epsilon")
+        if self.step_ratio != 1.0:
+            own.append(f"a step of {self.step_ratio:g} epsilon")
+        return [*own, *super()._particulars()]
 
     def _perturb(self, problem, key):
         moved = problem.widened(self.noise_ratio).random_start(key)

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_epsched import backend
 from keras_epsched.attacks import noise
-from keras_epsched.attacks.base import Attack, Tracker, begin_at
+from keras_epsched.attacks.base import Attack, Tracker, begin_at, counted
 from keras_epsched.configurable import register
 
 # Queries, of ten thousand, after which the share of changed pixels halves.
@@ -98,6 +98,17 @@ class Square(Attack):
             "share": self.share,
             "rescale": self.rescale,
         }
+
+    def _headline(self):
+        return f"Square, {counted(self.steps, 'query')}"
+
+    def _particulars(self):
+        own = []
+        if self.share != 0.8:
+            own.append(f"windows from {100 * self.share:g} % of the image")
+        if self.rescale:
+            own.append("rescaled windows")
+        return [*own, *super()._particulars()]
 
     def window_sides(self, height, width):
         """Side of the window of each query."""

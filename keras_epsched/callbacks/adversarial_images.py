@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_epsched import optional
+from keras_epsched.attacks.pgd import PGD
 from keras_epsched.callbacks.probe import Probe
 
 
@@ -58,7 +59,7 @@ class AdversarialImages(Probe):
         attack=None,
         every: int = 1,
     ):
-        super().__init__(images, labels, attack, 10)
+        super().__init__(images, labels, attack)
         shape = self.images.shape
         if len(shape) != 4 or shape[-1] not in (1, 3):
             raise ValueError(
@@ -72,6 +73,10 @@ class AdversarialImages(Probe):
         self.log_dir = pathlib.Path(log_dir)
         self.every = every
         self._writer = None
+
+    def default_attack(self, norm):
+        # What a training sees is to be shown, no number to be judged.
+        return PGD(10, norm)
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)

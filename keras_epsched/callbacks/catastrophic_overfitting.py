@@ -5,6 +5,7 @@ import warnings
 from keras import ops
 
 from keras_epsched.attacks.base import Attack
+from keras_epsched.attacks.pgd import PGD
 from keras_epsched.callbacks.probe import Probe
 
 
@@ -28,7 +29,8 @@ class CatastrophicOverfittingAlarm(Probe):
         images: Array `(batch, ...)` of pixels: training images, 64 or more.
         labels: Array of their labels.
         attack: `Attack` of the probe. Defaults to `PGD(steps=5)` in the norm of
-            the training attack.
+            the training attack. It is on cross-entropy, as the training: the
+            two are to differ in their steps alone.
         gap: Float. The difference of accuracies at which it fires. One step is
             weaker than several on sound networks too.
         action: `"warn"`; `"stop"`, which brings back the weights of the last
@@ -64,7 +66,7 @@ class CatastrophicOverfittingAlarm(Probe):
         fallback=None,
         batch_size=64,
     ):
-        super().__init__(images, labels, attack, 5, action, batch_size)
+        super().__init__(images, labels, attack, action, batch_size)
         if not 0 < gap < 1:
             raise ValueError(
                 "`gap` is a difference of accuracies and must lie in (0, 1). "
@@ -80,6 +82,9 @@ class CatastrophicOverfittingAlarm(Probe):
         self.gap = gap
         self.fallback = fallback
         self.fired_at = self._sound = None
+
+    def default_attack(self, norm):
+        return PGD(5, norm)
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)

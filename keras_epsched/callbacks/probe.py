@@ -6,7 +6,6 @@ from keras import ops
 
 from keras_epsched.attacks import noise
 from keras_epsched.attacks.base import Attack, check_count
-from keras_epsched.attacks.pgd import PGD
 from keras_epsched.training.look import CompiledLook
 from keras_epsched.training.trainer import AdversarialTrainer
 
@@ -17,8 +16,7 @@ class Probe(keras.callbacks.Callback):
     Args:
         images: Array `(batch, ...)` of pixels.
         labels: Array of their labels.
-        attack: `Attack` or `None`, for PGD with `steps`.
-        steps: Int. Steps of the attack where none is given.
+        attack: `Attack` or `None`, for `default_attack`.
         action: String, one of `ACTIONS`: what follows when it fires.
         batch_size: Int. Images that are attacked at once.
 
@@ -29,9 +27,7 @@ class Probe(keras.callbacks.Callback):
 
     ACTIONS: tuple[str, ...] = ("warn", "stop")
 
-    def __init__(
-        self, images, labels, attack, steps, action="warn", batch_size=64
-    ):
+    def __init__(self, images, labels, attack, action="warn", batch_size=64):
         super().__init__()
         check_count(batch_size, "batch_size")
         if action not in self.ACTIONS:
@@ -49,7 +45,6 @@ class Probe(keras.callbacks.Callback):
         self.images = ops.convert_to_numpy(images).astype("float32")
         self.labels = ops.convert_to_numpy(labels)
         self.attack = attack
-        self.steps = steps
         self.action = action
         self.batch_size = batch_size
         # The attack in use, and `look`, compiled.
@@ -73,12 +68,23 @@ class Probe(keras.callbacks.Callback):
                 '(`use_ema`). Use action="warn".'
             )
         norm = trainer.attack.norm
-        self._attack = self.attack or PGD(steps=self.steps, norm=norm)
+        self._attack = self.attack or self.default_attack(norm)
         if self._attack.norm != norm:
             raise ValueError(
                 "`attack` must have the norm of the training attack, "
                 f"{norm!r}. Received: {self._attack!r}"
             )
+
+    def default_attack(self, norm):
+        """The attack where none is given; to be overridden.
+
+        Args:
+            norm: String, that of the training attack.
+
+        Returns:
+            An `Attack`.
+        """
+        raise NotImplementedError
 
     def look(self, images, labels, places):
         """What is looked at in a batch; to be overridden.
@@ -97,8 +103,8 @@ class Probe(keras.callbacks.Callback):
         """What `look` finds on the probe, as NumPy arrays."""
         count = len(self.images)
         batches = -(-count // self.batch_size)
-        # Of one size, for which `look` is compiled. Some get one image twice,
-        # and not many: a look in training mode sees the whole batch.
+        # Of one size, for which `look` is compiled. Some have one image twice,
+        # and no more: BatchNorm in training mode sees the whole batch.
         size = -(-count // batches)
         run = self._compiled.of(self.model, self.look, self._attack)
         found = []

@@ -18,7 +18,9 @@ class RobustCheckpoint(keras.callbacks.ModelCheckpoint):
     `initial_value_threshold`.
 
     Needs an `AdversarialTrainer` with a `validation_attack`, validation data,
-    and an `EpsilonScheduler`.
+    and an `EpsilonScheduler`. Judge by an attack on the margin of
+    probabilities: an attack on cross-entropy costs as much and leaves images
+    standing that it breaks.
 
     Args:
         filepath: String or path, ending in `.keras` (or `.weights.h5` with
@@ -29,7 +31,10 @@ class RobustCheckpoint(keras.callbacks.ModelCheckpoint):
     Example:
     ```python
     trainer = keras_epsched.AdversarialTrainer(
-        classifier, validation_attack=keras_epsched.attacks.PGD(steps=10)
+        classifier,
+        validation_attack=keras_epsched.attacks.APGD(
+            steps=10, loss="probability_margin"
+        ),
     )
     callbacks = [
         keras_epsched.callbacks.EpsilonScheduler(schedule),
@@ -62,8 +67,8 @@ class RobustCheckpoint(keras.callbacks.ModelCheckpoint):
         ):
             raise ValueError(
                 "`RobustCheckpoint` needs robust validation: pass "
-                "`validation_attack=PGD(steps=10)` to `AdversarialTrainer` "
-                "and `validation_data` to `fit`."
+                '`validation_attack=APGD(steps=10, loss="probability_margin")` '
+                "to `AdversarialTrainer` and `validation_data` to `fit`."
             )
         super().on_train_begin(logs)
 

@@ -290,20 +290,18 @@ def _prepare(reports, density, target_epsilon):
         )
     first = reports[0]
     names = tuple(report.model_name or "unnamed" for report in reports)
-    order = np.argsort(first.image_ids)
     correct, notes = [], {}
     for other, name in zip(reports, names, strict=True):
-        other_order = np.argsort(other.image_ids)
-        correct.append(other.correct[other_order])
-        if differing := _differing(first, other, order, other_order):
+        correct.append(other.correct[np.argsort(other.image_ids)])
+        if found := differences(first, other):
             raise ValueError(
                 "Expected reports of the same images attacked alike. "
                 f"Received: {names[0]!r} and {name!r} that differ in "
-                f"{'; '.join(differing)}. Evaluate both on the same dataset "
+                f"{'; '.join(found)}. Evaluate both on the same dataset "
                 "with the same `epsilons`, norm and `protocol`."
             )
         if first.attack != other.attack:
-            attacks = f"{first.attack_name} and {other.attack_name}"
+            attacks = f"{first.attack_title} and {other.attack_title}"
             notes[f"the attacks differ: {attacks}"] = True
         if first.bisect != other.bisect:
             notes["one was swept by bisection, the other not"] = True
@@ -327,8 +325,17 @@ def _prepare(reports, density, target_epsilon):
     return np.stack(correct), weights, common
 
 
-def _differing(first, other, order, other_order):
-    """What keeps two reports from being compared, in words."""
+def differences(first: Report, other: Report) -> list[str]:
+    """Returns what keeps two reports from being compared, in words.
+
+    Args:
+        first: A `Report`.
+        other: Another.
+
+    Returns:
+        Strings, none if `compare` takes the two.
+    """
+    order, other_order = (np.argsort(r.image_ids) for r in (first, other))
     names = ["norm", "protocol"]
     if first.dataset is not None and other.dataset is not None:
         names.append("dataset")
@@ -341,7 +348,11 @@ def _differing(first, other, order, other_order):
     if grids[0].size != grids[1].size or not np.allclose(
         *grids, rtol=SAME_EPSILON, atol=0
     ):
-        differing.append(f"epsilons: {grids[0]} and {grids[1]}")
+        both = (
+            ", ".join(format_epsilon(epsilon, each.norm) for epsilon in grid)
+            for grid, each in zip(grids, (first, other), strict=True)
+        )
+        differing.append(f"epsilons: {' and '.join(both)}")
     ids = first.image_ids[order], other.image_ids[other_order]
     if not np.array_equal(*ids):
         differing.append(
@@ -367,7 +378,8 @@ def _sign_flip_p_value(differences: np.ndarray, seed: int) -> float:
     # A difference of 0 keeps its value whatever its sign: dropping it leaves
     # the p-value as it is and saves most of the time.
     differences = differences[~np.isclose(differences, 0)]
-    if not differences.size:
+    # Either sign of a single one is as extreme; SciPy wants two or more.
+    if differences.size < 2:
         return 1.0
     result = permutation_test(
         (differences,),

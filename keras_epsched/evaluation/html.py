@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_epsched.epsilons import SAME_EPSILON, format_epsilon
 from keras_epsched.evaluation import plots, report_files, report_text
+from keras_epsched.evaluation.headline import comparisons, headline
 from keras_epsched.evaluation.report import Report
 
 _TEMPLATE = "report.html.jinja"
@@ -29,10 +30,12 @@ def write_html(
 ) -> None:
     """Writes evaluations as one web page, to be read or sent to somebody.
 
-    The page shows what was evaluated, the self-checks and notes, the curves,
-    the accuracies with their 95 % intervals, the cost, and a gallery of
-    adversarial images. It is self-contained: a single file without scripts
-    that loads nothing, neither from the network nor from beside it.
+    The page begins with the result in a sentence. It shows what was evaluated,
+    the self-checks and notes, the curves, the accuracies with their 95 %
+    intervals, paired comparisons of the first model with each other one, the
+    cost, and a gallery of adversarial images. It is self-contained: a single
+    file without scripts that loads nothing, neither from the network nor from
+    beside it.
 
     Args:
         reports: Dict from the name of a model to its `Report`. All must be
@@ -63,6 +66,9 @@ def write_html(
             + (f"something else for the names {wrong}." if wrong else "none.")
         )
     path = pathlib.Path(path)
+    target = target_epsilon
+    if target is None:
+        target = min(report.target_epsilon for report in reports.values())
     # Names come from users: none may be taken for markup.
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keras_epsched", "evaluation"),
@@ -78,7 +84,12 @@ def write_html(
         alarms=_alarms(reports),
         verdict=_verdict(reports),
         curves=_curves(reports, target_epsilon),
-        **_accuracies(reports, target_epsilon),
+        headline=_unbroken(headline(reports, target)),
+        bounds=_shared(
+            {n: {"": report_text.bound(r)} for n, r in reports.items()}
+        )[""],
+        **_accuracies(reports, target),
+        comparisons=_comparisons(reports, target),
         breakers=_breakers(reports),
         checks=_checks(reports),
         cost=_shared(
@@ -158,6 +169,11 @@ def _verdict(reports) -> str:
     return "All self-checks passed."
 
 
+def _unbroken(text: str) -> str:
+    """A sentence in which no line ends between a number and its unit."""
+    return text.replace(" %", "\u00a0%").replace(" = ", "\u00a0=\u00a0")
+
+
 def _curves(reports, target_epsilon) -> str:
     figure = plots.plot_curves(reports, target_epsilon=target_epsilon)
     buffer = io.BytesIO()
@@ -165,7 +181,7 @@ def _curves(reports, target_epsilon) -> str:
     return _data_uri(buffer.getvalue(), "image/svg+xml")
 
 
-def _accuracies(reports, target_epsilon) -> dict:
+def _accuracies(reports, target) -> dict:
     """The table: a row for each epsilon, and for each row one cell a model."""
     norm = next(iter(reports.values())).norm
     grid = np.unique(np.concatenate([r.epsilons for r in reports.values()]))
@@ -177,9 +193,6 @@ def _accuracies(reports, target_epsilon) -> dict:
         )
         for epsilon in grid[np.append(True, ~same)]
     ]
-    target = target_epsilon
-    if target is None:
-        target = min(report.target_epsilon for report in reports.values())
     expected = [
         _cell(
             report.expected_robustness(target_epsilon=target),
@@ -203,15 +216,59 @@ def _accuracies(reports, target_epsilon) -> dict:
 
 def _accuracy(report, epsilon) -> tuple[str, str] | None:
     """A cell of the table, empty where the report has no such epsilon."""
-    if not np.isclose(
-        report.epsilons, epsilon, rtol=SAME_EPSILON, atol=0
-    ).any():
+    if not report_text.has_epsilon(report, epsilon):
         return None
     return _cell(report.accuracy_at(epsilon), report.accuracy_interval(epsilon))
 
 
 def _cell(value, interval) -> tuple[str, str]:
     return f"{100 * value:.2f}", report_text.percent_interval(interval)
+
+
+def _comparisons(reports, target) -> list[dict]:
+    """The paired comparisons, each as a sentence and the rows of a table."""
+    return [
+        {
+            "name": name,
+            "first": first,
+            **(
+                {"text": _unbroken(compared), "notes": (), "rows": []}
+                if isinstance(compared, str)
+                else _comparison(name, first, compared)
+            ),
+        }
+        for name, first, compared in comparisons(reports, target)
+    ]
+
+
+def _comparison(name, first, compared) -> dict:
+    low, high = (f"{100 * end:+.2f}" for end in compared.interval)
+    columns = zip(
+        compared.epsilons,
+        *compared.accuracy,
+        compared.accuracy_difference,
+        compared.accuracy_p_value,
+        strict=True,
+    )
+    return {
+        "text": _unbroken(
+            f"Expected robustness of {name} minus that of {first}: "
+            f"{100 * compared.difference:+.2f} points (95 % interval {low} to "
+            f"{high}), p = {compared.p_value:.2g} (sign-flip test), on the "
+            f"same {compared.num_images:,} images."
+        ),
+        "notes": compared.notes,
+        "rows": [
+            (
+                format_epsilon(epsilon, compared.norm),
+                f"{100 * before:.2f}",
+                f"{100 * after:.2f}",
+                f"{100 * difference:+.2f}",
+                f"{p_value:.2g}",
+            )
+            for epsilon, before, after, difference, p_value in columns
+        ],
+    }
 
 
 def _breakers(reports) -> list[tuple]:
@@ -223,17 +280,22 @@ def _breakers(reports) -> list[tuple]:
 
 
 def _checks(reports) -> list[tuple]:
-    return [
-        (
-            name,
-            sorted(
-                report.checks,
-                key=lambda check: _STATUSES.index(check["status"]),
-            ),
-        )
-        for name, report in reports.items()
-        if report.checks
-    ]
+    """The checks of each model; the first time explained."""
+    tables: list[tuple] = []
+    explained: set[str] = set()
+    for model, report in reports.items():
+        outcomes = []
+        for check in sorted(
+            report.checks, key=lambda check: _STATUSES.index(check["status"])
+        ):
+            name, purpose = check["name"], ""
+            if name not in explained:
+                purpose = report_text.check_purpose(name)
+            explained.add(name)
+            outcomes.append({**check, "purpose": purpose})
+        if outcomes:
+            tables.append((model, outcomes))
+    return tables
 
 
 def _footer(reports) -> dict:
@@ -241,6 +303,7 @@ def _footer(reports) -> dict:
         {
             name: {
                 "evaluated": report.created,
+                "attack": report.attack_name,
                 "seed": str(report.seed),
                 "versions": ", ".join(
                     f"{package} {version}"

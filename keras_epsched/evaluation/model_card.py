@@ -90,10 +90,7 @@ def write_model_card(
             tablefmt="github",
             disable_numparse=True,
         ),
-        subject={
-            **report_text.subject(report),
-            "dataset": _without_folder(report_text.subject(report)["dataset"]),
-        },
+        subject=_subject(report),
         value_range=report.value_range,
         curve=tabulate(
             rows,
@@ -107,6 +104,7 @@ def write_model_card(
         ),
         target=target,
         norm=_NORMS[report.norm],
+        bound=report_text.bound(report),
         alarms=[each for each in report.checks if each["status"] == "fired"],
         missing=[each for each in report.checks if each["status"] == "not run"],
         notes=report.notes,
@@ -115,20 +113,19 @@ def write_model_card(
     report_files.replace(path, f"{card}\n".encode())
 
 
-def _without_folder(dataset):
-    """Of a folder of images its name alone: a card may be made public."""
-    kind, found, rest = str(dataset).partition(":")
-    if not found:
-        return str(dataset)
-    place, comma, split = rest.partition(", split")
-    return f"{kind}:{pathlib.PurePath(place).name}{comma}{split}"
+def _subject(report):
+    """What was evaluated; a card may be made public, so no place of files."""
+    lines = report_text.subject(report)
+    _, comma, split = lines["dataset"].partition(", split")
+    name = report_text.dataset_name(report)
+    return {**lines, "dataset": f"{name}{comma}{split}"}
 
 
 def _results(report, target):
     """The results as the hub lists them."""
     import huggingface_hub
 
-    dataset = _without_folder((report.dataset or {}).get("dataset", "unnamed"))
+    dataset = report_text.dataset_name(report)
     values = {
         "Clean accuracy": report.clean_accuracy,
         f"Accuracy at epsilon {target} ({report.norm})": report.accuracy_at(
@@ -141,8 +138,8 @@ def _results(report, target):
     return [
         huggingface_hub.EvalResult(
             task_type="image-classification",
-            dataset_type=str(dataset).split(":")[0].split("/")[0],
-            dataset_name=str(dataset),
+            dataset_type=dataset.split(":")[0].split("/")[0],
+            dataset_name=dataset,
             metric_type="accuracy",
             metric_name=metric,
             metric_value=round(float(value), 4),

@@ -1,5 +1,6 @@
 """Plots: accuracy against epsilon, and the story of a training run."""
 
+import textwrap
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,6 +14,9 @@ _NORM_TEXT = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$", "l1": r"$\ell_1$"}
 # The share of the axes' width that the text of an onset takes.
 _ONSET_TEXT_WIDTH = 0.19
 
+# Characters in a line of the legend's title: as wide as the figure.
+_LEGEND_WIDTH = 76
+
 
 def plot_curves(
     reports: Mapping,
@@ -22,7 +26,8 @@ def plot_curves(
 ):
     """Draws accuracy against epsilon for several models.
 
-    The legend gives each model's expected robustness. The band around a
+    The legend gives each model's expected robustness, and the attack if it is
+    the same for all. The band around a
     single report is the 95 % Wilson interval, so it shows the uncertainty
     from the test images; the band around a list of reports, one per seed of
     the training run, is the standard error of their mean.
@@ -86,11 +91,15 @@ def plot_curves(
             fontsize="small",
         )
     figure.suptitle(title or "")
-    figure.legend(
-        loc="outside lower center",
-        frameon=False,
-        title=f"expected robustness on [0, {format_epsilon(target, norm)}]",
+    measured = f"expected robustness on [0, {format_epsilon(target, norm)}]"
+    attacks = {r.attack_title for group in groups.values() for r in group}
+    if len(attacks) == 1:
+        attack = _plain(f"under {attacks.pop()}")
+        measured += f"\n{textwrap.fill(attack, _LEGEND_WIDTH)}"
+    legend = figure.legend(
+        loc="outside lower center", frameon=False, title=measured
     )
+    legend.get_title().set_multialignment("center")
     figures.save_figure(figure, path)
     return figure
 

@@ -51,9 +51,13 @@ class Report:
             counts as broken at every larger one, or `"independent"`, where
             each epsilon is attacked afresh.
         attack: Dict, the serialised attack: `"class_name"` and `"config"`.
-        attack_name: String by which tables name the attack.
-        attack_members: Strings, the names of the attacks of an ensemble.
+        attack_name: String, the attack with all its arguments.
+        attack_members: Strings, the same of each attack of an ensemble.
             Defaults to `attack_name` alone.
+        attack_title: Optional string, by which tables and pages name the
+            attack, see `Attack.title`. Defaults to `attack_name`.
+        member_titles: Optional strings, the same of each of `attack_members`.
+            Defaults to `attack_members`.
         bisect: Boolean. Whether the nested sweep bisected.
         shard: Optional pair `(index, count)`: these are only every `count`-th
             of the images.
@@ -81,7 +85,8 @@ class Report:
         zero_gradient_images: Int. Images whose gradient vanished, on which
             a gradient attack is blind. Defaults to `0`.
         checks: Dicts, the outcomes of the self-checks, each with `"name"`,
-            `"status"` (`"passed"`, `"fired"` or `"not run"`) and `"message"`.
+            `"status"` (`"passed"`, `"fired"` or `"not run"`), `"message"` and
+            `"estimate"`: of the check "stronger attack" a dict of numbers.
         examples: Optional `Examples`, a few adversarial images.
         model_name: Optional string, the name of the classifier.
         notes: Strings, the warnings raised while evaluating.
@@ -121,6 +126,8 @@ class Report:
         attack: dict,
         attack_name: str,
         attack_members: Sequence[str] | None = None,
+        attack_title: str | None = None,
+        member_titles: Sequence[str] | None = None,
         bisect: bool = False,
         shard: Sequence[int] | None = None,
         model_fingerprint: str | None = None,
@@ -157,6 +164,8 @@ class Report:
         self.attack = report_files.plain(attack, "attack")
         self.attack_name = str(attack_name)
         self.attack_members = list(attack_members or [self.attack_name])
+        self.attack_title = str(attack_title or self.attack_name)
+        self.member_titles = list(member_titles or self.attack_members)
         self.bisect = bool(bisect)
         self.shard = None if shard is None else [int(each) for each in shard]
         self.model_fingerprint = model_fingerprint
@@ -217,6 +226,12 @@ class Report:
             raise ValueError(
                 "`broken_by` must name an attack of `attack_members` exactly "
                 "where an image that is correct without attack is not any more"
+            )
+        if len(self.member_titles) != len(self.attack_members):
+            raise ValueError(
+                "`member_titles` must name each of `attack_members`. Received: "
+                f"{len(self.member_titles)} titles of "
+                f"{len(self.attack_members)} attacks"
             )
         if np.unique(self.image_ids).size != self.num_images:
             raise ValueError("`image_ids` must all be different.")

@@ -44,6 +44,8 @@ _METADATA = (
     "notes",
     "versions",
 )
+# Those that older files lack.
+_LATER = ("attack_title", "member_titles")
 
 
 def plain(value, name: str):
@@ -185,6 +187,7 @@ def load(folder: pathlib.Path) -> dict:
 
     return {
         **{name: summary[name] for name in _METADATA},
+        **{name: summary.get(name) for name in _LATER},
         "epsilons": summary["epsilons"],
         "image_ids": table["image"].to_numpy(),
         "labels": table["label"].to_numpy(),
@@ -211,7 +214,7 @@ def _summary(report, per_image: bytes) -> dict:
     low, high = report.expected_robustness_interval()
     return {
         "format": _FORMAT,
-        **{name: getattr(report, name) for name in _METADATA},
+        **{name: getattr(report, name) for name in (*_METADATA, *_LATER)},
         "num_images": report.num_images,
         "epsilons": report.epsilons.tolist(),
         "clean_accuracy": report.clean_accuracy,

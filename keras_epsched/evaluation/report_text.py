@@ -1,16 +1,117 @@
 """A report as text: the table that `print(report)` shows."""
 
+import pathlib
+
 import numpy as np
 
-from keras_epsched.epsilons import format_epsilon
+from keras_epsched.epsilons import SAME_EPSILON, format_epsilon
 
 # The protocols of an evaluation, in words.
 PROTOCOLS = {
     "nested": "nested envelope: an image broken at a smaller epsilon counts "
     "as broken at every larger one",
-    "independent": "independent sweep, each epsilon attacked afresh, as in "
-    "the paper",
+    "independent": "independent sweep, each epsilon attacked afresh",
 }
+_PAPER = "the protocol of the paper (arXiv 2509.23325)"
+# What an APGD has in the evaluations of the paper.
+_PAPER_ATTACK = {
+    "steps": 10,
+    "norm": "linf",
+    "loss": "ce",
+    "random_start": True,
+    "restarts": 1,
+    "eot": 1,
+}
+# Attacks that leave the label's class, and aim at no other.
+_UNTARGETED = ("FGSM", "PGD", "APGD")
+
+# What each self-check does, and what that would tell.
+_PURPOSES = {
+    "random outputs": "Calls the network twice on the same images. Where its "
+    "answers differ, a single draw decides neither accuracy nor gradient.",
+    "float16 saturation": "Looks for logits beyond the range of float16, of "
+    "which no gradient is left.",
+    "unbounded attack": "Lets the attack change every pixel to any value. An "
+    "attack that works brings accuracy down to chance.",
+    "accuracy against epsilon": "Attacks the same images afresh at several "
+    "epsilons. If the attack works, fewer withstand it at a larger epsilon.",
+    "attack without gradients": "Tries random search, without gradients, on "
+    "images that withstood the attack. If many fall, the gradients mislead.",
+    "stronger attack": "Tries a stronger attack on images that withstood the "
+    "attack. The share that falls tells by how much accuracies are too high.",
+    "zero gradients": "Counts the images on which the attack found no "
+    "gradient to follow.",
+    "stored adversarials": "Looks again at the adversarial images that were "
+    "kept. Each must lie within epsilon and be misclassified.",
+}
+
+
+def check_purpose(name: str) -> str:
+    """Returns what a self-check looks for, empty for one that is unknown."""
+    return _PURPOSES.get(name, "")
+
+
+def bound(report) -> str:
+    """Returns the sentence that says how far the accuracies can be trusted.
+
+    They are an upper bound, whatever the attack. One by attacks on
+    cross-entropy without targets alone is known to be loose, however many
+    steps they have.
+
+    Args:
+        report: A `Report`.
+
+    Returns:
+        A string, one sentence.
+    """
+    config = report.attack.get("config", {})
+    members = config.get("members", [report.attack])
+    if not all(
+        each.get("class_name") in _UNTARGETED
+        and each.get("config", {}).get("loss") == "ce"
+        for each in members
+    ):
+        return (
+            "Accuracy under attack is an upper bound: a stronger attack may "
+            "break more images."
+        )
+    return (
+        "Accuracy under attack is an upper bound, and one by untargeted "
+        "attacks on cross-entropy is known to be loose: stronger attacks "
+        "measured 2 to 13 points less expected robustness; to report a "
+        "number, use the default attack, MarginEnsemble."
+    )
+
+
+def is_paper_protocol(report) -> bool:
+    """Whether an evaluation was made exactly as those of the paper.
+
+    Args:
+        report: A `Report`.
+    """
+    config = report.attack.get("config", {})
+    return (
+        report.protocol == "independent"
+        and report.attack.get("class_name") == "APGD"
+        and all(config.get(key) == _PAPER_ATTACK[key] for key in _PAPER_ATTACK)
+    )
+
+
+def has_epsilon(report, epsilon: float) -> bool:
+    """Whether an epsilon is a point of the grid of a `Report`."""
+    close = np.isclose(report.epsilons, epsilon, rtol=SAME_EPSILON, atol=0)
+    return bool(close.any())
+
+
+def dataset_name(report) -> str:
+    """Returns the name of the dataset, of a folder without its place.
+
+    Args:
+        report: A `Report`.
+    """
+    name = str((report.dataset or {}).get("dataset", "unnamed"))
+    kind, colon, place = name.partition(":")
+    return f"{kind}{colon}{pathlib.PurePath(place).name}"
 
 
 def table(report) -> str:
@@ -66,7 +167,7 @@ def breakers(report) -> tuple[tuple, list[tuple]]:
     rows = [
         (name, *counts[1:])
         for name, counts in zip(
-            report.attack_members, report.broken_counts, strict=True
+            report.member_titles, report.broken_counts, strict=True
         )
     ]
     return ("images broken by", *header), rows
@@ -111,6 +212,8 @@ def subject(report) -> dict[str, str]:
         if report.dataset.get("num_examples"):
             images += f" of {report.dataset['num_examples']:,}"
     protocol = PROTOCOLS[report.protocol]
+    if is_paper_protocol(report):
+        protocol = f"{_PAPER}: {protocol}"
     if report.bisect:
         protocol += "; by bisection"
     if report.shard is not None:
@@ -119,7 +222,7 @@ def subject(report) -> dict[str, str]:
         "model": report.model_name or "unnamed",
         "dataset": dataset,
         "images": images,
-        "attack": report.attack_name,
+        "attack": report.attack_title,
         "norm": report.norm,
         "protocol": protocol,
     }
@@ -170,4 +273,4 @@ def cost(report) -> dict[str, str]:
 
 
 def _warnings(report) -> list[str]:
-    return [f"NOTE: {note}" for note in report.notes]
+    return [f"NOTE: {note}" for note in (bound(report), *report.notes)]

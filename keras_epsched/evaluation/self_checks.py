@@ -7,25 +7,31 @@ are those of Athalye et al., ICML 2018 (arXiv 1802.00420), and Carlini et al.,
 2019 (arXiv 1902.06705).
 """
 
-import heapq
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from keras_epsched.attacks import norms
 from keras_epsched.attacks.apgd import APGD
 from keras_epsched.attacks.square import Square
+from keras_epsched.epsilons import format_epsilon
+from keras_epsched.evaluation import second_look
 
-PROBE_SIZE = 256
 # Share of the passes of the evaluation that the checks may cost.
 _BUDGET = 0.1
 _FEWEST_IMAGES = 8
-# What the checks that attack once may take of it; another takes the rest.
-_SHARE = 0.2
-# Steps of the attacks on the probe, unless those of the user are fewer.
+# What each check may take of it. What is left is for the stronger attack, which
+# is the last and matters most: about half.
+_SHARES = {
+    "random outputs": 0.05,
+    "float16 saturation": 0.05,
+    "unbounded attack": 0.1,
+    "accuracy against epsilon": 0.15,
+    "attack without gradients": 0.16,
+}
+# Steps of the attack that is not bounded.
 _PROBE_STEPS = 10
-_STRONG_STEPS = 30
 _MOST_QUERIES = 200
 _FEWEST_QUERIES = 40
 _FLOAT16_END = 65504.0
@@ -39,46 +45,14 @@ class Check:
         name: String.
         status: String. `"passed"`, `"fired"` or `"not run"`.
         message: String. What was found, and what to do about it.
+        estimate: Dict of numbers, of a check that estimates something, see
+            `SecondLook.estimate`; or `None`.
     """
 
     name: str
     status: str
     message: str
-
-
-@dataclass(repr=False)
-class Probe:
-    """The images with the smallest lots of all that are correct."""
-
-    lots: list = field(default_factory=list)
-
-    def add(self, lots, pixels, labels, numbers, broken_by):
-        """Considers images for the probe."""
-        rows = zip(lots, pixels, labels, numbers, broken_by, strict=True)
-        for lot, image, label, number, breakers in rows:
-            # The largest lot leads the heap, and leaves it first.
-            key = -int(lot), int(number)
-            if len(self.lots) == PROBE_SIZE and key <= self.lots[0][0]:
-                continue
-            # Copies: views would keep whole windows in memory.
-            item = key, (image.copy(), label, breakers.copy())
-            if len(self.lots) < PROBE_SIZE:
-                heapq.heappush(self.lots, item)
-            else:
-                heapq.heapreplace(self.lots, item)
-
-    def __len__(self):
-        return len(self.lots)
-
-    def arrays(self):
-        """Pixels, labels, numbers and breakers, in the order of the lots."""
-        items = sorted(self.lots, key=lambda item: item[0], reverse=True)
-        return (
-            np.stack([image for _, (image, _, _) in items]),
-            np.array([label for _, (_, label, _) in items]),
-            np.array([number for (_, number), _ in items]),
-            np.stack([breakers for _, (_, _, breakers) in items]),
-        )
+    estimate: dict | None = None
 
 
 class Inspector:
@@ -86,13 +60,17 @@ class Inspector:
 
     Args:
         sweep: The `Sweep` that has run.
+        attack: The `Attack` or `AttackEnsemble` of the evaluation.
+        accuracy: Array. Accuracy of the evaluation at each epsilon.
         probe: `Probe`.
         passes: Int. Forward and backward passes of the evaluation.
         spent: Int. Those that checks have cost already.
     """
 
-    def __init__(self, sweep, probe, passes, spent):
+    def __init__(self, sweep, attack, accuracy, probe, passes, spent):
         self.sweep = sweep
+        self.attack = attack
+        self.accuracy = accuracy
         self.forward = self.backward = 0
         self.budget = max(_BUDGET * passes - spent, 0.0)
         self.random = False
@@ -112,13 +90,17 @@ class Inspector:
             self._float16(),
             self._unbounded(),
             self._falling(),
-            self._more_steps(),
             self._square(),
+            self._stronger(),
         ]
 
-    def _afford(self, cost, share):
+    def _afford(self, cost, name):
         """Number of probe images for a check, at a cost each."""
-        return min(self.size, int(share * self.budget / cost))
+        return min(self.size, int(_SHARES[name] * self.budget / cost))
+
+    def _left(self):
+        """The passes that are left."""
+        return self.budget - self.forward - self.backward
 
     def _too_few(self, name, count, available=None):
         available = self.size if available is None else available
@@ -133,7 +115,7 @@ class Inspector:
             "evaluation",
         )
 
-    def _broken(self, attack, chosen, epsilon, draw):
+    def _broken(self, attack, chosen, epsilon, draw, variant=0):
         """Attacks some images of the probe afresh."""
         count = len(self.labels[chosen])
         ahead, back = attack.passes(self.sweep.num_classes)
@@ -146,11 +128,8 @@ class Inspector:
             self.numbers[chosen],
             np.full(count, epsilon),
             draw,
+            variant,
         )
-
-    def _apgd(self, steps, **kwargs):
-        norm = self.sweep.members[0].attack.norm
-        return APGD(steps, norm, eot=self.sweep.eot, **kwargs)
 
     def _middle(self):
         """The place where half of the probe withstands the evaluation.
@@ -165,7 +144,7 @@ class Inspector:
 
     def _randomness(self):
         name = "random outputs"
-        count = self._afford(2 * self.sweep.eot, 0.05)
+        count = min(self._afford(2 * self.sweep.eot, name), 64)
         few = self._too_few(name, count)
         if few:
             return few
@@ -201,7 +180,7 @@ class Inspector:
         half = any(layer.compute_dtype == "float16" for layer in layers)
         if not half:
             return Check(name, "passed", "no layer computes in float16")
-        count = self._afford(self.sweep.eot, 0.05)
+        count = self._afford(self.sweep.eot, name)
         few = self._too_few(name, count)
         if few:
             return few
@@ -224,9 +203,10 @@ class Inspector:
 
     def _unbounded(self):
         name = "unbounded attack"
-        attack = self._apgd(_PROBE_STEPS)
+        norm = self.sweep.members[0].attack.norm
+        attack = APGD(_PROBE_STEPS, norm, eot=self.sweep.eot)
         cost = sum(attack.passes(self.sweep.num_classes))
-        count = min(self._afford(cost, 0.15), 64)
+        count = min(self._afford(cost, name), 64)
         few = self._too_few(name, count)
         if few:
             return few
@@ -251,17 +231,18 @@ class Inspector:
         return Check(name, "passed", text)
 
     def _falling(self):
-        name = "accuracy falls with epsilon"
+        name = "accuracy against epsilon"
         attack = self.sweep.members[0].attack
         cost = sum(attack.passes(self.sweep.num_classes))
         last = len(self.sweep.epsilons) - 1
         places = np.unique(np.linspace(1, last, 4).round().astype(int))
         if len(places) < 2:
             return Check(name, "not run", "the grid has a single epsilon")
-        count = self._afford(cost * len(places), 0.35)
-        while count < 2 * _FEWEST_IMAGES and len(places) > 2:
-            places = places[[0, -1]] if len(places) < 4 else places[[0, 1, -1]]
-            count = self._afford(cost * len(places), 0.35)
+        count = self._afford(cost * len(places), name)
+        if count < 2 * _FEWEST_IMAGES:
+            # An attack that fails at the end shows where half had fallen.
+            places = np.array([min(self._middle(), last - 1), last])
+            count = self._afford(cost * len(places), name)
         few = self._too_few(name, count)
         if few:
             return few
@@ -274,7 +255,10 @@ class Inspector:
             ]
         )
         worst = _worst_rise(broken)
-        text = f"{attack!r} afresh at {len(places)} epsilons, on {count} images"
+        text = (
+            f"{attack.title} afresh at {len(places)} epsilons, on {count} "
+            "images"
+        )
         if worst > max(2, 0.1 * count):
             return Check(
                 name,
@@ -286,24 +270,14 @@ class Inspector:
             )
         return Check(name, "passed", text)
 
-    def _more_steps(self):
-        name = "more steps do not help"
-        loss = getattr(self.sweep.members[0].attack, "loss", "ce")
-        attack = self._apgd(_STRONG_STEPS, loss=loss)
-        return self._against_survivors(
-            name,
-            attack,
-            0.1,
-            "the attack is too weak: give it more steps or restarts",
-        )
-
     def _square(self):
-        name = "no gradients do no better"
+        name = "attack without gradients"
         if self.has_square:
             return self._square_of_the_sweep(name)
         if self.size and self.pixels.ndim != 4:
             return Check(name, "not run", "`Square` needs images")
-        queries = int(_SHARE * self.budget / (2 * _FEWEST_IMAGES)) - 1
+        share = _SHARES[name] * self.budget
+        queries = int(share / (2 * _FEWEST_IMAGES)) - 1
         queries = min(max(queries, _FEWEST_QUERIES), _MOST_QUERIES)
         norm = self.sweep.members[0].attack.norm
         return self._against_survivors(
@@ -339,19 +313,74 @@ class Inspector:
         cost = sum(attack.passes(self.sweep.num_classes))
         place = self._middle()
         standing = np.flatnonzero(self.broken_by[:, place] < 0)
-        count = min(self._afford(cost, _SHARE), len(standing))
+        count = min(self._afford(cost, name), len(standing))
         few = self._too_few(name, count, len(standing))
         if few:
             return few
         epsilon = self.sweep.epsilons[place]
         more = int(self._broken(attack, standing[:count], epsilon, 2).sum())
         text = (
-            f"{attack!r} breaks {more} of {count} images that stand at "
-            f"epsilon {epsilon:.4g}"
+            f"{more} of {count} images that stand at epsilon "
+            f"{format_epsilon(epsilon, attack.norm)} fall to {attack.title}"
         )
         if _is_above(more, count, threshold):
             return Check(name, "fired", f"{text}: {advice}")
         return Check(name, "passed", text)
+
+    def _stronger(self):
+        name = "stronger attack"
+        if self.random and self.sweep.eot == 1:
+            return Check(
+                name,
+                "not run",
+                "the outputs are random, so an image may fall by a lucky draw",
+            )
+        place = self._middle()
+        epsilon = float(self.sweep.epsilons[place])
+        standing = np.flatnonzero(self.broken_by[:, place] < 0)
+        runs = second_look.stronger_runs(
+            [member.attack for member in self.sweep.members],
+            self.sweep.eot,
+            self.sweep.num_classes,
+        )
+        count = second_look.sample_size(runs, self._left(), len(standing))
+        if count < second_look.FEWEST_IMAGES:
+            # Whichever of the two is short.
+            short = (
+                f"only {count} images stand at epsilon "
+                f"{format_epsilon(epsilon, self.attack.norm)}"
+                if count == len(standing)
+                else f"only {count} images are within a tenth of the cost of "
+                "the evaluation"
+            )
+            return Check(
+                name,
+                "not run",
+                f"{short}, too few to tell anything: evaluate more images",
+            )
+        left, tried = standing[:count], []
+        for draw, (attack, variant, cost) in enumerate(runs, 2):
+            if not len(left) or cost * len(left) > self._left():
+                break
+            left = left[~self._broken(attack, left, epsilon, draw, variant)]
+            tried.append(attack)
+        found = second_look.SecondLook(
+            epsilon,
+            self.attack.norm,
+            float(self.accuracy[place]),
+            count,
+            count - len(left),
+            tuple(tried),
+        )
+        if not found.fired:
+            return Check(name, "passed", str(found), found.estimate)
+        advice = second_look.advice(self.attack, self.sweep.nested)
+        return Check(
+            name,
+            "fired",
+            f"{found}, so the accuracies are too high. {advice}",
+            found.estimate,
+        )
 
 
 def _is_above(successes, count, share) -> bool:

@@ -108,6 +108,8 @@ def merge(reports: Sequence[Report]) -> Report:
         broken_by=joined("broken_by"),
         attack_name=first.attack_name,
         attack_members=first.attack_members,
+        attack_title=first.attack_title,
+        member_titles=first.member_titles,
         checks=_merge_checks(reports),
         examples=first.examples,
         notes=list(notes),

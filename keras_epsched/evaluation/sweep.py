@@ -6,6 +6,7 @@ image. So no slot is wasted on broken images, one compiled function serves all
 of them (attack_runner.py), and memory is proportional to the batch.
 """
 
+import contextlib
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -40,6 +41,8 @@ class Image:
     ceiling: int = 0
     zero_gradient: bool = False
     warm: tuple | None = None
+    # The stage, but the first, that broke it last.
+    breaker: int | None = None
     distances: dict = field(default_factory=dict)
     # The smallest epsilon that broke it, and how; of some images only.
     example: tuple | None = None
@@ -100,6 +103,9 @@ class Sweep:
         self.num_classes = None
         # Pairs of the number of an attack and its variant, in their order.
         self.stages = []
+        # A context around each attack on a batch, of the attack and the
+        # number of images: for who tells how far it is.
+        self.watch = lambda attack, count: contextlib.nullcontext()
 
     def run(self, pixels, labels, numbers, keep, progress):
         """Sends a window of images through the sweep.
@@ -156,7 +162,9 @@ class Sweep:
         """Logits of images, averaged over the draws of a random network."""
         return self.runner.predict(pixels, self.eot)
 
-    def attack_once(self, attack, pixels, labels, numbers, epsilons, draw):
+    def attack_once(
+        self, attack, pixels, labels, numbers, epsilons, draw, variant=0
+    ):
         """Attacks images afresh, apart from the sweep; for its checks."""
         results = []
         for at in range(0, len(pixels), self.batch_size):
@@ -167,6 +175,7 @@ class Sweep:
                 labels[part],
                 epsilons[part],
                 (self.seed, numbers[part], draw, -1),
+                variants=np.full(len(pixels[part]), variant),
             )
             results.append(result.broken)
         return np.concatenate(results)
@@ -190,26 +199,29 @@ class Sweep:
         count = min(self.batch_size, len(member.queue))
         tasks = [member.queue.popleft() for _ in range(count)]
         starts = [self._start(*task) for task in tasks]
-        result = self.runner.search(
-            member.attack,
-            np.stack([image.pixels for image, _, _ in tasks]),
-            np.array([image.label for image, _, _ in tasks]),
-            np.array([self.epsilons[place] for _, place, _ in tasks]),
-            (
-                self.seed,
-                np.array([image.number for image, _, _ in tasks]),
-                np.array([place for _, place, _ in tasks]),
-                np.array([stage for _, _, stage in tasks]),
-            ),
-            np.stack(
-                [
-                    image.pixels if start is None else start
-                    for (image, _, _), start in zip(tasks, starts, strict=True)
-                ]
-            ),
-            np.array([start is not None for start in starts]),
-            np.array([self.stages[stage][1] for _, _, stage in tasks]),
-        )
+        with self.watch(member.attack, count):
+            result = self.runner.search(
+                member.attack,
+                np.stack([image.pixels for image, _, _ in tasks]),
+                np.array([image.label for image, _, _ in tasks]),
+                np.array([self.epsilons[place] for _, place, _ in tasks]),
+                (
+                    self.seed,
+                    np.array([image.number for image, _, _ in tasks]),
+                    np.array([place for _, place, _ in tasks]),
+                    np.array([stage for _, _, stage in tasks]),
+                ),
+                np.stack(
+                    [
+                        image.pixels if start is None else start
+                        for (image, _, _), start in zip(
+                            tasks, starts, strict=True
+                        )
+                    ]
+                ),
+                np.array([start is not None for start in starts]),
+                np.array([self.stages[stage][1] for _, _, stage in tasks]),
+            )
         member.runs += count
         for slot, task in enumerate(tasks):
             row = [None if each is None else each[slot] for each in result]
@@ -217,7 +229,9 @@ class Sweep:
 
     def _start(self, image, place, stage):
         """The best point of another epsilon, moved to the sphere of this."""
-        if not self.nested or stage or image.warm is None:
+        if not self.nested or image.warm is None:
+            return None
+        if stage and stage != image.breaker:
             return None
         at, best = image.warm
         growth = np.float32(self.epsilons[place] / self.epsilons[at])
@@ -252,6 +266,9 @@ class Sweep:
                 self._note(image, reached, stage, adversarial)
         if broken:
             self._note(image, place, stage, adversarial)
+            if stage and self.bisect:
+                image.breaker = stage
+                image.warm = (place, np.array(adversarial))
         following = self._next(image, place, stage, broken)
         if following is None:
             self._finish(image, progress)
@@ -291,7 +308,8 @@ class Sweep:
 
     def _next(self, image, place, stage, broken):
         """The place and stage that follow, or `None` at the end."""
-        further = (place, stage + 1) if stage + 1 < len(self.stages) else None
+        later = self._later(image, stage)
+        further = None if later is None else (place, later)
         if not self.nested:
             if further and not broken:
                 return further
@@ -310,8 +328,18 @@ class Sweep:
         elif not broken:
             return further
         if len(self.stages) > 1 and image.ceiling > 1:
-            return image.ceiling - 1, 1
+            return image.ceiling - 1, image.breaker or 1
         return None
+
+    def _later(self, image, stage):
+        """The stage that follows at the same place, or `None`.
+
+        Where a stage has lowered the ceiling of an image, it is the first to
+        be tried at the place below: what broke an image is likely to again.
+        """
+        later = 1 if stage == image.breaker else stage + 1
+        later += later == image.breaker
+        return later if later < len(self.stages) else None
 
     def _finish(self, image, progress):
         image.pixels = image.pixels if image.example else None

@@ -17,6 +17,7 @@ from keras_epsched.training import (
     batchnorm,
     first_batch,
     objectives,
+    validation,
 )
 from keras_epsched.training import weight_perturbation as perturbation
 from keras_epsched.training.look import CompiledLook
@@ -89,7 +90,10 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         clean_accuracy: Boolean. Also log the accuracy on the clean images of
             training, in inference mode; costs one more forward pass.
         validation_attack: `Attack` or `None`. Attack of `evaluate` and of the
-            validation in `fit`, for `robust_accuracy`.
+            validation in `fit`, for `robust_accuracy`. To judge epochs take a
+            loss of margins, as `APGD(steps=10, loss="probability_margin")`:
+            at the cost of cross-entropy it is closer to what strong attacks
+            leave. `fit` prints which attack it is.
         value_range: Pair. Lowest and highest pixel value.
         seed: Int or `None`. Seed of the random starts.
         name: String. Name of the model.
@@ -100,7 +104,13 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
 
     Example:
     ```python
-    trainer = keras_epsched.AdversarialTrainer(classifier)
+    trainer = keras_epsched.AdversarialTrainer(
+        classifier,
+        attack=keras_epsched.attacks.PGD(steps=7),
+        validation_attack=keras_epsched.attacks.APGD(
+            steps=10, loss="probability_margin"
+        ),
+    )
     trainer.compile(
         optimizer=keras.optimizers.AdamW(1e-4),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -161,7 +171,8 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         if validation_attack and not validation_attack.can_evaluate:
             raise ValueError(
                 f"{validation_attack!r} is for training only: its images may "
-                "lie outside of the ball. Validate with `PGD` or `APGD`."
+                "lie outside of the ball. Validate with "
+                '`APGD(steps=10, loss="probability_margin")`.'
             )
         if validation_attack and validation_attack.norm != attack.norm:
             raise ValueError(
@@ -582,6 +593,11 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
             )
         for backup in backups:
             backup.seek, backup.others = seek, others
+        if self.validation_attack is not None and (
+            validation_data is not None or validation_split
+        ):
+            # After the scheduler, which knows the target.
+            others.append(validation.AttackNote())
         # They come last, so that they find what the others have done.
         callbacks = [*others, first_batch.StateBuilder(batch), *backups]
         first_batch.remember_split(self.model, x)

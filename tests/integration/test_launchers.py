@@ -13,8 +13,8 @@ import pytest
 import keras_epsched as ke
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
-_SHORT = ("--epochs=2", "--train_steps=1", "--eval_steps=2", "--seed=3")
-_SHORT += ("--test_examples=100",)
+_SHORT = ("--epochs=2", "--train_steps=1", "--seed=3", "--test_examples=100")
+_WEAK = ("--eval_attack=apgd", "--eval_steps=2")
 _COARSE = "--num_epsilons=5"
 
 
@@ -69,25 +69,40 @@ def assert_refused(launcher, flag, refused):
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "compare"
-    text = _run("compare.py", f"--output={folder}", _COARSE, *_SHORT)
+    text = _run("compare.py", f"--output={folder}", _COARSE, *_SHORT, *_WEAK)
     return folder, text
 
 
 def test_compare_leaves_a_whole_run_folder(comparison):
     folder, text = comparison
-    assert "nested sweep" in text
-    assert "independent sweep" in text
+    # What made each of the two tables.
+    tables = (folder / "table.txt").read_text()
+    assert tables in text
+    nested, paper = tables.split("attack: ")[1:]
+    assert nested.startswith("APGD-2 on cross-entropy\n")
+    assert "protocol: nested envelope" in nested and "bisection" in nested
+    assert paper.startswith("APGD-10 on cross-entropy\n")
+    assert "protocol: the protocol of the paper" in paper
+    assert "known to be loose" in paper
+    assert re.search(r"\nSelf-checks: \d+ of \d+ fired", text)
     for name in ("curve.png", "curve.svg", "story.png", "story.svg"):
         assert (folder / name).stat().st_size > 1000
     config = json.loads((folder / "config.json").read_text())
     assert config["flags"]["epsilon"] == pytest.approx(0.3)
     assert config["splits"]["train"]["dataset"] == "digits/1.0.0"
+    assert config["evaluation"] == {
+        "nested": "APGD-2 on cross-entropy",
+        "paper": "APGD-10 on cross-entropy",
+    }
     for arm in ("standard", "fixed", "scheduled"):
         place = folder / "seed3" / arm
         header = (place / "history.csv").read_text().splitlines()[0]
         assert "epsilon" in header.split(",")
         report = ke.Report.load(place / "nested")
-        assert report.num_images == 100
+        assert report.num_images == 100 and report.bisect
+        report = ke.Report.load(place / "paper")
+        assert report.attack["config"]["steps"] == 10
+        assert report.protocol == "independent"
         assert (place / "model.keras").exists()
         assert not (place / "backups").exists()
         assert list((place / "logs").rglob("events*"))
@@ -107,13 +122,15 @@ def test_saved_models_are_evaluated_side_by_side(comparison, tmp_path):
     models = [folder / "seed3" / arm / "model.keras" for arm in arms]
     output = tmp_path / "evaluation"
     flags = [f"--model={model}" for model in models]
-    flags += [f"--output={output}", "--epsilons=0.1,0.2,0.3,0.4", *_SHORT]
+    flags += [f"--output={output}", "--epsilons=0.1,0.2,0.3,0.4"]
+    flags += [*_SHORT, *_WEAK, "--nobisect"]
     text = _run("evaluate.py", "--epsilon=0.2", *flags)
     assert "second - first" in text
     before = ke.Report.load(models[0].parent / "nested")
     for arm in arms:
         report = ke.Report.load(output / arm)
         assert report.model_name == arm and report.num_images == 100
+        assert not report.bisect
         assert report.target_epsilon == pytest.approx(0.2)
         assert report.epsilons[-1] == pytest.approx(0.4)
         assert report.checks
@@ -121,6 +138,8 @@ def test_saved_models_are_evaluated_side_by_side(comparison, tmp_path):
     assert again.clean_accuracy == before.clean_accuracy
     page = (output / "report.html").read_text()
     assert "standard" in page and "scheduled" in page
+    assert "scheduled minus that of standard" in page
+    assert again.attack_title in page
     # One of them is lost: the other is not evaluated again.
     created = ke.Report.load(output / "standard").created
     shutil.rmtree(output / "scheduled")
@@ -134,6 +153,8 @@ def test_bad_flags_of_an_evaluation_are_told():
         "--resume": "--output",
         "--epsilons=0.1,0.2 --epsilon=0.15": "target_epsilon",
         "--protocol=independent --bisect": "bisect",
+        "--protocol=paper --attack=square": "APGD with 10 steps",
+        "--attack=autoattack --eval_steps=5": "a budget of its own",
         "--norm=l2 --epsilons=0.5,1": "26 classes",
     }
     assert_refused("evaluate", "--model=resnet_letters", refused)
@@ -158,6 +179,7 @@ def test_finetune_writes_a_report(tmp_path):
     flags += ("--head_multiplier=5", "--layer_decay=0.8", _COARSE, *_SHORT)
     flags += ("--monitors=transfer,robust_overfitting,images",)
     flags += ("--dtype=mixed_float16", "--accumulate=2")
+    flags += ("--protocols=nested,paper",)
     text = _run("finetune.py", f"--output={output}", *flags)
     assert "Fast is better than free" in text
     assert "parameters are trained" in text
@@ -172,7 +194,14 @@ def test_finetune_writes_a_report(tmp_path):
     assert "transfer_gap" not in history
     assert list((output / "logs" / "adversarial").glob("events*"))
     assert (output / "model.keras").exists()
-    assert ke.Report.load(output).protocol == "nested"
+    report = ke.Report.load(output)
+    assert report.protocol == "nested" and report.bisect
+    assert report.attack["class_name"] == "MarginEnsemble"
+    assert ke.Report.load(output / "paper").attack["config"]["steps"] == 10
+    assert (
+        "probe_target_accuracy: under APGD-10 on the probability margin, at "
+        "epsilon 8/255"
+    ) in text
     _run("finetune.py", f"--output={output}", *_SHORT, code=1)
 
 
@@ -203,6 +232,10 @@ def test_bad_flags_are_told_before_training(tmp_path):
         "--probe=adversarial": "--probe_epochs",
         "--awp=0.01 --ema=0.9": "not available",
         "--monitors=transfer,all": "catastrophic_overfitting",
+        "--eval_steps=20": "a budget of its own",
+        "--protocols=paper --eval_attack=apgd --eval_steps=20": "10 steps",
+        "--protocols=nested,all": "nested, independent, paper",
+        "--protocols=nested --protocols=paper": "already defined",
         "--monitors=robust_overfitting --monitor_action=stop --ema=0.9": "ema",
         "--accumulate=1000": "no step",
     }

@@ -53,6 +53,7 @@ def command(script, backbone, output, *flags):
         "--epochs=3",
         "--update_freq=batch",
         "--train_steps=1",
+        "--eval_attack=apgd",
         "--eval_steps=2",
         "--num_epsilons=3",
         "--test_examples=200",

@@ -154,6 +154,7 @@ _SHORT = """
 epochs = 4
 train_steps = 1
 num_epsilons = 3
+eval_attack = "apgd"
 eval_steps = 2
 test_examples = 60
 backup_minutes = 1e-9
@@ -227,6 +228,48 @@ def test_rows_have_all_flags_by_their_types(tmp_path, monkeypatch):
         set(frame) - {"study"}
     )
     assert frame["clean"].tolist() == [0, 1]
+
+
+_GOES_ON = """
+import json, pathlib, sys
+import study
+grid, folder, given = sys.argv[1:]
+flags = ["study", f"--study={grid}", f"--output={folder}", *given.split()]
+study.FLAGS(flags)
+study.open_folder(study.read_cells())
+"""
+
+
+def test_an_older_study_does_not_go_on_by_another_attack(tmp_path):
+    path, output = tmp_path / "grid.toml", tmp_path / "out"
+    path.write_text('[flags]\naugment = ""\n[grid]\nseed = [0, 1]')
+
+    def go_on(*given, grid=path):
+        arguments = [str(grid), str(output), " ".join(given)]
+        return subprocess.run(
+            [sys.executable, "-c", _GOES_ON, *arguments],
+            cwd=_LAUNCH,
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stderr
+
+    assert "Error" not in go_on()
+    config = json.loads((output / "config.json").read_text())
+    # As it was before there was the default of today.
+    config["flags"]["eval_attack"] = "apgd"
+    del config["flags"]["bisect"]
+    (output / "config.json").write_text(json.dumps(config))
+    error = go_on("--resume")
+    assert "2 stored cells" in error
+    assert "--eval_attack: stored 'apgd', received 'margin_ensemble'" in error
+    assert "--bisect: stored False, received None" in error
+    assert "Error" not in go_on("--resume", "--eval_attack=apgd", "--nobisect")
+    # Named as it is now; a grid may grow, and not change.
+    path.write_text("[flags]\nepochs = 3\n[grid]\nseed = [1, 2]")
+    error = go_on("--resume", "--eval_attack=apgd", "--nobisect")
+    assert "seed-0 (no longer there)" in error
+    assert "seed-1 (--epochs: stored 20, received 3)" in error
 
 
 def workers(folder):
@@ -411,6 +454,65 @@ def test_what_goes_with_a_backbone_is_no_column(tmp_path):
     )
     assert report_tables.varying(frame) == ["dataset", "backbone", "epsilon"]
     assert len(set(frame["task"])) == 2
+
+
+def test_results_keep_what_they_were_measured_with(tmp_path):
+    old = cells(eval_attack="apgd")
+    new = cells(
+        eval_attack="margin_ensemble", protocol="nested", bisect=True
+    ).assign(at_target_paper=0.25, expected_robustness_paper=0.5)
+    for name, frame in (("old", old), ("new", new)):
+        frame.to_parquet(tmp_path / f"{name}.parquet")
+    frame = report_tables.read(tmp_path / "old.parquet")
+    assert set(frame["protocol"]) == {"nested"} and not frame["bisect"].any()
+    assert "paper's protocol" not in report_tables.main_table(frame)
+    frame = report_tables.read(
+        tmp_path / "old.parquet", tmp_path / "new.parquet"
+    )
+    # Never pooled, and told apart.
+    names = report_tables.varying(frame)
+    assert names[3:] == ["eval_attack", "bisect"]
+    table = report_tables.main_table(frame).splitlines()
+    assert len(table) == 2 + 18
+    assert "expected, paper's protocol" in table[0]
+    assert sum("| 50.0 ± 0.0" in row for row in table) == 9
+    older = [row for row in table if "| apgd " in row]
+    assert len(older) == 9
+    assert all(not row.split("|")[-2].strip() for row in older)
+
+
+def test_a_row_has_what_measured():
+    from types import SimpleNamespace
+
+    def report(value, bisect):
+        return SimpleNamespace(
+            expected_robustness_interval=lambda: (0.0, 1.0),
+            expected_robustness=lambda: value,
+            accuracy_at=lambda epsilon: value / 2,
+            target_epsilon=0.3,
+            bisect=bisect,
+            num_images=8,
+            clean_accuracy=0.9,
+            epsilons=np.array([0.0, 0.3]),
+            accuracy=np.array([0.9, value / 2]),
+        )
+
+    data = SimpleNamespace(
+        num_classes=10,
+        train=SimpleNamespace(split_info=SimpleNamespace(num_examples=9)),
+    )
+    history = {"onset": 1, "val_accuracy": [0.9], "epsilon": [0.3]}
+    reports = {"nested": report(0.4, True), "paper": report(0.5, False)}
+    row = study_cell.result(data, history, reports, 1.0)
+    assert (row["protocol"], row["bisect"]) == ("nested", True)
+    assert (row["at_target"], row["expected_robustness"]) == (0.2, 0.4)
+    assert row["at_target_paper"] == 0.25
+    assert row["expected_robustness_paper"] == 0.5
+    assert "eval_attack" not in row
+    # Whatever --eval_attack is.
+    row = study_cell.result(data, history, {"paper": reports["paper"]}, 1.0)
+    assert (row["protocol"], row["eval_attack"]) == ("paper", "apgd")
+    assert row["expected_robustness"] == 0.5 and not row["bisect"]
 
 
 def test_a_cell_counts_once(results):

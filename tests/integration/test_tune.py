@@ -68,7 +68,7 @@ sys.modules["ray"] = ray
 import common, tune_trial
 load = common.load_data
 common.load_data = lambda seed: loaded.append(seed) or load(seed)
-flags = ["--train_steps=1", "--num_epsilons=3", "--eval_steps=1"]
+flags = ["--train_steps=1", "--num_epsilons=3"]
 flags += ["--epochs=3", "--select_images=80", "--seed=5"]
 draw = {"learning_rate": 1e-3}
 tune_trial.run(draw, flags, "expected_robustness", 30.0, {"cpu": 1, "gpu": 0})
@@ -139,6 +139,20 @@ def test_a_search_goes_on_with_its_own_flags(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     text = _python(_RESUME, tmp_path, first, first, fails=True)
     assert "cannot be read" in text
+
+
+def test_an_older_run_does_not_go_on_by_another_attack(tmp_path):
+    _python(_RESUME, tmp_path, "", "")
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    # As it was before there was the default of today.
+    config["flags"]["eval_attack"] = "apgd"
+    del config["flags"]["bisect"]
+    path.write_text(json.dumps(config))
+    error = _python(_RESUME, tmp_path, "", "", fails=True)
+    assert "--eval_attack: stored 'apgd', received 'margin_ensemble'" in error
+    assert "--bisect: stored False, received None" in error
+    _python(_RESUME, tmp_path, "", "--eval_attack=apgd --nobisect")
 
 
 _DRAWS = """

@@ -1,0 +1,156 @@
+"""What several reports say together: a headline, and paired comparisons."""
+
+from collections.abc import Mapping
+
+from keras_epsched.epsilons import format_epsilon
+from keras_epsched.evaluation import report_text
+from keras_epsched.evaluation.comparison import (
+    Comparison,
+    compare,
+    differences,
+)
+from keras_epsched.evaluation.report import Report
+
+# The p-value below which a difference is said to be confirmed.
+_LEVEL = 0.05
+# A lead that a tenth of a point would not show.
+_NO_LEAD = 0.0005
+
+
+def headline(reports: Mapping[str, Report], target_epsilon: float) -> str:
+    """Returns the result of an evaluation in a sentence or two.
+
+    Of one model its accuracies. Of several, which has the highest expected
+    robustness, by how much, and whether the paired test decides it.
+
+    Args:
+        reports: Dict from the name of a model to its `Report`.
+        target_epsilon: Float, on the [0, 1] scale: the upper end of expected
+            robustness.
+
+    Returns:
+        A string.
+    """
+    if len(reports) == 1:
+        ((name, report),) = reports.items()
+        text = _of_one(name, report, target_epsilon)
+    else:
+        text = _of_several(reports, target_epsilon)
+    if any(
+        check["status"] == "fired"
+        for report in reports.values()
+        for check in report.checks
+    ):
+        text += " A self-check fired: these numbers may be wrong."
+    return text
+
+
+def comparisons(
+    reports: Mapping[str, Report], target_epsilon: float
+) -> list[tuple[str, str, Comparison | str]]:
+    """Returns paired comparisons of the first model with each other one.
+
+    Args:
+        reports: Dict from the name of a model to its `Report`.
+        target_epsilon: Float, on the [0, 1] scale: the upper end of expected
+            robustness.
+
+    Returns:
+        For each model but the first its name, that of the first, and the
+        `Comparison` of the two, or the reason in words why there is none.
+    """
+    (first_name, first), *others = reports.items()
+    return [
+        (name, first_name, _compared(first, report, target_epsilon))
+        for name, report in others
+    ]
+
+
+def _compared(first, second, target_epsilon):
+    found = differences(first, second)
+    if found:
+        return (
+            "There is no paired comparison, because the reports differ in "
+            f"{'; '.join(found)}."
+        )
+    return compare(first, second, target_epsilon=target_epsilon)
+
+
+def _expected(report, target_epsilon):
+    """Expected robustness in percent, with its interval."""
+    value = report.expected_robustness(target_epsilon=target_epsilon)
+    low, high = report.expected_robustness_interval(
+        target_epsilon=target_epsilon
+    )
+    return (
+        f"{100 * value:.1f} % (95 % interval {100 * low:.1f} to "
+        f"{100 * high:.1f})"
+    )
+
+
+def _up_to(report, target_epsilon):
+    """The epsilons, and the dataset if its name is known."""
+    target = format_epsilon(target_epsilon, report.norm)
+    norm = "" if report.norm == "linf" else f" in {report.norm}"
+    where = ""
+    if report.dataset is not None:
+        # Version and origin stand in the table below.
+        kind, _, rest = report_text.dataset_name(report).partition(":")
+        where = f" on {rest if kind == 'image_folder' else kind}"
+    return f"up to epsilon {target}{norm}{where}"
+
+
+def _of_one(name, report, target_epsilon):
+    accuracies = f"{100 * report.clean_accuracy:.0f} % clean"
+    if report_text.has_epsilon(report, target_epsilon):
+        at_target = report.accuracy_at(target_epsilon)
+        accuracies += f", {100 * at_target:.0f} % at the target"
+    return (
+        f"{name} keeps an expected robustness of "
+        f"{_expected(report, target_epsilon)} "
+        f"{_up_to(report, target_epsilon)}: {accuracies}, measured on "
+        f"{report.num_images:,} images with {report.attack_title}."
+    )
+
+
+def _of_several(reports, target_epsilon):
+    def robustness(name):
+        return reports[name].expected_robustness(target_epsilon=target_epsilon)
+
+    best, second, *_ = sorted(reports, key=robustness, reverse=True)
+    report, lead = reports[best], robustness(best) - robustness(second)
+    end = _up_to(report, target_epsilon)
+    expected = _expected(report, target_epsilon)
+    if lead < _NO_LEAD:
+        text = (
+            f"{best} and {second} have the same expected robustness {end}: "
+            f"{expected}."
+        )
+    else:
+        text = (
+            f"{best} has the highest expected robustness {end}: {expected}, "
+            f"{100 * lead:.1f} points more than {second}. "
+            + _verdict(_compared(reports[second], report, target_epsilon))
+        )
+    if len({each.attack_title for each in reports.values()}) > 1:
+        return f"{text} The attacks differ: a weaker one flatters its model."
+    if len({each.num_images for each in reports.values()}) > 1:
+        return f"{text} Measured with {report.attack_title}."
+    return (
+        f"{text} Measured on {report.num_images:,} images with "
+        f"{report.attack_title}."
+    )
+
+
+def _verdict(compared):
+    """Whether the paired test confirms a lead."""
+    if isinstance(compared, str):
+        return compared
+    low, high = (f"{100 * end:+.1f}" for end in compared.interval)
+    found = f"p = {compared.p_value:.2g}, 95 % interval {low} to {high}"
+    if compared.p_value < _LEVEL:
+        return f"The paired test confirms the difference ({found})."
+    return (
+        f"The paired test does not confirm the difference ({found}): it may "
+        "be chance."
+    )
