@@ -242,16 +242,20 @@ def draw_points(axes, result):
 
 def place_labels(labels):
     """Writes beside each point what it is, where there is room."""
+    from matplotlib import patheffects
+
     places = [
+        (3, 4, "left", "bottom"),
         (6, 0, "left", "center"),
+        (3, -4, "left", "top"),
+        (-3, -4, "right", "top"),
         (-6, 0, "right", "center"),
+        (-3, 4, "right", "bottom"),
         (0, 5, "center", "bottom"),
         (0, -5, "center", "top"),
-        (5, 5, "left", "bottom"),
-        (5, -5, "left", "top"),
-        (-5, 5, "right", "bottom"),
-        (-5, -5, "right", "top"),
     ]
+    # So that lines do not cross them out.
+    halo = [patheffects.withStroke(linewidth=2, foreground="white")]
     taken = [axes.transData.transform(point) for axes, point, _, _ in labels]
     boxes = []
     for axes, point, text, color in labels:
@@ -266,8 +270,9 @@ def place_labels(labels):
                 va=vertical,
                 fontsize=6,
                 color=color,
+                path_effects=halo,
             )
-            box = note.get_window_extent()
+            box = note.get_window_extent().padded(2)
             frame = axes.get_window_extent()
             bad = sum(box.overlaps(each) for each in boxes)
             bad += sum(box.contains(*each) for each in taken)
