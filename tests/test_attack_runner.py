@@ -93,7 +93,7 @@ def test_a_later_call_finds_what_a_first_one_finds(changed):
 
 
 def test_self_checks_of_another_call_compile_nothing(counter, monkeypatch):
-    monkeypatch.setattr(self_checks, "_BUDGET", 5.0)
+    monkeypatch.setattr(self_checks, "_BUDGET", 50.0)
     model = net()
     first = evaluate(model, self_check=True)
     # The probe is attacked too, by APGD.
