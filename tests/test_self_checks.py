@@ -245,7 +245,8 @@ def test_a_random_network_is_not_judged_by_single_draws(trained):
     assert outcome(report, "stronger attack")["status"] == "not run"
 
 
-def test_too_few_images_tell_nothing(trained):
+def test_too_few_images_tell_nothing(trained, monkeypatch):
+    monkeypatch.setattr(self_checks, "_BUDGET", 50.0)
     few = tuple(each[:12] for each in DATA)
     report = evaluate(trained, MarginEnsemble(), data=few)
     found = outcome(report, "stronger attack")

@@ -331,7 +331,10 @@ def test_nothing_piles_up_over_two_hundred_steps():
             trainer.test_on_batch(images[:4], labels[:4])
         return live_arrays()
 
-    assert 0 < steps(5) == steps(200)
+    # What earlier tests have left may go meanwhile.
+    steps(5)
+    few = steps(5)
+    assert 0 < steps(200) <= few
 
 
 @only_on("tensorflow", "elsewhere Keras makes all state before the first step")
