@@ -63,7 +63,7 @@ def test_margins_then_targets_follow_what_had_neither(attack, steps):
         (APGD(10, loss="probability_margin"), (20, "margin")),
         (TargetedAPGD(100), (150, "margin")),
         (FAB(20, targets=9), (30, "margin")),
-        (MarginEnsemble(), (150, "margin")),
+        (MarginEnsemble(), (150, "dlr")),
         (MarginEnsemble("thorough", "l1"), (150, "dlr")),
         (AutoAttack("standard"), (150, "margin")),
         (AutoAttack("plus"), (150, "margin")),

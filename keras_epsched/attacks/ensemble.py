@@ -160,12 +160,13 @@ class AutoAttack(NamedEnsemble):
 class MarginEnsemble(NamedEnsemble):
     """The default attack of `keras_epsched.evaluate`.
 
-    Auto-PGD on the probability margin finds roughly where an image breaks.
-    Then Auto-PGD aims at each of the five classes that the network thinks the
-    likeliest, on the targeted probability margin, at the epsilon below. In a
-    bisected sweep this ends close to `AutoAttack("standard")`, at a small
-    share of its passes: docs/how-to/evaluate.md has the table. The ensemble
-    was found by a greedy search over attacks, losses, steps and targets
+    Ten steps of Auto-PGD on the probability margin find roughly where an image
+    breaks. At the epsilon below, Auto-PGD on cross-entropy follows with 100
+    steps, and then Auto-PGD towards each of the four classes that the network
+    thinks the likeliest, on the targeted margin of logits. In a bisected
+    sweep this ends close to `AutoAttack("standard")`, at a small share of its
+    passes: docs/how-to/evaluate.md has the table. The ensemble was found by a
+    search over attacks, losses, steps and targets
     (benchmarks/attack_search.py), and judged on other networks
     (benchmarks/frontier.py). Like every attack it gives an upper bound of
     robustness. It follows gradients only: to find what masks them is the task
@@ -176,9 +177,8 @@ class MarginEnsemble(NamedEnsemble):
     (arXiv 2003.01690).
 
     Args:
-        version: String. `"standard"`: 10 steps, then 100 towards each of 5
-            classes. `"thorough"`: towards each of 9, and of 3 on the margin of
-            logits, for where tenths of a point matter.
+        version: String. `"standard"`: as above. `"thorough"`: towards nine
+            classes, for where tenths of a point matter.
         norm: String. `"linf"`, `"l2"` or `"l1"`.
 
     Example:
@@ -192,12 +192,10 @@ class MarginEnsemble(NamedEnsemble):
 
     def __init__(self, version="standard", norm="linf"):
         _check(version, _MARGIN_VERSIONS, norm)
-        loss = "probability_margin"
-        members = [
-            APGD(10, norm, loss),
-            TargetedAPGD(100, norm, targets=5, loss=loss),
-        ]
-        if version == "thorough":
-            members[1] = TargetedAPGD(100, norm, targets=9, loss=loss)
-            members += [TargetedAPGD(100, norm, targets=3, loss="margin")]
+        targets = 9 if version == "thorough" else 4
+        members = (
+            APGD(10, norm, "probability_margin"),
+            APGD(100, norm, "ce"),
+            TargetedAPGD(100, norm, targets=targets, loss="margin"),
+        )
         super().__init__(version, members)

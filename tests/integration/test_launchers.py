@@ -179,7 +179,8 @@ def test_finetune_writes_a_report(tmp_path):
     flags += ("--head_multiplier=5", "--layer_decay=0.8", _COARSE, *_SHORT)
     flags += ("--monitors=transfer,robust_overfitting,images",)
     flags += ("--dtype=mixed_float16", "--accumulate=2")
-    flags += ("--protocols=nested,paper",)
+    # The default attack is dear: few images.
+    flags += ("--protocols=nested,paper", "--test_examples=20")
     text = _run("finetune.py", f"--output={output}", *flags)
     assert "Fast is better than free" in text
     assert "parameters are trained" in text

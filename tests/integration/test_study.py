@@ -230,46 +230,64 @@ def test_rows_have_all_flags_by_their_types(tmp_path, monkeypatch):
     assert frame["clean"].tolist() == [0, 1]
 
 
-_GOES_ON = """
-import json, pathlib, sys
+# Several beginnings of a study. To import it takes seconds, and its lock lasts
+# as long as its process: so one import, and a child for each.
+_BEGINS = """
+import json, os, sys
 import study
-grid, folder, given = sys.argv[1:]
-flags = ["study", f"--study={grid}", f"--output={folder}", *given.split()]
-study.FLAGS(flags)
-study.open_folder(study.read_cells())
+for flags in json.loads(sys.argv[1]):
+    if os.fork():
+        os.wait()
+        continue
+    said = ""
+    study.FLAGS(["study", *flags])
+    try:
+        study.open_folder(study.read_cells())
+    except ValueError as error:
+        said = str(error)
+    print(json.dumps(said), flush=True)
+    os._exit(0)
 """
 
 
 def test_an_older_study_does_not_go_on_by_another_attack(tmp_path):
-    path, output = tmp_path / "grid.toml", tmp_path / "out"
+    path, grown = tmp_path / "grid.toml", tmp_path / "grown.toml"
     path.write_text('[flags]\naugment = ""\n[grid]\nseed = [0, 1]')
+    grown.write_text("[flags]\nepochs = 3\n[grid]\nseed = [1, 2]")
+    output = tmp_path / "out"
 
-    def go_on(*given, grid=path):
-        arguments = [str(grid), str(output), " ".join(given)]
-        return subprocess.run(
-            [sys.executable, "-c", _GOES_ON, *arguments],
+    def begin(*commands):
+        commands = [
+            [f"--study={grid}", f"--output={output}", *flags]
+            for grid, *flags in commands
+        ]
+        done = subprocess.run(
+            [sys.executable, "-c", _BEGINS, json.dumps(commands)],
             cwd=_LAUNCH,
             capture_output=True,
             text=True,
             check=False,
-        ).stderr
+        )
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
-    assert "Error" not in go_on()
+    assert begin([path]) == [""]
     config = json.loads((output / "config.json").read_text())
     # As it was before there was the default of today.
     config["flags"]["eval_attack"] = "apgd"
     del config["flags"]["bisect"]
     (output / "config.json").write_text(json.dumps(config))
-    error = go_on("--resume")
-    assert "2 stored cells" in error
-    assert "--eval_attack: stored 'apgd', received 'margin_ensemble'" in error
-    assert "--bisect: stored False, received None" in error
-    assert "Error" not in go_on("--resume", "--eval_attack=apgd", "--nobisect")
-    # Named as it is now; a grid may grow, and not change.
-    path.write_text("[flags]\nepochs = 3\n[grid]\nseed = [1, 2]")
-    error = go_on("--resume", "--eval_attack=apgd", "--nobisect")
-    assert "seed-0 (no longer there)" in error
-    assert "seed-1 (--epochs: stored 20, received 3)" in error
+    named = "--resume", "--eval_attack=apgd", "--nobisect"
+    refused, goes_on, changed = begin(
+        [path, "--resume"], [path, *named], [grown, *named]
+    )
+    assert "2 stored cells" in refused
+    assert "--eval_attack: stored 'apgd', received 'margin_ensemble'" in refused
+    assert "--bisect: stored False, received None" in refused
+    assert not goes_on
+    # A grid may grow, and not change.
+    assert "seed-0 (no longer there)" in changed
+    assert "seed-1 (--epochs: stored 20, received 3)" in changed
 
 
 def workers(folder):
