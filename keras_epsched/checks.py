@@ -4,11 +4,17 @@ An attack on data of the wrong scale, or through a softmax, fails silently and
 makes a network look robust. Training and evaluation therefore look first.
 """
 
+import sys
+
 import numpy as np
 from keras import ops
 
 # Share of the range by which resized pixels may lie outside it.
 _SLACK = 1e-5
+# By how much the sum of a softmax in bfloat16 may miss 1.
+_SUM = 2e-2
+# So many outputs do not all lie in [0, 1] by chance.
+_MANY = 20
 
 
 def static_images(images):
@@ -143,11 +149,16 @@ def single_output(outputs):
         ValueError: If there are several outputs.
     """
     if isinstance(outputs, (dict, list, tuple)):
-        names = list(outputs) if isinstance(outputs, dict) else len(outputs)
+        keyed = isinstance(outputs, dict)
+        names = f"a dict of {list(outputs)}" if keyed else str(len(outputs))
         raise ValueError(
             "the classifier must have one output, the logits. Received: "
-            f"several ({names}). Wrap the one to attack: "
-            "`keras.Model(model.inputs, logits)`"
+            f"{names}. Wrap the one to attack: `keras.Model(model.inputs, "
+            f"model.output[{next(iter(outputs))!r}])`"
+            if keyed
+            else "the classifier must have one output, the logits. Received: "
+            f"{names} outputs. Wrap the one to attack: "
+            "`keras.Model(model.inputs, model.outputs[0])`"
         )
     return ops.cast(outputs, "float32")
 
@@ -166,12 +177,43 @@ def check_logits(logits) -> None:
             "the classifier returns NaN or infinity on clean images: its "
             "weights or its preprocessing are broken"
         )
-    sums_to_one = np.allclose(logits.sum(axis=1), 1.0, atol=1e-3)
-    if sums_to_one and logits.min() >= 0:
+    least, most = logits.min(), logits.max()
+    sums_to_one = np.allclose(logits.sum(axis=1), 1.0, atol=_SUM)
+    # All of a head of zeros are 0.
+    many = logits.size >= _MANY and least < most
+    if least >= 0 and most <= 1 and (sums_to_one or many):
         raise ValueError(
-            "the classifier returns probabilities (a softmax), but logits are "
-            "needed: through a softmax, gradients of confident predictions "
-            "round to zero and the attack fails silently. Remove the last "
-            "activation (`activation=None`) and use `from_logits=True` in the "
-            "loss."
+            "the classifier returns probabilities (a softmax or sigmoids): "
+            f"values from {least:.3g} to {most:.3g}. Logits are needed: "
+            "through a softmax, gradients of confident predictions round to "
+            "zero and the attack fails silently. Remove the last activation "
+            "(`activation=None`) and use `from_logits=True` in the loss."
+        )
+
+
+def check_takes_pixels(model) -> None:
+    """Raises a `ValueError` if the normalisation of a model would be lost.
+
+    A KerasHub task normalises in its preprocessor, which `predict` and `fit`
+    call and which is no part of the graph.
+    """
+    hub = sys.modules.get("keras_hub")
+    if hub is None:
+        return
+    for layer in model._flatten_layers():
+        if not isinstance(layer, hub.models.Task):
+            continue
+        if getattr(layer, "preprocessor", None) is None:
+            continue
+        inner = "" if layer is model else f" inside of {model.name!r}"
+        converter = getattr(layer.preprocessor, "image_converter", None)
+        size = getattr(converter, "image_size", None)
+        size = f" of {size[0]} x {size[1]}" if size else ""
+        raise ValueError(
+            f"the KerasHub task {layer.name!r}{inner} normalises images in its "
+            "preprocessor, outside of the graph, where an attack does not "
+            f"reach. Make a classifier of it that takes pixels{size}: "
+            "`keras_epsched.models.classifier(task)`, with a number of classes "
+            "for a new head. If your images are normalised as the task "
+            "expects, set `task.preprocessor = None`."
         )

@@ -189,3 +189,79 @@ def test_other_files_are_another_choice(folder):
     picture(7).save(folder / "train" / "ant" / "new.png")
     after = load(folder).train.split_info
     assert after.digest != before.digest and after.overlaps(before)
+
+
+# === Layouts ===
+
+
+def place(folder, count, value=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        picture(20 * number + value).save(folder / f"{number}.png")
+
+
+def test_images_in_sub_folders_belong_to_their_class(folder):
+    place(folder / "train" / "ant" / "wings" / "two", 3, 5)
+    place(folder / "test" / "bee" / "old", 1, 5)
+    data = load(folder)
+    assert data.class_names == ("ant", "bee")
+    assert data.train.split_info.base == "train"
+    counts = data.class_counts["train"] + data.class_counts["validation"]
+    assert counts.tolist() == [11, 8]
+    assert data.class_counts["test"].tolist() == [2, 3]
+
+
+def test_a_class_folder_that_is_a_link_is_followed(folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    (folder / "train" / "ant").rename(elsewhere)
+    (folder / "train" / "ant").symlink_to(elsewhere, target_is_directory=True)
+    assert sum(load(folder).class_counts["train"]) > 0
+
+
+def test_class_folders_without_splits_are_training_images(folder):
+    flat = folder / "train"
+    with pytest.raises(ValueError, match="test_split=0.2"):
+        load(flat)
+    place(flat / "ant" / "small", 2, 5)
+    data = load(flat, test_split=0.25)
+    assert data.class_names == ("ant", "bee")
+    sizes = [
+        part.split_info.num_examples
+        for part in (data.train, data.validation, data.test)
+    ]
+    assert sum(sizes) == 18
+    for part in (data.train, data.validation, data.test):
+        assert part.split_info.base == "train"
+    images, labels = next(iter(data.test))
+    assert images.shape[1:] == (*SIZE, 3) and set(np.asarray(labels)) <= {0, 1}
+
+
+def test_images_outside_of_class_folders_are_refused(folder):
+    picture(0).save(folder / "train" / "loose.png")
+    with pytest.raises(ValueError, match="1 images .* no class folder: train/"):
+        load(folder)
+
+
+def test_hidden_folders_within_classes_are_refused(folder):
+    place(folder / "train" / "ant" / ".ipynb_checkpoints", 1)
+    with pytest.raises(ValueError, match="ipynb_checkpoints"):
+        load(folder)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_an_orientation_is_told_and_not_applied(folder, orientation):
+    image = picture(0, size=(6, 12))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(folder / "test" / "ant" / "turned.jpg", exif=exif, quality=95)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data = load(folder)
+    said = [str(each.message) for each in caught]
+    turned = [each for each in said if "orientation" in each]
+    assert bool(turned) == (orientation != 1)
+    if turned:
+        assert "test/ant/turned.jpg" in turned[0]
+    images = np.concatenate([np.asarray(each) for each, _ in data.test])
+    stored = np.asarray(image.resize(SIZE), "float32")
+    assert min(np.abs(each - stored).mean() for each in images) < 3

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import numbers
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -222,11 +223,13 @@ def counted(number: int, noun: str) -> str:
 
 def check_count(value, name: str) -> int:
     """Returns a positive integer, or raises a `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    # Those of NumPy as well.
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < 1:
         raise ValueError(
             f"`{name}` must be a positive integer. Received: {name}={value!r}"
         )
-    return value
+    return int(value)
 
 
 class Problem:

@@ -11,6 +11,8 @@ from keras_epsched.configurable import register
 # Queries, of ten thousand, after which the share of changed pixels halves.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _PLANNED = 10_000
+# How many channels images have.
+_CHANNELS = (1, 3, 4)
 
 
 def window_sides(queries, height, width, share, rescale=False):
@@ -119,6 +121,15 @@ class Square(Attack):
             raise ValueError(
                 "`Square` needs images of shape (batch, height, width, "
                 f"channels). Received: shape {tuple(shape)}"
+            )
+        _, height, _, channels = shape
+        if height in _CHANNELS and channels not in _CHANNELS:
+            raise ValueError(
+                "`Square` needs images with their channels last, of shape "
+                f"(batch, height, width, channels). Received: {tuple(shape)}, "
+                "which looks like channels first. Attack a model that takes "
+                "channels last: `keras.Sequential([keras.Input((height, width, "
+                "channels)), keras.layers.Permute((3, 1, 2)), model])`"
             )
 
     def passes(self, num_classes):

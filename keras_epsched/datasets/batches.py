@@ -4,6 +4,7 @@ import math
 import operator
 from collections.abc import Mapping, Sequence
 from concurrent import futures
+from numbers import Integral
 from typing import Any
 
 import keras
@@ -308,14 +309,14 @@ def checked_size(image_size: tuple[int, int]) -> tuple[int, int]:
     if (
         not isinstance(image_size, Sequence)
         or len(image_size) != 2
-        or not all(isinstance(side, int) and side > 0 for side in image_size)
+        or not all(map(_is_positive, image_size))
     ):
         raise ValueError(
             "`image_size` must be a pair of positive integers "
             f"`(height, width)`. Received: image_size={image_size!r}."
         )
     height, width = image_size
-    return height, width
+    return int(height), int(width)
 
 
 def checked_batch_size(batch_size: int) -> int:
@@ -330,9 +331,15 @@ def checked_batch_size(batch_size: int) -> int:
     Raises:
         ValueError: If it is anything else.
     """
-    if not isinstance(batch_size, int) or batch_size < 1:
+    if not _is_positive(batch_size):
         raise ValueError(
             "`batch_size` must be a positive integer. "
             f"Received: batch_size={batch_size!r}."
         )
-    return batch_size
+    return int(batch_size)
+
+
+def _is_positive(value) -> bool:
+    """Whether a value is an integer above 0; those of NumPy are, too."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    return whole and value > 0

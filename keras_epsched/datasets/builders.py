@@ -17,7 +17,8 @@ _PACKAGED = ("caltech256", "fgvc_aircraft", "stanford_cars")
 _LAYOUTS = (
     "Expected a folder that tfds prepared (`<folder>/<version>/"
     "dataset_info.json`, or the version's folder itself) or a folder of "
-    "images (`<folder>/<split>/<class>/<image>.png`, `.jpg` or `.jpeg`)."
+    "images (`<folder>/<split>/<class>/<image>.png`, `.jpg` or `.jpeg`, or "
+    "without `<split>`)."
 )
 
 

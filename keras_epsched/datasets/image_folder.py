@@ -1,8 +1,12 @@
-"""Folders of images: `<folder>/<split>/<class>/<image>.png`."""
+"""Folders of images: `<folder>/<split>/<class>/<image>.png`.
+
+Or, without splits, as Keras' own loader takes them: `<folder>/<class>/...`.
+"""
 
 import functools
 import hashlib
 import itertools
+import os
 import pathlib
 import warnings
 from concurrent import futures
@@ -17,6 +21,9 @@ _FORMATS = ("JPEG", "PNG")
 _SEED = 0
 _NAMED = 10
 _BIT_DEPTH = slice(24, 25)
+# The tag of EXIF; 1 is upright.
+_ORIENTATION = 0x0112
+_TRAIN = "train"
 # How the last bytes of a whole file look; more may follow them.
 _ENDS = {"JPEG": (b"\xff\xd9", 2), "PNG": (b"IEND", 12)}
 
@@ -30,6 +37,12 @@ class ImageFolder:
     the middle shows when it is decoded, in an error with its name. With
     `skip_corrupt`, every image is decoded here instead, once a process, since
     the number of images must be known before the training.
+
+    The folders below the one given are splits, each with a folder for every
+    class, or, if images lie in them and none is called `train`, the classes of
+    one split, `"train"`. Images in sub-folders of a class belong to the class.
+    Pixels are as stored: an orientation in the EXIF data is not applied, as
+    TensorFlow and tfds do not, but a warning tells where there is one.
 
     Args:
         folder: Path.
@@ -48,19 +61,32 @@ class ImageFolder:
         self.class_names: tuple[str, ...] = ()
         self.files: dict[str, list] = {}
         self.skipped: tuple[str, ...] = ()
+        # The folder of each split.
+        self._splits = {split.name: split for split in _folders(self.folder)}
+        if _TRAIN not in self._splits and any(
+            map(_holds_images, self._splits.values())
+        ):
+            self._splits = {_TRAIN: self.folder}
         listed = {
-            split: sorted(path for path in split.glob("*/*") if path.is_file())
-            for split in _folders(self.folder)
+            name: sorted(
+                path for child in _folders(split) for path in _files(child)
+            )
+            for name, split in self._splits.items()
         }
         if not any(
             _is_image(path) for path in itertools.chain(*listed.values())
         ):
             return
+        self._refuse_outside_of_classes()
         self._refuse_hidden()
         self._refuse_empty()
         self.class_names = tuple(
             sorted(
-                {child.name for split in listed for child in _folders(split)}
+                {
+                    child.name
+                    for split in self._splits.values()
+                    for child in _folders(split)
+                }
             )
         )
         problems = self._problems(listed, skip_corrupt)
@@ -82,7 +108,7 @@ class ImageFolder:
                 stacklevel=2,
             )
         self.files = {
-            split.name: self._permuted(
+            split: self._permuted(
                 [
                     path
                     for path in files
@@ -108,8 +134,12 @@ class ImageFolder:
     def labels(self, split: str) -> np.ndarray:
         """The label of each image of a split, in its order."""
         number = {name: i for i, name in enumerate(self.class_names)}
+        root = self._splits[split]
         return np.array(
-            [number[path.parent.name] for path in self.files[split]],
+            [
+                number[path.relative_to(root).parts[0]]
+                for path in self.files[split]
+            ],
             dtype=np.int64,
         )
 
@@ -126,23 +156,41 @@ class ImageFolder:
     def _short(self, path: pathlib.Path) -> str:
         return str(path.relative_to(self.folder))
 
+    def _refuse_outside_of_classes(self):
+        loose = [
+            self._short(path)
+            for split in self._splits.values()
+            for path in sorted(split.iterdir())
+            if path.is_file() and _is_image(path)
+        ]
+        if loose:
+            raise ValueError(
+                f"{len(loose)} images in {self.folder} lie in no class folder: "
+                f"{_some(loose)}. Expected `<split>/<class>/<image>`, or "
+                "`<class>/<image>` without splits. Move or remove them."
+            )
+
     def _refuse_hidden(self):
-        hidden = sorted(self.folder.glob(".*/"))
-        hidden += sorted(self.folder.glob("*/.*/"))
+        hidden = sorted(
+            pathlib.Path(place, name)
+            for place, names, _ in os.walk(self.folder, followlinks=True)
+            for name in names
+            if name.startswith(".")
+        )
         if hidden:
             # Notebooks leave such folders behind.
             raise ValueError(
-                f"Hidden folders in {self.folder} would count as splits or "
-                f"classes: {[self._short(path) for path in hidden]}. Delete "
-                "them."
+                f"Hidden folders in {self.folder} would count as splits, "
+                f"classes or parts of them: {_some(map(self._short, hidden))}. "
+                "Delete them."
             )
 
     def _refuse_empty(self):
         empty = [
             self._short(child)
-            for split in _folders(self.folder)
+            for split in self._splits.values()
             for child in _folders(split)
-            if not any(_is_image(path) for path in child.iterdir())
+            if not any(map(_is_image, _files(child)))
         ]
         if empty:
             raise ValueError(
@@ -157,9 +205,10 @@ class ImageFolder:
         with futures.ThreadPoolExecutor() as pool:
             found = pool.map(lambda path: _examined(path, decode), files)
             examined = dict(zip(files, found, strict=True))
-        transparent = [
-            self._short(path) for path, (_, alpha) in examined.items() if alpha
-        ]
+        transparent, turned = (
+            [self._short(path) for path, each in examined.items() if each[at]]
+            for at in (1, 2)
+        )
         if transparent:
             warnings.warn(
                 f"{len(transparent)} images in {self.folder} have an alpha "
@@ -167,9 +216,15 @@ class ImageFolder:
                 f"become visible: {_some(transparent)}",
                 stacklevel=3,
             )
-        return {
-            path: problem for path, (problem, _) in examined.items() if problem
-        }
+        if turned:
+            warnings.warn(
+                f"{len(turned)} images in {self.folder} have an orientation in "
+                "their EXIF data, which is not applied: they are used as "
+                "stored, turned or mirrored. To turn them, save them by "
+                f"Pillow's `ImageOps.exif_transpose`: {_some(turned)}",
+                stacklevel=3,
+            )
+        return {path: each[0] for path, each in examined.items() if each[0]}
 
 
 class _Files:
@@ -239,8 +294,8 @@ def _undecodable(path, error):
     )
 
 
-def _examined(path: pathlib.Path, decode: bool) -> tuple[str, bool]:
-    """What is wrong with a file, and whether it has an alpha channel."""
+def _examined(path: pathlib.Path, decode: bool) -> tuple[str, bool, bool]:
+    """What is wrong with a file; whether it has alpha; whether it is turned."""
     status = path.stat()
     return _examine(str(path), decode, status.st_size, status.st_mtime_ns)
 
@@ -258,6 +313,10 @@ def _examine(path: str, decode: bool, size: int, changed: int):
             kind = "JPEG" if image.format == "MPO" else image.format
             mode = image.mode
             alpha = "A" in mode or "transparency" in image.info
+            # Of a PNG it would decode the pixels.
+            turned = (
+                kind == "JPEG" and image.getexif().get(_ORIENTATION, 1) != 1
+            )
             file.seek(0)
             header = file.read(_BIT_DEPTH.stop)
             mark, reach = _ENDS.get(kind or "", (b"", 0))
@@ -265,16 +324,16 @@ def _examine(path: str, decode: bool, size: int, changed: int):
             whole = mark in file.read()
     except UnidentifiedImageError:
         # Other files, notes and lists, may lie beside the images.
-        return ("no image that can be read" if named else "", False)
+        return "no image that can be read" if named else "", False, False
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"{error}" if named else "", False
+        return f"{error}" if named else "", False, False
     if not named:
-        return f"an image whose name does not end in {SUFFIXES}", False
+        return f"an image whose name does not end in {SUFFIXES}", False, False
     if kind not in _FORMATS:
-        return f"a {kind} image, expected {' or '.join(_FORMATS)}", False
+        return f"a {kind} image, expected {' or '.join(_FORMATS)}", False, False
     sixteen = kind == "PNG" and header[_BIT_DEPTH] == b"\x10"
     if sixteen or mode.startswith(("I", "F")):
-        return "16 bits a channel, expected 8", False
+        return "16 bits a channel, expected 8", False, False
     if decode or not whole:
         try:
             if optional.available("tensorflow"):
@@ -282,12 +341,25 @@ def _examine(path: str, decode: bool, size: int, changed: int):
             else:
                 _decoded_by_pillow(path)
         except ValueError:
-            return "cannot be decoded: cut short or damaged", False
-    return "", alpha
+            return "cannot be decoded: cut short or damaged", False, False
+    return "", alpha, turned
 
 
 def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(child for child in folder.iterdir() if child.is_dir())
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The files of a class, those in its sub-folders as well."""
+    return [
+        pathlib.Path(place, name)
+        for place, _, names in os.walk(folder, followlinks=True)
+        for name in names
+    ]
+
+
+def _holds_images(folder: pathlib.Path) -> bool:
+    return any(_is_image(path) for path in folder.iterdir() if path.is_file())
 
 
 def _is_image(path: pathlib.Path) -> bool:

@@ -153,7 +153,9 @@ def load(
             - a folder that tfds prepared, with or without its version (an
               existing folder is preferred to a tfds name);
             - a folder of images laid out as `split/class/image.png` (or
-              `.jpg`, `.jpeg`), with the splits `train` and `test`.
+              `.jpg`, `.jpeg`), with the splits `train` and `test`; or as
+              `class/image.png`, which are all `"train"` and need
+              `test_split`. Sub-folders of a class belong to it.
         image_size: Pair of integers `(height, width)`.
         batch_size: Integer. Images in a batch.
         data_dir: Path. Where tfds keeps prepared datasets; its own default

@@ -38,7 +38,7 @@ def evaluate(
     protocol: str = "nested",
     bisect: bool | None = None,
     target_epsilon: float | None = None,
-    value_range: tuple[float, float] = (0, 255),
+    value_range: tuple[float, float] | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     image_ids=None,
@@ -103,7 +103,10 @@ def evaluate(
             it does.
         target_epsilon: Float, a point of `epsilons`: where expected robustness
             ends, and the curve may go on. Defaults to the last.
-        value_range: Pair. Lowest and highest pixel value.
+        value_range: Pair. Lowest and highest pixel value. Defaults to that of
+            the `AdversarialTrainer` that trained the classifier, or of
+            `keras_epsched.models.classifier` that made it, in this process;
+            else to (0, 255).
         batch_size: Int. Images attacked together. Defaults to the size of the
             dataset's first batch.
         seed: Int. Seed of the random numbers.
@@ -160,6 +163,9 @@ def evaluate(
         raise ValueError(
             "evaluate the classifier, not the trainer: pass `trainer.model`"
         )
+    checks.check_takes_pixels(classifier)
+    if value_range is None:
+        value_range = getattr(classifier, "value_range", (0, 255))
     if protocol not in _PROTOCOLS:
         raise ValueError(
             f"`protocol` must be one of {_PROTOCOLS}. Received: "
@@ -183,6 +189,8 @@ def evaluate(
         "bisect": bisect,
         "target_epsilon": inputs.check_target(target_epsilon, grid),
         "value_range": checks.check_value_range(value_range),
+        "precision": inputs.precision(classifier),
+        "device": inputs.device(),
         "seed": seed,
         "shard": inputs.check_shard(shard),
         "self_check": bool(self_check),
@@ -451,6 +459,8 @@ class _Run:
             member_titles=[each.attack.title for each in sweep.members],
             dataset=settings["dataset"],
             value_range=settings["value_range"],
+            precision=settings["precision"],
+            device=settings["device"],
             seed=settings["seed"],
             forward_passes=totals["forward"],
             backward_passes=totals["backward"],

@@ -2,9 +2,11 @@
 
 import hashlib
 
+import keras
 import numpy as np
 from keras import ops
 
+from keras_epsched.batches import as_arrays, until_end
 from keras_epsched.epsilons import SAME_EPSILON, check_epsilon
 
 
@@ -40,30 +42,12 @@ def check_target(target_epsilon, grid):
 def batches(dataset, batch_size):
     """Yields batches of images and labels as arrays."""
     if _is_pair_of_arrays(dataset):
-        images, labels = (np.asarray(each) for each in dataset)
-        if len(images) != len(labels):
-            raise ValueError(
-                "images and labels must be of one length. Received: "
-                f"{len(images)} images and {len(labels)} labels"
-            )
+        images, labels = as_arrays(dataset)
         size = batch_size or 64
         for at in range(0, len(images), size):
             yield images[at : at + size], labels[at : at + size]
         return
-    for batch in dataset:
-        if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-            raise ValueError(
-                "the dataset must yield (images, labels). Received: a batch "
-                f"of type {type(batch).__name__}"
-            )
-        images, labels = (ops.convert_to_numpy(each) for each in batch[:2])
-        if images.ndim < 2 or labels.ndim < 1 or len(images) != len(labels):
-            raise ValueError(
-                "the dataset must yield batches of images and labels. "
-                f"Received: arrays of shapes {images.shape} and "
-                f"{labels.shape}. Use `dataset.batch(...)`."
-            )
-        yield images, labels
+    yield from until_end(dataset)
 
 
 def windows(stream, size, shard, image_ids):
@@ -137,6 +121,25 @@ def fingerprint(classifier) -> str:
     for weight in classifier.weights:
         digest.update(np.ascontiguousarray(weight.numpy()).data)
     return digest.hexdigest()
+
+
+def precision(classifier) -> str:
+    """The dtypes that the layers of a classifier compute in."""
+    dtypes = {
+        layer.compute_dtype
+        for layer in classifier._flatten_layers()
+        if layer.weights and not isinstance(layer, keras.Model)
+    }
+    return ", ".join(sorted(dtypes)) or classifier.compute_dtype
+
+
+def device() -> str:
+    """The kind of device that computes: `"CPU"`, `"GPU"` or `"TPU"`."""
+    name = str(ops.zeros(1).device).upper()
+    for kind in ("GPU", "CUDA", "TPU"):
+        if kind in name:
+            return "GPU" if kind == "CUDA" else kind
+    return "CPU"
 
 
 def _is_pair_of_arrays(dataset):

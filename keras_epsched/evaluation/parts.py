@@ -16,6 +16,8 @@ from keras_epsched.evaluation import report_files
 
 SETTINGS = "evaluation.json"
 PARTS = "per_image"
+# Settings that folders of older versions do not tell.
+_LATER = ("precision", "device")
 _OTHER_IMAGES = (
     "{} was evaluated on other images than those that the dataset yields now "
     "at their place: continue with the same dataset, in the same order (not "
@@ -69,7 +71,7 @@ def begin(
         differing = [
             f"{name}: {found.get(name)!r} then, {value!r} now"
             for name, value in settings.items()
-            if found.get(name) != value
+            if found.get(name, value if name in _LATER else None) != value
         ]
         if differing:
             raise ValueError(

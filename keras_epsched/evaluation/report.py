@@ -94,6 +94,9 @@ class Report:
             Defaults to now.
         versions: Optional dict of the package versions it ran with.
             Defaults to the running ones.
+        precision: Optional string, the dtypes that the layers of the
+            classifier computed in, as `"float16, float32"`.
+        device: Optional string, `"CPU"`, `"GPU"` or `"TPU"`.
 
     Raises:
         ValueError: If shapes or values do not fit together.
@@ -149,6 +152,8 @@ class Report:
         notes: Sequence[str] = (),
         created: str | None = None,
         versions: dict | None = None,
+        precision: str | None = None,
+        device: str | None = None,
     ):
         self.epsilons = np.asarray(epsilons, "float64")
         self.correct = np.asarray(correct)
@@ -189,6 +194,8 @@ class Report:
         now = datetime.datetime.now(datetime.UTC)
         self.created = created or now.isoformat(timespec="seconds")
         self.versions = versions or report_files.package_versions()
+        self.precision = precision
+        self.device = device
         self._validate()
 
     def _validate(self) -> None:

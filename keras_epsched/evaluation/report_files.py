@@ -45,7 +45,7 @@ _METADATA = (
     "versions",
 )
 # Those that older files lack.
-_LATER = ("attack_title", "member_titles")
+_LATER = ("attack_title", "member_titles", "precision", "device")
 
 
 def plain(value, name: str):

@@ -218,7 +218,7 @@ def subject(report) -> dict[str, str]:
         protocol += "; by bisection"
     if report.shard is not None:
         images += ", shard {} of {}".format(*report.shard)
-    return {
+    lines = {
         "model": report.model_name or "unnamed",
         "dataset": dataset,
         "images": images,
@@ -226,6 +226,9 @@ def subject(report) -> dict[str, str]:
         "norm": report.norm,
         "protocol": protocol,
     }
+    if report.precision:
+        lines["computed in"] = f"{report.precision}, on a {report.device}"
+    return lines
 
 
 def _results(report) -> dict:

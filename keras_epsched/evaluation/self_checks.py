@@ -274,8 +274,11 @@ class Inspector:
         name = "attack without gradients"
         if self.has_square:
             return self._square_of_the_sweep(name)
-        if self.size and self.pixels.ndim != 4:
-            return Check(name, "not run", "`Square` needs images")
+        if self.size:
+            try:
+                Square().check_shape(self.pixels.shape)
+            except ValueError as error:
+                return Check(name, "not run", str(error))
         share = _SHARES[name] * self.budget
         queries = int(share / (2 * _FEWEST_IMAGES)) - 1
         queries = min(max(queries, _FEWEST_QUERIES), _MOST_QUERIES)

@@ -14,6 +14,7 @@ _SETTINGS = (
     "attack",
     "dataset",
     "value_range",
+    "precision",
     "target_epsilon",
     "seed",
     "model_name",
@@ -113,6 +114,7 @@ def merge(reports: Sequence[Report]) -> Report:
         checks=_merge_checks(reports),
         examples=first.examples,
         notes=list(notes),
+        device=" and ".join(sorted({each.device or "" for each in reports})),
         **{name: getattr(first, name) for name in _SETTINGS},
         **{
             name: sum(getattr(report, name) for report in reports)

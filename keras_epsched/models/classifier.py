@@ -1,6 +1,7 @@
 """One function that makes a pixel-space classifier of almost anything."""
 
 import math
+import operator
 import os
 from collections.abc import Sequence
 
@@ -148,16 +149,28 @@ def classifier(
     )
     ```
     """
+    given = num_classes
     if (scale is None) != (offset is None):
         raise ValueError(
             "Expected `scale` and `offset` together, or neither. "
             f"Received: scale={scale}, offset={offset}"
         )
-    if num_classes is not None and num_classes < 2:
-        raise ValueError(
-            "Expected `num_classes` of at least 2 (logits, one a class). "
-            f"Received: num_classes={num_classes}"
-        )
+    if num_classes is not None:
+        try:
+            # NumPy's integers as well, which Keras does not take.
+            num_classes = operator.index(num_classes)
+        except TypeError:
+            num_classes = -1
+        if num_classes < 2:
+            raise ValueError(
+                "Expected `num_classes` as an integer of at least 2 (logits, "
+                f"one a class). Received: num_classes={given!r}"
+            )
+    if seed is not None:
+        seed = operator.index(seed)
+    if image_size is not None:
+        height, width = image_size
+        image_size = operator.index(height), operator.index(width)
     found = sources.find(
         source,
         num_classes,
@@ -197,6 +210,8 @@ def classifier(
     if x.dtype != "float32":
         x = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
     net = keras.Model(inputs, x, name=name or "classifier")
+    # For `evaluate`.
+    net.value_range = tuple(value_range)
     if weights not in ("pretrained", "imagenet", None):
         holders = [*found.holders, network, net]
         checkpoints.load_weights(weights, holders, x.shape[-1])

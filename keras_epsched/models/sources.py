@@ -1,6 +1,7 @@
 """Finds the network that a name, a folder, a file or a model stands for."""
 
 import os
+import warnings
 
 import keras
 
@@ -108,6 +109,13 @@ def _existing(model, num_classes, image_size, weights, dropout, dtype):
         )
     if hub.is_backbone(model):
         return hub.from_model(model, num_classes, image_size)
+    if num_classes is not None and _has_head(model, num_classes):
+        warnings.warn(
+            f"{model.name!r} has {num_classes} classes already: its head is "
+            "replaced by a new one with random weights. Leave `num_classes` "
+            "out to keep it.",
+            stacklevel=4,
+        )
     scale = offset = None
     # KerasHub keeps the normalisation outside of the network.
     preprocessor = getattr(model, "preprocessor", None)
@@ -125,4 +133,16 @@ def _existing(model, num_classes, image_size, weights, dropout, dtype):
         image_size=None if converter is None else converter.image_size,
         scale=scale,
         offset=offset,
+    )
+
+
+def _has_head(model, num_classes):
+    """Whether a model ends in a layer of so many classes."""
+    shape = getattr(model, "output_shape", None)
+    last = model.layers[-1] if model.layers else None
+    return (
+        isinstance(shape, tuple)
+        and len(shape) == 2
+        and shape[-1] == num_classes
+        and (hub.is_task(model) or isinstance(last, keras.layers.Dense))
     )

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_epsched import backend, checks
+from keras_epsched import backend, batches, checks
 
 # The modes have parted when one loss is this many times the other, and the
 # difference is more than noise (in nats).
@@ -80,14 +80,15 @@ def reestimate_batchnorm(trainer, data) -> None:
     if not layers:
         return
     momenta = [layer.momentum for layer in layers]
+    before = [[ops.copy(each) for each in _moving(layer)] for layer in layers]
     statistics = []
     attack = trainer._perturbation.of(trainer, trainer.attacked)
     try:
         for layer in layers:
             # The layer then holds what it has seen last.
             layer.momentum = 0.0
-        for index, batch in enumerate(data):
-            images, labels, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        for index, batch in enumerate(batches.until_end(data)):
+            images, labels = batch
             images = checks.static_images(images)
             labels = trainer.class_labels(labels, images)
             seed = ops.convert_to_tensor([0, index], backend.HASH_DTYPE)
@@ -98,6 +99,12 @@ def reestimate_batchnorm(trainer, data) -> None:
                     for layer in layers
                 ]
             )
+    except BaseException:
+        # Those of the last batch are no estimate.
+        for layer, values in zip(layers, before, strict=True):
+            for variable, value in zip(_moving(layer), values, strict=True):
+                variable.assign(value)
+        raise
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

@@ -1,14 +1,13 @@
 """A look at the data before the first step of a training."""
 
-import inspect
-
 import keras
 import numpy as np
 from keras import ops
 
-from keras_epsched import checks
+from keras_epsched import batches, checks
 
-_NO_LABELS = "adversarial training needs labels: data must yield (x, y)"
+# Relative difference of two losses that are the same.
+_SAME_LOSS = 1e-4
 
 
 def as_list(callbacks) -> list:
@@ -25,71 +24,83 @@ def as_list(callbacks) -> list:
     return [callbacks]
 
 
-def peek(x, y=None):
-    """Returns images and labels to look at, or `None` where one cannot.
+def set_directions(callbacks) -> None:
+    """Tells callbacks such as `EarlyStopping` that accuracies are to rise.
 
-    Arrays are returned whole; of a dataset it is the first batch. A generator
-    would lose what is taken from it, and is left alone.
+    Keras finds that out by itself for the metrics given to `compile` alone.
     """
-    if y is not None:
-        return x, y
-    if hasattr(x, "shape"):
-        raise ValueError(_NO_LABELS)
-    if isinstance(x, keras.utils.PyDataset):
-        batch = x[0]
-    elif hasattr(x, "take") and hasattr(x, "element_spec"):
-        batch = next(iter(x.take(1)), None)
-    else:
-        return None
-    if batch is None:
-        raise ValueError("expected training data. Received: an empty dataset")
-    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
-        raise ValueError(
-            f"{_NO_LABELS}. Received: a batch of type {type(batch).__name__}"
-        )
-    return batch[0], batch[1]
+    for each in callbacks:
+        monitored = str(getattr(each, "monitor", ""))
+        if getattr(each, "mode", None) == "auto" and monitored.endswith(
+            "accuracy"
+        ):
+            each.mode = "max"
 
 
 def check(trainer, x, y=None, most=64):
     """Checks data, logits and loss of a trainer.
 
+    Args:
+        trainer: `AdversarialTrainer`.
+        x: As in `keras.Model.fit`.
+        y: As in `keras.Model.fit`.
+        most: Int. Most images that the network looks at.
+
     Returns:
-        Up to `most` images and labels as arrays, or `None`.
+        A pair: up to `most` images and labels as arrays, or `None`, and what
+        to train on in place of `x`, see `batches.look`.
 
     Raises:
         ValueError: If any of them is not fit for an attack.
     """
-    _check_loss(trainer)
-    found = peek(x, y)
+    found, x = batches.look(x, y)
     if found is None:
-        return None
-    images, labels = (ops.convert_to_numpy(each) for each in found)
+        return None, x
+    images, labels = found
     checks.check_images(images, trainer.value_range)
     # From everywhere: arrays are often sorted by class.
     rows = np.linspace(0, len(images) - 1, min(len(images), most)).astype(int)
     images, few_labels = images[rows], labels[rows]
-    logits = ops.convert_to_numpy(trainer(images, training=False))
+    logits = checks.single_output(trainer(images, training=False))
+    logits = ops.convert_to_numpy(logits)
     checks.check_logits(logits)
     checks.check_labels(labels, logits.shape[1])
-    return images, few_labels
+    _check_loss(trainer, few_labels, logits.shape)
+    return (images, few_labels), x
 
 
-def _check_loss(trainer):
-    loss = getattr(trainer, "loss", None)
-    if isinstance(loss, str):
-        loss = keras.losses.get(loss)
-    if inspect.isfunction(loss):
-        arguments = inspect.signature(loss).parameters
-        default = getattr(arguments.get("from_logits"), "default", True)
-        probabilities = default is False
-    else:
-        probabilities = getattr(loss, "from_logits", True) is False
-    if probabilities:
+def _check_loss(trainer, labels, shape):
+    """Refuses a compiled loss that takes logits for probabilities.
+
+    By what it says of itself, and by what it gives, whatever it is made of.
+    Cross-entropy of logits stays the
+    same when all of them are shifted. A loss of probabilities cuts negative
+    values off or divides by their sum, so that twice as negative ones change
+    nothing, or it has no value for them.
+    """
+    loss = getattr(trainer, "_compile_loss", None)
+    if loss is None:
+        return
+    objects = keras.tree.flatten(trainer.loss)
+    said = any(getattr(each, "from_logits", None) is False for each in objects)
+    logits = np.random.default_rng(0).normal(0, 2, shape).astype("float32")
+
+    def value(outputs):
+        return float(loss(labels, ops.convert_to_tensor(outputs)))
+
+    if not said:
+        if np.isclose(value(logits), value(logits + 3), rtol=_SAME_LOSS):
+            return
+        negative = -np.abs(logits) - 1
+        once, twice = value(negative), value(2 * negative)
+        said = not np.isfinite(once)
+        said = said or np.isclose(once, twice, rtol=_SAME_LOSS)
+    if said:
         raise ValueError(
             "the classifier returns logits, but the compiled loss expects "
             "probabilities. Compile with `keras.losses."
             "SparseCategoricalCrossentropy(from_logits=True)` (or the "
-            f"categorical one). Received: loss={loss!r}"
+            f"categorical one). Received: loss={trainer.loss!r}"
         )
 
 

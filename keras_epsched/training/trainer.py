@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import operator
 import warnings
 
 import keras
@@ -150,6 +151,7 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
                 "`keras_epsched.models.classifier`. Received: "
                 f"{type(model).__name__}"
             )
+        checks.check_takes_pixels(model)
         if "dtype" not in kwargs and _computes_in_float16(model):
             # By the policy of the trainer, `compile` decides to scale the
             # loss; without it the gradients of float16 layers underflow.
@@ -207,7 +209,10 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         self.clean_accuracy = bool(clean_accuracy)
         self.validation_attack = validation_attack
         self.value_range = checks.check_value_range(value_range)
-        self.seed = seed
+        # For `evaluate`, which is given the classifier alone.
+        model.value_range = self.value_range
+        # NumPy's integers as well, which Keras does not take.
+        self.seed = seed = None if seed is None else operator.index(seed)
         batchnorm.configure(model, batchnorm_momentum, self.freeze_batchnorm)
 
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -342,6 +347,11 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
 
         return logits_fn
 
+    @property
+    def output_names(self):
+        """Names of the classifier's outputs, to which a loss may refer."""
+        return getattr(self.model, "output_names", None)
+
     def class_labels(self, labels, images):
         """Returns the class of each image, from any form of labels."""
         if self.num_classes is None:
@@ -472,17 +482,32 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
         """The objective's loss in training, the compiled one otherwise."""
+        views = len(y_pred) if isinstance(y_pred, dict) else 1
 
         def compiled_loss(y, y_pred, sample_weight):
-            return super(AdversarialTrainer, self).compute_loss(
+            loss = super(AdversarialTrainer, self).compute_loss(
                 x, y, y_pred, sample_weight, training=training
             )
+            return loss - self._repeated_losses(views)
 
         if not training:
             return compiled_loss(y, y_pred, sample_weight)
         return self.objective.compute_loss(
             compiled_loss, y, y_pred, sample_weight
         )
+
+    def _repeated_losses(self, views):
+        """What several views add too much of the layers' own losses.
+
+        Each view adds the losses on activities once more, those on weights not.
+        The mean over the views is to count.
+        """
+        on_weights = self._get_regularization_losses()
+        if views == 1 or len(self.losses) == len(on_weights):
+            return 0.0
+        added = sum(map(self._aggregate_additional_loss, self.losses))
+        kept = sum(map(self._aggregate_additional_loss, on_weights))
+        return (1.0 - 1.0 / views) * (added - kept)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates the metrics with the outputs that they are meant to see."""
@@ -517,11 +542,11 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         """Trains the classifier; as `keras.Model.fit`, after some checks.
 
         Before the first step the data and the validation data (arrays whole,
-        datasets by their first batch), the logits and the compiled loss are
-        checked. An `EpsilonScheduler` is called before the other callbacks, so
-        that they find epsilon in the logs. Data of
-        `keras_epsched.datasets` is remembered, so that an evaluation on a
-        split that was trained on warns.
+        all else by its first batch, which a generator does not lose), the
+        logits and the compiled loss are checked. An `EpsilonScheduler` is
+        called before the other callbacks, so that they find epsilon in the
+        logs. Data of `keras_epsched.datasets` is remembered, so that an
+        evaluation on a split that was trained on warns.
 
         Data with a method or attribute `seek(epoch, batch=0)`, as that of
         `keras_epsched.datasets`, is told which epoch begins, by its number:
@@ -548,6 +573,7 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
 
         callbacks = first_batch.as_list(callbacks)
         callbacks.sort(key=lambda each: not isinstance(each, EpsilonScheduler))
+        first_batch.set_directions(callbacks)
         given = {**dict(zip(_LATER_ARGUMENTS, args, strict=False)), **kwargs}
         # Keras spreads an epoch of the data over several of its own then.
         spread = given.get("steps_per_epoch") is not None
@@ -555,11 +581,12 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         if seek is not None:
             # What is looked at here is then the same when a training goes on.
             seek(0)
-        batch = first_batch.check(self, x, y)
+        most = min(batch_size or 64, 64)
+        batch, x = first_batch.check(self, x, y, most)
         if isinstance(validation_data, (tuple, list)):
-            first_batch.check(self, *validation_data[:2])
-        elif validation_data is not None:
-            first_batch.check(self, validation_data)
+            first_batch.check(self, *validation_data[:2], most)
+        else:
+            _, validation_data = first_batch.check(self, validation_data)
         if self.epsilon == 0 and not any(
             isinstance(each, EpsilonScheduler) for each in callbacks
         ):
