@@ -155,11 +155,11 @@ class TransferMonitor(keras.callbacks.Callback):
         if final < threshold:
             if before is not None and before >= threshold:
                 return "failure", (
-                    f"clean accuracy fell from {before:.1%} to {final:.1%} "
+                    f"clean validation accuracy fell from {before:.1%} to {final:.1%} "
                     f"once epsilon rose: {self._longer()}, or lower the target."
                 )
             return "failure", (
-                f"clean accuracy never stayed above {threshold:.1%}: start at "
+                f"clean validation accuracy never stayed above {threshold:.1%}: start at "
                 "epsilon 0 and move `ramp_start` to "
                 f"{self._adapted_share():.0%} of the training or later; if "
                 "epsilon was 0 there already, the learning rate is at fault."
@@ -187,25 +187,30 @@ class TransferMonitor(keras.callbacks.Callback):
                     f"when epsilon rose ({before:.1%})."
                 )
             return "suboptimal", (
-                f"clean accuracy ends {100 * gap:.1f} points below standard "
-                f"fine-tuning: {remedy}"
+                f"clean validation accuracy ends {100 * gap:.1f} points below "
+                f"standard fine-tuning: {remedy}"
             )
         if collapsed:
             return "suboptimal", (
-                f"clean accuracy fell from {before:.1%} to {after:.1%} in the "
+                f"clean validation accuracy fell from {before:.1%} to {after:.1%} in the "
                 f"ramp: {self._longer()}."
             )
         short = self._short_of_the_target()
         if max(self._epsilons) == 0:
-            return "healthy", "the task is adapted to, without any attack."
+            return "healthy", (
+                "the task is adapted to, without any attack: the network is "
+                "not robust."
+            )
         if self.reference is None:
             return "undecided", (
-                "the task is adapted to, and only a standard fine-tuning tells "
-                "whether clean accuracy was lost: give its accuracies as "
-                f"`reference`, or run launch/compare.py{short}."
+                "the task is adapted to. Whether clean accuracy was lost only "
+                "a standard fine-tuning tells: launch/compare.py makes one, "
+                "and in Python its accuracies go to "
+                f"`TransferMonitor(reference=...)`{short}."
             )
         return "healthy", (
-            "at least 90% of the standard clean accuracy is there"
+            f"clean validation accuracy ends at {final:.1%}, and standard "
+            f"fine-tuning reached {max(self.reference):.1%}"
             f"{short or ': the schedule may stay'}."
         )
 
