@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 import study_grid
+import study_results
 
 MEASURES = ("clean", "at_target", "expected_robustness")
 ARMS = ("standard", "fixed", "scheduled")
@@ -18,20 +19,6 @@ _HEADERS = {
     "at_target_paper": "at target, paper's protocol",
     "expected_robustness_paper": "expected, paper's protocol",
 }
-# The measures of the paper's protocol, where it is beside another.
-_PAPER_MEASURES = ("at_target_paper", "expected_robustness_paper")
-# How results were measured that do not say so: they are older than the choice.
-_AT_FIRST = {"protocol": "nested", "bisect": False}
-# What came out; all other columns are flags, or the backend.
-_OUTCOMES = (
-    *("cell", "num_classes", "training_images", "test_images", *MEASURES),
-    *("expected_low", "expected_high", "onset", "epsilons", "accuracy"),
-    *("validation_accuracy", "training_epsilon", "seconds"),
-)
-_NEEDED = (
-    *("dataset", "backbone", "epsilon", "norm", "schedule", "seed"),
-    *("epochs", *_OUTCOMES),
-)
 
 
 def read(*paths):
@@ -44,7 +31,8 @@ def read(*paths):
         are epochs.
 
     Raises:
-        ValueError: If a file holds no results, or a cell is there twice.
+        ValueError: If a file holds no results or unknown columns, or a cell is
+            there twice.
     """
     try:
         import pandas as pd
@@ -60,18 +48,9 @@ def read(*paths):
             raise ValueError(
                 f"{path} is no file of results: {error}"
             ) from error
-        lacks = set(_NEEDED) - set(frame)
-        if lacks or frame.empty:
-            raise ValueError(
-                f"{path} is no file of results of study.py: it lacks "
-                f"{sorted(lacks) or 'rows'}"
-            )
-        frames.append(frame)
+        frames.append(study_results.completed(frame, path))
     frame = pd.concat(frames, ignore_index=True)
-    for name, value in _AT_FIRST.items():
-        found = frame.get(name, pd.Series(index=frame.index, dtype=object))
-        frame[name] = found.astype(object).where(found.notna(), value)
-    flags = frame[_flags(frame)].astype(object)
+    flags = frame[study_results.settings(frame)].astype(object)
     # Equal from row to row, whatever stands for nothing.
     flags = flags.where(flags.notna(), "")
     for name, without in (("setting", ()), ("task", ("epsilon",))):
@@ -87,13 +66,6 @@ def read(*paths):
     frame["delay"] = frame["onset"].fillna(frame["epochs"])
     frame["half"] = [_half(frame, row) for row in frame.itertuples()]
     return frame
-
-
-def _flags(frame):
-    """Columns that tell one fine-tuning from another, but schedule and seed."""
-    made = {"schedule", "seed", "setting", "task", "delay", "half"}
-    made |= {*_OUTCOMES, *_PAPER_MEASURES}
-    return [name for name in frame if name not in made]
 
 
 def _half(frame, row):
@@ -175,7 +147,7 @@ def varying(frame):
     alike = frame.groupby(["dataset", "backbone"])
     more = [
         name
-        for name in _flags(frame)
+        for name in study_results.settings(frame)
         if name not in always and alike[name].nunique(dropna=False).max() > 1
     ]
     return [*always, *more]
@@ -223,7 +195,7 @@ def _table(frame, tables=("Table 1", "Table 2")):
     keys = varying(frame)
     beside = [
         name
-        for name in _PAPER_MEASURES
+        for name in study_results.PAPER_MEASURES
         if name in frame and frame[name].notna().any()
     ]
     rows, any_paper = [], False
@@ -288,8 +260,16 @@ def random_table(frame):
     return _table(frame[chosen], ("Table 8", "Table 1", "Table 2"))
 
 
-# Objectives that see one view of each image in a step; the others see two.
-_ONE_VIEW = ("adversarial", "twins")
+# Views of each image that an objective sees in a step.
+VIEWS = {
+    "adversarial": 1,
+    "twins": 1,
+    "alp": 2,
+    "autolora": 2,
+    "mart": 2,
+    "mixed": 2,
+    "trades": 2,
+}
 
 
 def methods_table(frame):
@@ -413,7 +393,12 @@ def _places(frame):
 
 
 def _cost(row):
-    views = 1 if row.objective in _ONE_VIEW else 2
+    if row.objective not in VIEWS:
+        raise ValueError(
+            f"the cost of the objective {row.objective!r} is not known: name "
+            "its views in `report_tables.VIEWS`"
+        )
+    views = VIEWS[row.objective]
     one_step = getattr(row, "train_attack", "pgd") in ("fgsm", "nfgsm")
     steps = 1 if one_step else row.train_steps
     attacked = np.count_nonzero(np.asarray(row.training_epsilon) > 0)

@@ -46,6 +46,7 @@ import refusals
 import run_folders
 import study_cell
 import study_grid
+import study_results
 from absl import flags
 
 FLAGS = flags.FLAGS
@@ -235,9 +236,11 @@ def write_results(cells, path):
             values = {
                 name: _value(name, value)
                 for name, value in values.items()
-                if name not in _NO_COLUMNS
+                if name not in (*_NO_COLUMNS, *_OWN)
             }
-            rows.append({"cell": cell.name, **values, **result})
+            row = {"cell": cell.name, **values, **result}
+            study_results.check_columns(row, cell.folder)
+            rows.append(row)
     if rows:
         temporary = path.with_name(path.name + ".tmp")
         pd.DataFrame(rows).to_parquet(temporary)
@@ -248,7 +251,7 @@ def _value(name, value):
     """A flag as a column has it: of its own type, a list as text."""
     if isinstance(value, str) and name in FLAGS:
         value = FLAGS[name].parser.parse(value)
-    return study_grid.as_text(value) if isinstance(value, list) else value
+    return study_results.as_column(value)
 
 
 def open_folder(cells):

@@ -276,9 +276,13 @@ ONE_HOT_PROBABILITIES = [
     "kl_divergence",
     "binary_crossentropy",
     "poisson",
-    keras.losses.CategoricalFocalCrossentropy(),
-    keras.losses.BinaryFocalCrossentropy(),
+    keras.losses.CategoricalFocalCrossentropy(name="focal"),
+    keras.losses.BinaryFocalCrossentropy(name="binary_focal"),
 ]
+
+
+def name_of(loss):
+    return getattr(loss, "name", loss)
 
 
 @pytest.mark.parametrize("name", PROBABILITIES)
@@ -287,7 +291,7 @@ def test_a_loss_of_probabilities_is_refused(name):
         train(IMAGES, LABELS, loss=PROBABILITIES[name])
 
 
-@pytest.mark.parametrize("loss", ONE_HOT_PROBABILITIES, ids=str)
+@pytest.mark.parametrize("loss", ONE_HOT_PROBABILITIES, ids=name_of)
 def test_a_loss_of_probabilities_is_refused_with_one_hot_labels(loss):
     with pytest.raises(ValueError, match="logits"):
         train(IMAGES, _ONE_HOT, loss=loss)
@@ -303,7 +307,7 @@ def test_a_loss_of_probabilities_is_refused_with_one_hot_labels(loss):
         "mean_squared_error",
         ke.training.SmoothedCrossentropy(0.1),
     ],
-    ids=str,
+    ids=name_of,
 )
 def test_a_loss_of_logits_is_taken(loss):
     labels = _ONE_HOT

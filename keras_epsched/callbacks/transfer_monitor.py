@@ -155,12 +155,13 @@ class TransferMonitor(keras.callbacks.Callback):
         if final < threshold:
             if before is not None and before >= threshold:
                 return "failure", (
-                    f"clean validation accuracy fell from {before:.1%} to {final:.1%} "
-                    f"once epsilon rose: {self._longer()}, or lower the target."
+                    f"clean validation accuracy fell from {before:.1%} to "
+                    f"{final:.1%} once epsilon rose: {self._longer()}, or "
+                    "lower the target."
                 )
             return "failure", (
-                f"clean validation accuracy never stayed above {threshold:.1%}: start at "
-                "epsilon 0 and move `ramp_start` to "
+                "clean validation accuracy never stayed above "
+                f"{threshold:.1%}: start at epsilon 0 and move `ramp_start` to "
                 f"{self._adapted_share():.0%} of the training or later; if "
                 "epsilon was 0 there already, the learning rate is at fault."
             )
@@ -192,8 +193,8 @@ class TransferMonitor(keras.callbacks.Callback):
             )
         if collapsed:
             return "suboptimal", (
-                f"clean validation accuracy fell from {before:.1%} to {after:.1%} in the "
-                f"ramp: {self._longer()}."
+                f"clean validation accuracy fell from {before:.1%} to "
+                f"{after:.1%} in the ramp: {self._longer()}."
             )
         short = self._short_of_the_target()
         if max(self._epsilons) == 0:

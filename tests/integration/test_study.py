@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ import report_figures  # noqa: E402
 import report_tables  # noqa: E402
 import study_cell  # noqa: E402
 import study_grid  # noqa: E402
+import study_results  # noqa: E402
 
 
 def command(script, *flags):
@@ -412,6 +414,52 @@ def results(tmp_path):
     return stored(tmp_path, cells())
 
 
+_FLAGS_OF_A_CELL = """
+import json, study, study_results
+names = set(study.run_folders.resolved_flags())
+names -= {*study._OWN, *study._NO_COLUMNS, *study_results.MEASURED}
+print(json.dumps({
+    name: study_results.as_column(study.FLAGS[name].default) for name in names
+}))
+"""
+
+
+def test_the_schema_has_every_flag_of_a_cell_and_its_default():
+    done = subprocess.run(
+        [sys.executable, "-c", _FLAGS_OF_A_CELL],
+        cwd=_LAUNCH,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == study_results.FLAGS
+
+
+def test_unknown_columns_are_refused(tmp_path):
+    path = stored(tmp_path, cells(novelty=1))
+    with pytest.raises(ValueError, match=r"neither .* \['novelty'\]"):
+        report_tables.read(path)
+
+
+def test_a_column_that_is_missing_is_the_default(tmp_path):
+    # A study that is older than a flag, and one that is not.
+    old, new = cells(), cells(label_smoothing=0.0, ema=0.0)
+    new["seed"] += 3
+    frame = report_tables.read(stored(tmp_path, old, new))
+    assert frame["setting"].nunique() == 3 and len(frame) == 54
+    new["ema"] = 0.9
+    frame = report_tables.read(stored(tmp_path, old, new))
+    assert frame["setting"].nunique() == 6
+
+
+def test_every_objective_has_a_cost():
+    from keras_epsched.training import objectives
+
+    assert set(report_tables.VIEWS) == set(objectives._OBJECTIVES)
+    with pytest.raises(ValueError, match="cost of the objective 'newest'"):
+        report_tables._cost(types.SimpleNamespace(objective="newest"))
+
+
 def test_means_errors_and_delays(results):
     frame = report_tables.read(results)
     table = report_tables.main_table(frame)
@@ -449,11 +497,11 @@ def test_settings_are_never_pooled(tmp_path):
             tmp_path,
             cells(objective="adversarial", gain=0.0),
             cells(objective="trades", gain=0.05),
-            # A flag of which the report knows nothing.
-            cells(objective="trades", gain=0.1, some_new_flag="x"),
+            # A flag that is newer than the others.
+            cells(objective="trades", gain=0.1, label_smoothing=0.1),
         )
     )
-    assert report_tables.varying(frame)[3:] == ["objective", "some_new_flag"]
+    assert report_tables.varying(frame)[3:] == ["objective", "label_smoothing"]
     table = report_tables.main_table(frame)
     assert table.count("\n") == 1 + 27 and "| 6 " not in table
     found = report_tables.differences(frame, "fixed", "scheduled", "clean")
