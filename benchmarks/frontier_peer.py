@@ -53,6 +53,9 @@ def counted(network, image_shape):
             self.forward_passes = self.backward_passes = 0
 
         def forward(self, images):
+            if images.requires_grad:
+                # As of a network in torch, which `view` in torchattacks needs.
+                images.register_hook(lambda gradient: gradient.contiguous())
             logits = self.network(images)
             self.forward_passes += len(logits)
             if logits.requires_grad:

@@ -69,12 +69,12 @@ def until_end(dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     # -1 is the cardinality of endless datasets of `tf.data`.
     if callable(size) and int(size()) == -1:
         raise ValueError(_ENDLESS + ": it says that it has none")
-    first = None
+    first: np.ndarray | None = None
     for number, batch in enumerate(dataset):
         images, labels = as_arrays(batch)
-        if number == 0:
+        if first is None:
             first = images
-        elif images.shape == first.shape and np.array_equal(images, first):
+        elif np.array_equal(images, first):
             raise ValueError(
                 f"{_ENDLESS}: it begins again after {number} batches"
             )

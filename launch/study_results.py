@@ -129,7 +129,7 @@ def completed(frame, path):
     for name, value in {**FLAGS, **MEASURED}.items():
         if name not in frame:
             frame[name] = value
-        elif value is not None:
+        elif value is not None and frame[name].isna().any():
             found = frame[name].astype(object)
             frame[name] = found.where(found.notna(), value)
     return frame

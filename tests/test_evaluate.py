@@ -396,11 +396,11 @@ IMAGES, LABELS = make_data()
         ({"epsilons": [0, 4, 8]}, "4/255"),
         ({"protocol": "both"}, "protocol"),
         ({"value_range": (1, 0)}, "value_range"),
-        ({"data": (IMAGES, LABELS[:-1])}, "one length"),
+        ({"data": (IMAGES, LABELS[:-1])}, "as many labels"),
         ({"data": (IMAGES, LABELS + 1)}, r"0\.\.2"),
         ({"data": (IMAGES / 255, LABELS)}, "scaled to"),
         ({"data": (IMAGES + 20, LABELS)}, "before any normalisation"),
-        ({"data": [IMAGES]}, r"must yield \(images, labels\)"),
+        ({"data": [IMAGES]}, r"must yield batches \(images, labels\)"),
     ],
 )
 def test_mistakes_are_named(arguments, message):
