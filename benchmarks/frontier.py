@@ -310,8 +310,8 @@ def main(_):
                 raise app.UsageError(f"{name} is none of {list(networks)}")
             results[name] = measure(name, networks[name])
             path.write_text(json.dumps(results), encoding="utf-8")
-        ordered = dict.fromkeys([*networks, *results])
-        results = {name: results[name] for name in ordered if name in results}
+    ordered = dict.fromkeys([*known_networks(), *results])
+    results = {name: results[name] for name in ordered if name in results}
     if FLAGS.networks:
         results = {name: results[name] for name in FLAGS.networks}
     missed = frontier_results.show(results)

@@ -9,8 +9,8 @@ and of AutoAttack `estimate`, see `frontier.passes_upwards`.
 import numpy as np
 
 OURS = {
-    "paper": "the paper's protocol",
-    "apgd_10_ce": "APGD-10, cross-entropy",
+    "paper": "paper",
+    "apgd_10_ce": "APGD-10, CE",
     "apgd_10": "APGD-10",
     "apgd_20": "APGD-20",
     "apgd_100": "APGD-100",
