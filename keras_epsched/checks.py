@@ -13,8 +13,9 @@ from keras import ops
 _SLACK = 1e-5
 # By how much the sum of a softmax in bfloat16 may miss 1.
 _SUM = 2e-2
-# So many outputs do not all lie in [0, 1] by chance.
-_MANY = 20
+# Outputs of so many classes do not all lie in [0, 1] by chance, also where the
+# head is new and all images get about the same.
+_MANY = 8
 
 
 def static_images(images):
@@ -163,8 +164,14 @@ def single_output(outputs):
     return ops.cast(outputs, "float32")
 
 
-def check_logits(logits) -> None:
-    """Raises a `ValueError` unless the outputs look like logits."""
+def check_logits(logits, model=None) -> None:
+    """Raises a `ValueError` unless the outputs look like logits.
+
+    Args:
+        logits: Array, what a classifier gives for some images.
+        model: `keras.Model` that gave them, or `None`: whether it ends in
+            sigmoids decides where they are of few classes.
+    """
     logits = np.asarray(logits, "float64")
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ValueError(
@@ -180,7 +187,8 @@ def check_logits(logits) -> None:
     least, most = logits.min(), logits.max()
     sums_to_one = np.allclose(logits.sum(axis=1), 1.0, atol=_SUM)
     # All of a head of zeros are 0.
-    many = logits.size >= _MANY and least < most
+    many = logits.shape[1] >= _MANY and least < most
+    many = many or _ends_in_sigmoids(model)
     if least >= 0 and most <= 1 and (sums_to_one or many):
         raise ValueError(
             "the classifier returns probabilities (a softmax or sigmoids): "
@@ -189,6 +197,18 @@ def check_logits(logits) -> None:
             "zero and the attack fails silently. Remove the last activation "
             "(`activation=None`) and use `from_logits=True` in the loss."
         )
+
+
+def _ends_in_sigmoids(model) -> bool:
+    """Whether the last layer of a graph is, or has, a bounded activation."""
+    layer = model
+    while getattr(layer, "_operations", None) and len(layer.outputs) == 1:
+        layer = layer.outputs[0]._keras_history.operation
+    names = (
+        type(layer).__name__,
+        getattr(getattr(layer, "activation", None), "__name__", ""),
+    )
+    return any("sigmoid" in name.lower() for name in names)
 
 
 def check_takes_pixels(model) -> None:

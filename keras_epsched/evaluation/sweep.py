@@ -122,7 +122,7 @@ class Sweep:
             The list of `Image`, in the order given.
         """
         logits = self.predict(pixels)
-        checks.check_logits(logits)
+        checks.check_logits(logits, self.runner.classifier)
         self.set_classes(logits.shape[1])
         checks.check_labels(labels, self.num_classes)
         labels = ops.convert_to_numpy(

@@ -63,7 +63,7 @@ def check(trainer, x, y=None, most=64):
     images, few_labels = images[rows], labels[rows]
     logits = checks.single_output(trainer(images, training=False))
     logits = ops.convert_to_numpy(logits)
-    checks.check_logits(logits)
+    checks.check_logits(logits, trainer.model)
     checks.check_labels(labels, logits.shape[1])
     _check_loss(trainer, few_labels, logits.shape)
     return (images, few_labels), x

@@ -227,6 +227,8 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         if validation_attack is not None:
             self._robust_accuracy = keras.metrics.Mean(name="robust_accuracy")
         self._validating = False
+        # Views of an image whose losses on activities are in `losses`.
+        self._counted_views = 1
         # Images in the largest batch of a validation so far.
         self.validation_batch_size = 0
         # Number of logits, known once it has seen an image.
@@ -298,12 +300,22 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
 
     def call(self, inputs, training=None):
         """Returns the logits of images, or of each view of a `dict`."""
-        if isinstance(inputs, dict):
-            return {
-                name: self.objective.logits(name, self._logits, view, training)
-                for name, view in inputs.items()
-            }
-        return self._logits(inputs, training)
+        if not isinstance(inputs, dict):
+            return self._logits(inputs, training)
+        logits, counts = {}, []
+        for name, view in inputs.items():
+            logits[name] = self.objective.logits(
+                name, self._logits, view, training
+            )
+            counts.append(
+                sum(
+                    len(layer._get_own_losses())
+                    for layer in self.model._flatten_layers()
+                )
+            )
+        # On JAX those of the last view alone.
+        self._counted_views = counts[-1] / counts[0] if counts[0] else 1
+        return logits
 
     def _logits(self, images, training, values=()):
         """Logits, with other values for some of the network's variables."""
@@ -482,7 +494,7 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
         """The objective's loss in training, the compiled one otherwise."""
-        views = len(y_pred) if isinstance(y_pred, dict) else 1
+        views = self._counted_views if isinstance(y_pred, dict) else 1
 
         def compiled_loss(y, y_pred, sample_weight):
             loss = super(AdversarialTrainer, self).compute_loss(
@@ -502,9 +514,9 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         Each view adds the losses on activities once more, those on weights not.
         The mean over the views is to count.
         """
-        on_weights = self._get_regularization_losses()
-        if views == 1 or len(self.losses) == len(on_weights):
+        if views == 1:
             return 0.0
+        on_weights = self._get_regularization_losses()
         added = sum(map(self._aggregate_additional_loss, self.losses))
         kept = sum(map(self._aggregate_additional_loss, on_weights))
         return (1.0 - 1.0 / views) * (added - kept)
