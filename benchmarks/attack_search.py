@@ -13,10 +13,9 @@ attack, a longer one and targets. Passes are counted as in a bisected sweep
 The networks of the search are not those on which its result is judged
 (frontier.py). On digits with a fixed and a scheduled epsilon (seed 0) and a
 MobileNet on flowers (seed 1) `keras_epsched.attacks.MarginEnsemble` leaves
-0.279, 0.370 and 0.385 for 802 to 1003 passes, about a twentieth of those of
-AutoAttack; all candidates together leave 0.279, 0.368 and 0.383. The second
-attack may as well follow the probability margin: cross-entropy was taken, so
-that there are three losses.
+0.279, 0.370 and 0.385 for 802 to 1003 passes; all candidates together leave
+0.279, 0.368 and 0.383. The second attack may as well follow the probability
+margin: cross-entropy was taken, so that there are three losses.
 
 Examples:
   python launch/finetune.py --train_steps=7 --learning_rate=3e-3 \

@@ -19,7 +19,12 @@ OUTCOMES = (
 # Of the paper's protocol, where it is beside another.
 PAPER_MEASURES = ("at_target_paper", "expected_robustness_paper")
 # How it was measured. Results that do not say so are older than the choice.
-MEASURED = {"backend": "tensorflow", "protocol": "nested", "bisect": False}
+MEASURED = {
+    "backend": "tensorflow",
+    "protocol": "nested",
+    "bisect": False,
+    "eval_attack": "apgd",
+}
 # Flags of finetune.py, each with what it is in results that are older than it:
 # its default. A list is a text, as on the command line.
 FLAGS = {
@@ -38,7 +43,6 @@ FLAGS = {
     "ema": 0.0,
     "epochs": 20,
     "epsilon": 0.3,
-    "eval_attack": "margin_ensemble",
     "eval_steps": None,
     "freeze_batchnorm": False,
     "head_multiplier": 1.0,

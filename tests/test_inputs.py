@@ -199,6 +199,9 @@ def test_data_without_an_end_are_refused():
             ke.training.reestimate_batchnorm(trainer, data)
     for old, new in zip(before, trainer.model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+    # The same image twice is no new beginning.
+    twice = [(IMAGES[:1], LABELS[:1])] * 2
+    assert evaluate(each for each in twice).num_images == 2
     # One pass of it is as good as any other dataset.
     report = evaluate(endless.take(3))
     assert report.num_images == 24
@@ -315,7 +318,8 @@ def test_a_loss_of_logits_is_taken(loss):
     labels = _ONE_HOT
     if isinstance(loss, ke.training.SmoothedCrossentropy):
         labels = LABELS
-    train(IMAGES, labels, loss=loss)
+    history = train(IMAGES, labels, loss=loss)
+    assert np.isfinite(history.history["loss"]).all()
 
 
 def test_a_loss_by_the_name_of_the_output_is_taken():

@@ -73,10 +73,9 @@ def _check_loss(trainer, labels, shape):
     """Refuses a compiled loss that takes logits for probabilities.
 
     By what it says of itself, and by what it gives, whatever it is made of.
-    Cross-entropy of logits stays the
-    same when all of them are shifted. A loss of probabilities cuts negative
-    values off or divides by their sum, so that twice as negative ones change
-    nothing, or it has no value for them.
+    Cross-entropy of logits stays the same when all of them are shifted. A loss
+    of probabilities cuts negative values off or divides by their sum, so that
+    twice as negative ones change nothing, or it has no value for them.
     """
     loss = getattr(trainer, "_compile_loss", None)
     if loss is None:
