@@ -1,24 +1,35 @@
 r"""Which BatchNorm setting makes short robust fine-tuning robust?
 
-Fine-tunes keras.applications MobileNet 0.75 on a small image dataset in each
-setting of (attack mode, momentum, frozen or not) and prints clean accuracy,
-accuracy at the target and expected robustness on the test split. The table in
-docs/how-to/methods.md comes from here.
+Fine-tunes a backbone on a small image dataset in each setting of (attack mode,
+momentum, frozen or not) and prints clean accuracy on the validation and the
+test split, accuracy at the target and expected robustness. The tables in
+docs/how-to/methods.md come from here.
 
 Examples:
   python benchmarks/batchnorm.py --dataset=FOLDER/flowers12_128 \
       --weights=FOLDER/mobilenet_7_5_224_no_top.weights.h5
+  python benchmarks/batchnorm.py --dataset=FOLDER/flowers12_128 \
+      --backbone=FOLDER/A_KERAS_HUB_PRESET --batch_size=32 --epochs=2,4,12 \
+      --settings=training:0.9,training:default --schedules=scheduled --quick
 """
 
+import itertools
 import json
 
 from absl import app, flags, logging
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", None, "A prepared dataset.", required=True)
-flags.DEFINE_string("weights", None, "MobileNet weights.", required=True)
+flags.DEFINE_string(
+    "backbone",
+    "keras.applications.MobileNet",
+    "A name that `ke.models.classifier` takes; MobileNet has width 0.75.",
+)
+flags.DEFINE_string("weights", None, "Weights of the backbone.")
 flags.DEFINE_integer("image_size", 64, "Height and width.")
-flags.DEFINE_integer("epochs", 24, "Epochs.")
+flags.DEFINE_integer("batch_size", 64, "Images of a step.")
+flags.DEFINE_list("epochs", ["24"], "Lengths of the trainings.")
+flags.DEFINE_bool("quick", False, "Evaluate by APGD-10 on the margin.")
 flags.DEFINE_integer("seeds", 2, "Seeds.")
 flags.DEFINE_list("schedules", ["fixed", "scheduled"], "Which arms.")
 flags.DEFINE_list(
@@ -30,19 +41,20 @@ flags.DEFINE_list(
         "training:0.9",
         "inference:frozen",
     ],
-    "mode:momentum, or mode:frozen.",
+    "mode:momentum, mode:default (the trainer's), or mode:frozen.",
 )
 
 _TARGET = 4 / 255
 
 
-def train(setting, arm, seed):
+def train(setting, arm, epochs, seed):
     import keras
 
     import keras_epsched as ke
 
     mode, momentum = setting.split(":")
     frozen = momentum == "frozen"
+    own = frozen or momentum == "default"
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     size = (FLAGS.image_size, FLAGS.image_size)
@@ -50,28 +62,28 @@ def train(setting, arm, seed):
     data = ke.datasets.load(
         FLAGS.dataset,
         image_size=size,
-        batch_size=64,
+        batch_size=FLAGS.batch_size,
         splits="contiguous",
         seed=seed,
     )
-    backbone = keras.applications.MobileNet(
-        alpha=0.75,
-        include_top=False,
-        input_shape=(*size, 3),
-        weights=FLAGS.weights,
-    )
+    mobilenet = FLAGS.backbone == FLAGS["backbone"].default
     net = ke.models.classifier(
-        backbone, data.num_classes, scale=1 / 127.5, offset=-1.0, seed=seed
+        FLAGS.backbone,
+        data.num_classes,
+        image_size=size,
+        seed=seed,
+        **({"backbone_config": {"alpha": 0.75}} if mobilenet else {}),
+        **({"weights": FLAGS.weights} if FLAGS.weights else {}),
     )
     trainer = ke.AdversarialTrainer(
         net,
         attack=ke.attacks.PGD(steps=3),
         attack_mode=mode,
-        batchnorm_momentum=None if frozen else float(momentum),
+        batchnorm_momentum=None if own else float(momentum),
         freeze_batchnorm=frozen,
         seed=seed,
     )
-    steps = FLAGS.epochs * len(data.train)
+    steps = epochs * len(data.train)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0,
         steps - steps // 20,
@@ -89,13 +101,20 @@ def train(setting, arm, seed):
     }[arm]
     history = trainer.fit(
         data.train,
-        epochs=FLAGS.epochs,
+        validation_data=data.validation,
+        epochs=epochs,
         callbacks=[ke.callbacks.EpsilonScheduler(schedule)],
         verbose=0,
         shuffle=False,
     ).history
+    quick = ke.attacks.APGD(10, loss="probability_margin")
     report = ke.evaluate(
-        net, data.test, ke.epsilon_grid(_TARGET), verbose=0, seed=seed
+        net,
+        data.test,
+        ke.epsilon_grid(_TARGET),
+        quick if FLAGS.quick else None,
+        verbose=0,
+        seed=seed,
     )
     gap = [
         history[f"adversarial_loss_{name}"][-1]
@@ -105,7 +124,9 @@ def train(setting, arm, seed):
     return {
         "setting": setting,
         "schedule": arm,
+        "epochs": epochs,
         "seed": seed,
+        "validation": history["val_accuracy"][-1],
         "clean": report.clean_accuracy,
         "at_target": float(report.accuracy[-1]),
         "expected": report.expected_robustness(),
@@ -118,25 +139,21 @@ def main(_):
     from tabulate import tabulate
 
     logging.set_verbosity(logging.ERROR)
+    measures = ("validation", "clean", "at_target", "expected")
     rows = []
-    for setting in FLAGS.settings:
-        for arm in FLAGS.schedules:
-            runs = []
-            for seed in range(FLAGS.seeds):
-                runs.append(train(setting, arm, seed))
-                print(json.dumps(runs[-1]), flush=True)
-            rows.append(
-                (
-                    setting,
-                    arm,
-                    *(
-                        " / ".join(f"{run[name]:.3f}" for run in runs)
-                        + f" ({np.mean([run[name] for run in runs]):.3f})"
-                        for name in ("clean", "at_target", "expected")
-                    ),
-                )
-            )
-    headers = ("mode:momentum", "schedule", "clean", "at 4/255", "expected")
+    for epochs, setting, arm in itertools.product(
+        map(int, FLAGS.epochs), FLAGS.settings, FLAGS.schedules
+    ):
+        runs = []
+        for seed in range(FLAGS.seeds):
+            runs.append(train(setting, arm, epochs, seed))
+            print(json.dumps(runs[-1]), flush=True)
+        rows.append((epochs, setting, arm))
+        for name in measures:
+            values = [run[name] for run in runs]
+            each = " / ".join(f"{value:.3f}" for value in values)
+            rows[-1] += (f"{each} ({np.mean(values):.3f})",)
+    headers = ("epochs", "mode:momentum", "schedule", *measures)
     print(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
 
 

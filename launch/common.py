@@ -251,7 +251,9 @@ flags.DEFINE_enum(
     "BatchNorm, or those of the batch.",
 )
 flags.DEFINE_float(
-    "batchnorm_momentum", None, "Momentum of BatchNorm; default: as it is."
+    "batchnorm_momentum",
+    None,
+    "Momentum of BatchNorm; default: its own, or lower if epochs are short.",
 )
 flags.DEFINE_bool("freeze_batchnorm", False, "Keep BatchNorm as pretrained.")
 flags.DEFINE_bool(

@@ -29,7 +29,7 @@ def batches(count=5):
     rng = np.random.default_rng(1)
     return [
         (
-            rng.uniform(30 * index, 255, (8, 4, 4, 3)).astype("float32"),
+            rng.uniform(30 * (index % 5), 255, (8, 4, 4, 3)).astype("float32"),
             rng.integers(0, 3, 8),
         )
         for index in range(count)
@@ -100,3 +100,88 @@ def test_what_is_computed_beside_the_steps_is_compiled_once(counter):
     trainer.make_train_function(force=True)
     twice()
     assert counter.made == 4
+
+
+def fit(trainer, steps, **kwargs):
+    """Moving means after `fit` on batches `(8, 4, 4, 3)`, without attack."""
+    if not trainer.compiled:
+        trainer.compile("sgd", networks.cross_entropy())
+    images, labels = map(np.concatenate, zip(*batches(steps), strict=True))
+    kwargs = {"batch_size": 8, "shuffle": False, "verbose": 0, **kwargs}
+    trainer.fit(images, labels, callbacks=networks.drive(0.0), **kwargs)
+    return statistics(trainer)[0]
+
+
+def expected_mean(steps, momentum, mean=0.0):
+    for images, _ in batches(steps):
+        of_batch = images.reshape(8, -1).mean(axis=0)
+        mean = momentum * mean + (1 - momentum) * of_batch
+    return mean
+
+
+@pytest.mark.parametrize(
+    "own, steps, lowered",
+    [(0.99, 1, 0.2), (0.99, 5, 0.2 ** (1 / 5)), (0.9, 16, 0.9), (0.5, 4, 0.5)],
+)
+def test_short_epochs_lower_the_momentum(own, steps, lowered):
+    trainer = make_trainer(0.0)
+    layer_of(trainer).momentum = own
+    mean = fit(trainer, steps)
+    np.testing.assert_allclose(mean, expected_mean(steps, lowered), rtol=1e-4)
+    assert layer_of(trainer).momentum == own
+
+
+def test_a_momentum_that_was_asked_for_stays():
+    trainer = make_trainer(0.0, batchnorm_momentum=0.99)
+    mean = fit(trainer, 2)
+    np.testing.assert_allclose(mean, expected_mean(2, 0.99), rtol=1e-4)
+
+
+def test_each_fit_has_the_momentum_of_its_epochs():
+    trainer = make_trainer(0.0)
+    trainer.compile("sgd", networks.cross_entropy())
+    trainer.train_on_batch(*batches(1)[0])
+    layer_of(trainer).moving_mean.assign(np.zeros(48))
+    mean = fit(trainer, 5)
+    np.testing.assert_allclose(
+        mean, expected_mean(5, 0.2 ** (1 / 5)), rtol=1e-4
+    )
+    later = fit(trainer, 1)
+    np.testing.assert_allclose(later, expected_mean(1, 0.2, mean), rtol=1e-4)
+    # A step that was compiled for the same momentum serves again.
+    step = trainer.train_function
+    fit(trainer, 1)
+    assert trainer.train_function is step
+
+
+def test_a_fit_that_fails_leaves_the_momentum(capsys):
+    trainer = make_trainer(0.0)
+    fit(trainer, 5, verbose=2)
+    assert "momentum 0.725 in place of 0.99" in capsys.readouterr().out
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    images, labels = batches(1)[0]
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(
+            images, labels, callbacks=[*networks.drive(0.0), Stop()], verbose=0
+        )
+    assert layer_of(trainer).momentum == 0.99
+
+
+def test_epochs_of_unknown_length():
+    import tensorflow as tf
+
+    trainer = make_trainer(0.0)
+    trainer.compile("sgd", networks.cross_entropy())
+    images = tf.TensorSpec((None, 4, 4, 3), tf.float32)
+    data = tf.data.Dataset.from_generator(
+        lambda: iter(batches(3)),
+        output_signature=(images, tf.TensorSpec((None,), tf.int64)),
+    )
+    trainer.fit(data, callbacks=networks.drive(0.0), verbose=0)
+    np.testing.assert_allclose(
+        statistics(trainer)[0], expected_mean(3, 0.9), rtol=1e-4
+    )

@@ -20,6 +20,11 @@ _RATIO = 2.0
 _LEAST_GAP = 0.5
 # The first epochs of a new head part the modes anyway.
 _PATIENCE = 3
+# At the end of an epoch no more than this share of the moving statistics may
+# come from before it.
+_OLD_SHARE = 0.2
+# For epochs of unknown length: 22 steps renew the statistics to that share.
+_UNKNOWN = 0.9
 
 
 def batchnorm_layers(model: keras.Model) -> list:
@@ -43,6 +48,59 @@ def configure(model: keras.Model, momentum, freeze: bool) -> None:
             layer.momentum = momentum
         if freeze:
             layer.trainable = False
+
+
+def momenta(model: keras.Model) -> tuple:
+    """Momentum of every BatchNorm layer of a model."""
+    return tuple(layer.momentum for layer in batchnorm_layers(model))
+
+
+def highest_momentum(steps: int | None) -> float:
+    """Highest momentum with which statistics keep up with the weights.
+
+    Args:
+        steps: Int or `None`. Steps of an epoch, where they are known.
+    """
+    return _OLD_SHARE ** (1 / steps) if steps else _UNKNOWN
+
+
+class KeepUp(keras.callbacks.Callback):
+    """Lowers the momentum of BatchNorm where epochs are short.
+
+    Moving statistics of momentum 0.99 are those of the last hundred steps: in
+    an epoch of 18 steps, of weights that have long changed. The network that
+    is validated and saved is then not the one that was trained. With the
+    momentum that this sets, at the end of each epoch at most a fifth of the
+    statistics is older than the epoch. Layers of a lower momentum, and all of
+    them in epochs of 161 steps or more, stay as they are.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._own = []
+
+    def on_train_begin(self, logs=None):
+        trainer = self.model
+        highest = highest_momentum(self.params.get("steps"))
+        layers = batchnorm_layers(trainer.model)
+        self._own = [(layer, layer.momentum) for layer in layers]
+        lowered = [own for layer, own in self._own if own > highest]
+        for layer in layers:
+            layer.momentum = min(layer.momentum, highest)
+        if lowered and self.params.get("verbose"):
+            print(
+                f"BatchNorm: momentum {highest:.3g} in place of "
+                f"{max(lowered):.3g}, since epochs are short",
+                flush=True,
+            )
+        if trainer.step_momenta not in (None, momenta(trainer.model)):
+            # The step was compiled with others.
+            trainer.make_train_function(force=True)
+
+    def restore(self):
+        """Gives the layers their own momentum back."""
+        for layer, momentum in self._own:
+            layer.momentum = momentum
 
 
 def reestimate_batchnorm(trainer, data) -> None:

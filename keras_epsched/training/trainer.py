@@ -81,7 +81,11 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
             the batch (and one dropout mask for all its steps). The same for
             networks with neither.
         batchnorm_momentum: Float or `None`. Sets the momentum of all the
-            BatchNorm layers of `model`; `None` leaves them as they are.
+            BatchNorm layers of `model`. With `None` they keep their own, but
+            where it is too high for short epochs: `fit` then lowers it to
+            `0.2 ** (1 / steps)`, for `steps` in an epoch (0.9 if their number
+            is unknown), so that what is validated and saved has statistics
+            that belong to its weights.
         freeze_batchnorm: Boolean. Keep statistics, scale and offset of all
             the BatchNorm layers as they are.
         weight_perturbation: Float. Each step goes down at the worst weights
@@ -234,6 +238,8 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         # Number of logits, known once it has seen an image.
         self.num_classes = None
         self._takes_training = _takes_training(model)
+        # Of the BatchNorm layers when the step was compiled.
+        self.step_momenta = None
         # Of `BatchNormMonitor` and `reestimate_batchnorm`: they outlast both.
         self._mode_losses = CompiledLook()
         self._perturbation = CompiledLook()
@@ -421,6 +427,7 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
             )
         images = checks.static_images(x)
         labels = self.class_labels(y, images)
+        self.step_momenta = batchnorm.momenta(self.model)
         if self._clean_accuracy is not None:
             logits = self.frozen_logits(False)(images)
             hits = ops.cast(ops.argmax(logits, axis=-1), "int32") == labels
@@ -640,18 +647,24 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         # They come last, so that they find what the others have done.
         callbacks = [*others, first_batch.StateBuilder(batch), *backups]
         first_batch.remember_split(self.model, x)
-        return super().fit(
-            x,
-            y,
-            batch_size,
-            epochs,
-            verbose,
-            callbacks,
-            validation_split,
-            validation_data,
-            *args,
-            **kwargs,
-        )
+        keep_up = batchnorm.KeepUp()
+        if adapts and self.batchnorm_momentum is None:
+            callbacks.insert(0, keep_up)
+        try:
+            return super().fit(
+                x,
+                y,
+                batch_size,
+                epochs,
+                verbose,
+                callbacks,
+                validation_split,
+                validation_data,
+                *args,
+                **kwargs,
+            )
+        finally:
+            keep_up.restore()
 
     @contextlib.contextmanager
     def _validation(self):
