@@ -131,6 +131,14 @@ def test_short_epochs_lower_the_momentum(own, steps, lowered):
     assert layer_of(trainer).momentum == own
 
 
+def test_long_epochs_keep_any_momentum():
+    highest = ke.training.batchnorm.highest_momentum
+    assert highest(160) < 0.99 < highest(161)
+    assert highest(15) < 0.9 < highest(16)
+    # As many steps as leave a fifth of what was there before the epoch.
+    assert highest(18) ** 18 == pytest.approx(0.2)
+
+
 def test_a_momentum_that_was_asked_for_stays():
     trainer = make_trainer(0.0, batchnorm_momentum=0.99)
     mean = fit(trainer, 2)

@@ -138,7 +138,10 @@ def whole(tmp_path_factory):
     "kills",
     [
         [(0, 0)],  # before the first backup
-        [(0, 2), (0, 4), (1, 0), (1, 0), (2, 3)],
+        pytest.param(
+            [(0, 2), (0, 4), (1, 0), (1, 0), (2, 3)], marks=pytest.mark.slow
+        ),
+        [(1, 2)],
     ],
 )
 def test_a_killed_training_goes_on_exactly(whole, kills, tmp_path):

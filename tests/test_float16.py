@@ -46,6 +46,8 @@ def test_bundled_preset_keeps_its_gradients(dtype):
     assert half <= full + 0.01
 
 
+# By default the bundled preset is enough.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "dtype",
     [
@@ -53,8 +55,7 @@ def test_bundled_preset_keeps_its_gradients(dtype):
             "mixed_float16",
             marks=not_on("jax", "XLA has no float16 dot product on a CPU"),
         ),
-        # It has the range of float32: the bundled preset is enough by default.
-        pytest.param("mixed_bfloat16", marks=pytest.mark.slow),
+        "mixed_bfloat16",
     ],
 )
 def test_real_backbone_keeps_its_gradients(dtype, shared_data):

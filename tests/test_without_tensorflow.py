@@ -39,6 +39,8 @@ import keras_epsched as ke
 
 folder = pathlib.Path(sys.argv[1])
 """
+# Processes of their own, for minutes; CI runs them by name.
+pytestmark = pytest.mark.slow
 _CODE = {
     "data": """
         data = ke.datasets.load("digits", image_size=(16, 16), data_dir=folder)
@@ -118,9 +120,7 @@ _CODE = {
 }
 
 
-@pytest.mark.parametrize(
-    "backend", ["jax", pytest.param("torch", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("backend", ["jax", "torch"])
 @pytest.mark.parametrize("topic", _CODE)
 def test_without_tensorflow(backend, topic, tmp_path):
     if importlib.util.find_spec(backend) is None:

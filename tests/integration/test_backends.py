@@ -12,6 +12,8 @@ import pytest
 
 import keras_epsched as ke
 
+# Processes of their own, for minutes; CI runs them by name.
+pytestmark = pytest.mark.slow
 _TESTS = pathlib.Path(__file__).resolve().parents[1]
 
 _EVALUATE = """

@@ -35,6 +35,7 @@ _SHORTER = {
     r"\bAPGD\(steps=\d+\)": "APGD(steps=2)",
     r"\bsteps=(10|7)\b": "steps=2",
     r"queries=1000": "queries=5",
+    r"(digits.*), batch_size=64": r"\1, batch_size=64, test_examples=50",
     # Where it was quiet before.
     r"verbose=0(.*), verbose=0": r"verbose=0\1",
 }

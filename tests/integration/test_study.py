@@ -819,6 +819,7 @@ def test_what_is_no_result_is_told(tmp_path):
         report_tables.read(path)
 
 
+@pytest.mark.slow
 def test_the_pages_are_what_the_results_give(tmp_path):
     """REPRODUCTION.md and the page of methods, by the command stated there."""
     root = _LAUNCH.parent
