@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 SIZE = 32
 
@@ -247,4 +248,9 @@ BACKBONES = {
 def build(family, size=(SIZE, SIZE)):
     """A small random backbone, the same one at each call."""
     keras.utils.set_random_seed(1)
-    return BACKBONES[family]((*size, 3))
+    try:
+        return BACKBONES[family]((*size, 3))
+    except AttributeError as error:
+        if "keras_hub.models" not in str(error):
+            raise
+        pytest.skip(f"an older KerasHub: {error}")

@@ -6,6 +6,7 @@ import pathlib
 import re
 
 import keras
+import keras_hub
 import pytest
 
 from keras_epsched import models
@@ -27,6 +28,10 @@ def test_names_of_the_paper_stand_for_what_keras_has():
     known = {*names.image_presets()}
     known.update(applications.PREFIX + name for name in applications.names())
     for backbone in names.PAPER_BACKBONES:
+        if "swin" in str(backbone.source) and not hasattr(
+            keras_hub.models, "SwinTransformerBackbone"
+        ):
+            continue  # an older KerasHub
         assert backbone.source is None or backbone.source in known
     for name in ("ClipCNX", "laion/CLIP-convnext_base_w-laion2B-s13B-b82K"):
         with pytest.raises(ValueError, match="clip_vit_base_patch16.*ConvNeXt"):
@@ -68,12 +73,12 @@ def test_without_network_the_way_out_is_said(monkeypatch):
 
 def test_the_documentation_has_the_tables_of_the_code():
     text = PAGE.read_text(encoding="utf-8")
-    assert table.markdown(table.paper_rows()) in text
     version = r"(\d+\.\d+\.\d+)"
     made_of = re.search(rf"Keras {version} and\s+KerasHub\s+{version}", text)
     installed = tuple(map(importlib.metadata.version, ("keras", "keras-hub")))
     if made_of.groups() != installed:
         pytest.skip("the page lists another version's names")
+    assert table.markdown(table.paper_rows()) in text
     assert table.markdown(table.rows()) in text
 
 

@@ -4,6 +4,8 @@ Beside each lies `network.json`, the graph of its backbone in layers of Keras
 alone, which the preset's own weights fit.
 """
 
+import importlib
+import inspect
 import json
 import os
 import pathlib
@@ -24,8 +26,40 @@ def save_graph(backbone: keras.Model, folder: str | os.PathLike) -> None:
         folder: Folder of the preset.
     """
     plain = keras.Model(backbone.input, backbone.output, name=backbone.name)
+    graph = _without_defaults(json.loads(plain.to_json()))
     path = pathlib.Path(folder) / _GRAPH
-    path.write_text(plain.to_json() + "\n", encoding="utf-8")
+    path.write_text(json.dumps(graph) + "\n", encoding="utf-8")
+
+
+def _without_defaults(node):
+    """Leaves out arguments that are at their defaults.
+
+    An older Keras may not have them: then it can read what a newer one wrote.
+    """
+    if isinstance(node, list):
+        return [_without_defaults(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    node = {name: _without_defaults(each) for name, each in node.items()}
+    made = _class_of(node)
+    if made is not None:
+        parameters = inspect.signature(made.__init__).parameters
+        node["config"] = {
+            name: value
+            for name, value in node["config"].items()
+            if name not in parameters or parameters[name].default != value
+        }
+    return node
+
+
+def _class_of(node):
+    """The class of Keras that an entry stands for, if it is one."""
+    module = str(node.get("module"))
+    if not isinstance(node.get("config"), dict) or (
+        module.split(".")[0] != "keras" or "src" in module
+    ):
+        return None
+    return getattr(importlib.import_module(module), node["class_name"])
 
 
 def load(

@@ -197,5 +197,7 @@ def image_presets() -> dict[str, dict]:
 
     found = dict(keras_hub.models.ImageClassifier.presets)
     for tower in _TOWERS:
-        found.update(getattr(keras_hub.models, f"{tower}Backbone").presets)
+        # Older versions of KerasHub lack some.
+        backbone = getattr(keras_hub.models, f"{tower}Backbone", None)
+        found.update(backbone.presets if backbone else {})
     return found
