@@ -71,15 +71,21 @@ def until_end(dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     # -1 is the cardinality of endless datasets of `tf.data`.
     if callable(size) and int(size()) == -1:
         raise ValueError(_ENDLESS + ": it says that it has none")
-    first: np.ndarray | None = None
+    if not hasattr(dataset, "__iter__") and not hasattr(dataset, "__getitem__"):
+        raise ValueError(_not_data(dataset))
+    # A few images may well be there twice: so many as are recognised.
+    first: list[np.ndarray] = []
+    last: list[np.ndarray] = []
     for number, batch in enumerate(dataset):
         images, labels = as_arrays(batch)
-        if first is None:
-            first = images
-        # A few images may well be there twice.
-        elif len(images) >= _FEWEST and np.array_equal(images, first):
+        if sum(map(len, first)) < _FEWEST:
+            first.append(images)
+        else:
+            last = [*last, images][-len(first) :]
+        if len(last) == len(first) and all(map(np.array_equal, first, last)):
             raise ValueError(
-                f"{_ENDLESS}: it begins again after {number} batches"
+                f"{_ENDLESS}, or one that begins again after "
+                f"{number + 1 - len(first)} batches"
             )
         yield images, labels
 
@@ -126,6 +132,12 @@ def look(x, y=None):
         raise ValueError(
             f"{_EXPECTED}: attacks need labels. Received: images alone"
         )
+    if isinstance(x, (list, tuple)):
+        raise ValueError(
+            f"{_EXPECTED}, and `fit` takes a list for several inputs. Pass "
+            "images and labels as two arrays, or a dataset. Received: a "
+            f"{type(x).__name__}"
+        )
     if isinstance(x, types.GeneratorType):
         batch = next(x, None)
         x = _chained(batch, x)
@@ -139,13 +151,17 @@ def look(x, y=None):
         with _without_draws():
             batch = next(iter(x), None)
     else:
-        raise ValueError(
-            f"{_EXPECTED}, as a dataset, a `keras.utils.PyDataset`, a loader "
-            f"or a generator does. Received: {type(x).__name__}"
-        )
+        raise ValueError(_not_data(x))
     if batch is None:
         raise ValueError("expected training data. Received: an empty dataset")
     return as_arrays(batch), x
+
+
+def _not_data(x):
+    return (
+        f"{_EXPECTED}, as a dataset, a `keras.utils.PyDataset`, a loader or a "
+        f"generator does. Received: {type(x).__name__}"
+    )
 
 
 def _chained(first, rest):

@@ -6,6 +6,7 @@ makes a network look robust. Training and evaluation therefore look first.
 
 import sys
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -199,16 +200,35 @@ def check_logits(logits, model=None) -> None:
         )
 
 
+# Layers that change neither values nor what they mean.
+_NEUTRAL = ("Dropout", "Reshape", "Flatten", "Identity", "InputLayer")
+
+
 def _ends_in_sigmoids(model) -> bool:
     """Whether the last layer of a graph is, or has, a bounded activation."""
-    layer = model
-    while getattr(layer, "_operations", None) and len(layer.outputs) == 1:
-        layer = layer.outputs[0]._keras_history.operation
-    names = (
-        type(layer).__name__,
-        getattr(getattr(layer, "activation", None), "__name__", ""),
-    )
-    return any("sigmoid" in name.lower() for name in names)
+    for layer in _from_the_end(model):
+        kind = type(layer).__name__
+        activation = getattr(layer, "activation", None)
+        name = getattr(activation, "__name__", "")
+        if kind in _NEUTRAL or (kind == "Activation" and name == "linear"):
+            continue
+        return "sigmoid" in f"{kind} {name}".lower()
+    return False
+
+
+def _from_the_end(model):
+    """Yields the layers of a model from the last on, while there is one way."""
+    if isinstance(model, keras.Sequential):
+        for layer in reversed(model.layers):
+            yield from _from_the_end(layer)
+    elif getattr(model, "_operations", None) and len(model.outputs) == 1:
+        inputs = model.outputs
+        while len(inputs) == 1:
+            layer, node, _ = inputs[0]._keras_history
+            yield from _from_the_end(layer)
+            inputs = layer._inbound_nodes[node].input_tensors
+    else:
+        yield model
 
 
 def check_takes_pixels(model) -> None:

@@ -156,10 +156,32 @@ def test_each_fit_has_the_momentum_of_its_epochs():
     )
     later = fit(trainer, 1)
     np.testing.assert_allclose(later, expected_mean(1, 0.2, mean), rtol=1e-4)
-    # A step that was compiled for the same momentum serves again.
+    # A step that was compiled for the same momentum serves again, and single
+    # steps go on by it.
     step = trainer.train_function
-    fit(trainer, 1)
+    mean = fit(trainer, 1)
+    trainer.train_on_batch(*batches(1)[0])
     assert trainer.train_function is step
+    mean = expected_mean(1, 0.2, mean)
+    np.testing.assert_allclose(statistics(trainer)[0], mean, rtol=1e-4)
+    # Longer epochs are compiled anew.
+    later = fit(trainer, 9)
+    mean = expected_mean(9, 0.2 ** (1 / 9), mean)
+    np.testing.assert_allclose(later, mean, rtol=1e-4)
+
+
+def test_what_is_saved_within_fit_has_its_own_momentum(tmp_path):
+    trainer = make_trainer(0.0)
+    path = tmp_path / "model.keras"
+    trainer.compile("sgd", networks.cross_entropy())
+    images, labels = batches(1)[0]
+    save = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: trainer.model.save(path)
+    )
+    trainer.fit(
+        images, labels, callbacks=[*networks.drive(0.0), save], verbose=0
+    )
+    assert ke.models.load(path).layers[1].momentum == 0.99
 
 
 def test_a_fit_that_fails_leaves_the_momentum(capsys):

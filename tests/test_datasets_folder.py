@@ -265,3 +265,20 @@ def test_an_orientation_is_told_and_not_applied(folder, orientation):
     images = np.concatenate([np.asarray(each) for each, _ in data.test])
     stored = np.asarray(image.resize(SIZE), "float32")
     assert min(np.abs(each - stored).mean() for each in images) < 3
+
+
+@pytest.mark.parametrize("name", ["validation", "val", "valid"])
+def test_validation_folders_by_their_usual_names(folder, name):
+    place(folder / name / "ant", 3, 5)
+    place(folder / name / "bee", 1, 9)
+    data = load(folder)
+    assert data.class_counts["validation"].tolist() == [3, 1]
+    assert data.class_counts["train"].tolist() == [8, 8]
+
+
+def test_links_in_a_circle_are_named(folder):
+    (folder / "train" / "ant" / "loop.png").symlink_to("loop.png")
+    with pytest.raises(ValueError, match="loop.png"):
+        load(folder)
+    with pytest.warns(UserWarning, match="loop.png"):
+        assert load(folder, skip_corrupt=True).num_classes == 2

@@ -172,6 +172,30 @@ def test_data_of_no_kind_are_refused():
         train(5)
     with pytest.raises(ValueError, match="images alone"):
         train(IMAGES)
+    with pytest.raises(ValueError, match="Received: function"):
+        evaluate(lambda: None)
+    half = IMAGES[:12], LABELS[:12]
+    # Of Keras these would be two inputs.
+    with pytest.raises(ValueError, match="two arrays, or a dataset"):
+        train([half, half])
+    for wrong in ([half], [half, half], [IMAGES]):
+        with pytest.raises(
+            ValueError, match="`validation_data` must be a pair"
+        ):
+            train(IMAGES, LABELS, validation_data=wrong)
+    trainer = make_trainer()
+    for wrong, message in (
+        (None, "Received: NoneType"),
+        ([(IMAGES / 255, LABELS)], "0 to 1|pixels"),
+        ([(np.nan * IMAGES, LABELS)], "finite|NaN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ke.training.reestimate_batchnorm(trainer, wrong)
+    trainer.evaluate(IMAGES, LABELS, verbose=0)
+    with pytest.raises(ValueError, match="labels"):
+        ke.training.reestimate_batchnorm(trainer, [(IMAGES, LABELS + 7)])
+    with pytest.raises(ValueError, match="expected an `AdversarialTrainer`"):
+        ke.training.reestimate_batchnorm(trainer.model, [half])
 
 
 # === Data without an end ===
@@ -199,6 +223,14 @@ def test_data_without_an_end_are_refused():
             ke.training.reestimate_batchnorm(trainer, data)
     for old, new in zip(before, trainer.model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+    def small():
+        while True:
+            for at in range(0, 24, 3):
+                yield IMAGES[at : at + 3], LABELS[at : at + 3]
+
+    with pytest.raises(ValueError, match="begins again after 8 batches"):
+        evaluate(small())
     # The same image twice is no new beginning.
     twice = [(IMAGES[:1], LABELS[:1])] * 2
     assert evaluate(each for each in twice).num_images == 2
@@ -222,6 +254,16 @@ OUTPUTS = {
     "a softmax": (keras.layers.Softmax(), "softmax"),
     "sigmoids": (keras.layers.Activation("sigmoid"), "sigmoids"),
     "a hard sigmoid": (keras.layers.Activation("hard_sigmoid"), "sigmoids"),
+    "sigmoids of a Sequential": (
+        keras.Sequential([keras.layers.Dense(3, activation="sigmoid")]),
+        "sigmoids",
+    ),
+    "sigmoids, and a layer that changes nothing": (
+        lambda x: keras.layers.Activation("linear", dtype="float32")(
+            keras.layers.Dropout(0.1)(keras.layers.Activation("sigmoid")(x))
+        ),
+        "sigmoids",
+    ),
     "one logit": (keras.layers.Dense(1), "two logits"),
     "a map": (keras.layers.Reshape((1, 3)), "shape"),
 }
@@ -281,6 +323,8 @@ ONE_HOT_PROBABILITIES = [
     "kl_divergence",
     "binary_crossentropy",
     "poisson",
+    "dice",
+    keras.losses.Tversky(name="tversky"),
     keras.losses.CategoricalFocalCrossentropy(name="focal"),
     keras.losses.BinaryFocalCrossentropy(name="binary_focal"),
 ]
@@ -310,6 +354,7 @@ def test_a_loss_of_probabilities_is_refused_with_one_hot_labels(loss):
         keras.losses.BinaryCrossentropy(from_logits=True),
         "categorical_hinge",
         "mean_squared_error",
+        keras.losses.CosineSimilarity(name="cosine"),
         ke.training.SmoothedCrossentropy(0.1),
     ],
     ids=name_of,
@@ -422,7 +467,7 @@ def test_square_refuses_channels_first():
     assert "channels first" in messages["attack without gradients"]
 
 
-def test_numbers_of_numpy_are_numbers():
+def test_numbers_of_numpy_are_numbers(tmp_path):
     attack = ke.attacks.APGD(np.int64(3), restarts=np.int32(2))
     assert attack == ke.attacks.APGD(3, restarts=2)
     assert type(attack.steps) is int
@@ -441,7 +486,22 @@ def test_numbers_of_numpy_are_numbers():
     assert net.output_shape == (None, 3)
     with pytest.raises(ValueError, match="an integer of at least 2"):
         ke.models.classifier("resnet_letters", 2.5)
-    evaluate(IMAGES, LABELS, batch_size=np.int64(8), seed=np.int64(1))
+    for resume in (False, True):
+        evaluate(
+            IMAGES,
+            LABELS,
+            batch_size=np.int64(8),
+            seed=np.int64(1),
+            folder=tmp_path / "evaluation",
+            resume=resume,
+            value_range=np.array([0, 255]),
+        )
+    for wrong in (None, "1", 1.5, 2**63, -1):
+        with pytest.raises(ValueError, match="`seed` must be an integer"):
+            evaluate(IMAGES, LABELS, seed=wrong)
+    for wrong in (3, (0.0, 2.0), (2, 2)):
+        with pytest.raises(ValueError, match="`shard` must be a pair"):
+            evaluate(IMAGES, LABELS, shard=wrong)
     trainer = ke.AdversarialTrainer(net, seed=np.int64(5))
     assert trainer.get_config()["seed"] == 5
     data = ke.datasets.load(
@@ -536,6 +596,16 @@ def test_the_range_of_pixels_is_known_after_the_training():
         "resnet_letters", 3, image_size=(8, 8), value_range=(-1, 1)
     )
     assert evaluate(2 * images - 1, LABELS, net).value_range == (-1.0, 1.0)
+
+
+def test_the_range_of_pixels_of_a_classifier_is_that_of_its_training():
+    net = ke.models.classifier(
+        "resnet_letters", 3, image_size=(8, 8), value_range=(-1, 1)
+    )
+    trainer = ke.AdversarialTrainer(net)
+    assert trainer.value_range == (-1, 1)
+    with pytest.warns(UserWarning, match="made for pixels in"):
+        ke.AdversarialTrainer(net, value_range=(0, 1))
 
 
 def test_the_look_at_batchnorm_is_no_larger_than_a_batch():

@@ -11,7 +11,7 @@ class TrainerSteps:
     """The steps of a trainer whose variables are changed in place.
 
     A mixin before `keras.Model`, for a class that has `perturb(data)`,
-    `weight_moves(data)` and `measure_robustness(data)`.
+    `weight_moves(data)`, `in_step()` and `measure_robustness(data)`.
     """
 
     def train_step(self, data):
@@ -21,7 +21,8 @@ class TrainerSteps:
         moved = [v for v in self.trainable_variables if id(v) in moves]
         for variable in moved:
             variable.assign_add(moves[id(variable)])
-        logs = super().train_step(data)
+        with self.in_step():
+            logs = super().train_step(data)
         for variable in moved:
             variable.assign_sub(moves[id(variable)])
         return logs

@@ -32,7 +32,8 @@ class TrainerSteps:
             for value, move in zip(trainable, moves, strict=True)
         ]
         state = trainable, others, optimizer, metrics
-        logs, (trainable, *rest) = super().train_step(state, data)
+        with self.in_step():
+            logs, (trainable, *rest) = super().train_step(state, data)
         trainable = [
             value if move is None else value - move
             for value, move in zip(trainable, moves, strict=True)

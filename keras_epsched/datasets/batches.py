@@ -130,7 +130,7 @@ class ImageBatches(keras.utils.PyDataset):
             ("seed", seed, 0),
             ("threads", threads, 1),
         ):
-            if not isinstance(value, int) or value < least:
+            if not isinstance(value, Integral) or value < least:
                 raise ValueError(
                     f"`{argument}` must be an integer from {least}. Received: "
                     f"{argument}={value!r}."
@@ -143,8 +143,8 @@ class ImageBatches(keras.utils.PyDataset):
         self.examples = examples
         self.shuffle = bool(shuffle)
         self.augmentations = pipeline.checked_augmentations(augment)
-        self.seed = seed
-        self.threads = threads
+        self.seed = int(seed)
+        self.threads = int(threads)
         self.image_key, self.label_key = image_key, label_key
         self.split_info: SplitInfo | None = None
         self.epoch = 0

@@ -40,7 +40,8 @@ class ImageFolder:
 
     The folders below the one given are splits, each with a folder for every
     class, or, if images lie in them and none is called `train`, the classes of
-    one split, `"train"`. Images in sub-folders of a class belong to the class.
+    one split, `"train"`. `val` and `valid` are names of `"validation"` too.
+    Images in sub-folders of a class belong to the class.
     Pixels are as stored: an orientation in the EXIF data is not applied, as
     TensorFlow and tfds do not, but a warning tells where there is one.
 
@@ -63,6 +64,9 @@ class ImageFolder:
         self.skipped: tuple[str, ...] = ()
         # The folder of each split.
         self._splits = {split.name: split for split in _folders(self.folder)}
+        for name in {"val", "valid"} & set(self._splits):
+            if _TRAIN in self._splits and "validation" not in self._splits:
+                self._splits["validation"] = self._splits.pop(name)
         if _TRAIN not in self._splits and any(
             map(_holds_images, self._splits.values())
         ):
@@ -296,7 +300,11 @@ def _undecodable(path, error):
 
 def _examined(path: pathlib.Path, decode: bool) -> tuple[str, bool, bool]:
     """What is wrong with a file; whether it has alpha; whether it is turned."""
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:
+        # Such as links in a circle.
+        return str(error), False, False
     return _examine(str(path), decode, status.st_size, status.st_mtime_ns)
 
 

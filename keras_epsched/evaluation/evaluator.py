@@ -158,7 +158,7 @@ def evaluate(
             f"`AutoAttack()`. Received: attack={attack!r}"
         )
     if batch_size is not None:
-        check_count(batch_size, "batch_size")
+        batch_size = check_count(batch_size, "batch_size")
     if hasattr(classifier, "attack") and hasattr(classifier, "model"):
         raise ValueError(
             "evaluate the classifier, not the trainer: pass `trainer.model`"
@@ -191,7 +191,7 @@ def evaluate(
         "value_range": checks.check_value_range(value_range),
         "precision": inputs.precision(classifier),
         "device": inputs.device(),
-        "seed": seed,
+        "seed": inputs.check_seed(seed),
         "shard": inputs.check_shard(shard),
         "self_check": bool(self_check),
         "dataset": _description(split),
@@ -240,6 +240,7 @@ def evaluate(
     )
     if folder is not None and parts.is_finished(folder):
         report = Report.load(folder)
+        value_range = settings["value_range"]
         parts.check_finished(folder, report, stream, value_range)
         return report
     with Progress(sweep, attack.title, total, verbose) as progress:

@@ -1,6 +1,8 @@
 """What an evaluation is given: the grid, the batches, the split."""
 
 import hashlib
+import numbers
+import operator
 
 import keras
 import numpy as np
@@ -91,13 +93,27 @@ def check_shard(shard):
     """Returns a pair `(index, count)` or `None`."""
     if shard is None:
         return None
-    index, count = (int(each) for each in shard)
-    if not 0 <= index < count:
+    try:
+        index, count = (operator.index(each) for each in shard)
+        fits = 0 <= index < count
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
         raise ValueError(
-            "`shard` must be a pair (index, count) with 0 <= index < count. "
-            f"Received: shard={shard}"
+            "`shard` must be a pair of integers (index, count) with "
+            f"0 <= index < count. Received: shard={shard!r}"
         )
     return index, count
+
+
+def check_seed(seed) -> int:
+    """Returns a seed as an integer of Python, or raises a `ValueError`."""
+    whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+    if not whole or not 0 <= seed < 2**31:
+        raise ValueError(
+            f"`seed` must be an integer from 0 to 2**31 - 1. Received: {seed!r}"
+        )
+    return int(seed)
 
 
 def check_ids(image_ids):

@@ -6,6 +6,7 @@ that is being trained: the adversarial training loss is low and the final
 network is not robust. The monitor shows when the two modes part.
 """
 
+import contextlib
 import warnings
 
 import keras
@@ -50,11 +51,6 @@ def configure(model: keras.Model, momentum, freeze: bool) -> None:
             layer.trainable = False
 
 
-def momenta(model: keras.Model) -> tuple:
-    """Momentum of every BatchNorm layer of a model."""
-    return tuple(layer.momentum for layer in batchnorm_layers(model))
-
-
 def highest_momentum(steps: int | None) -> float:
     """Highest momentum with which statistics keep up with the weights.
 
@@ -64,43 +60,55 @@ def highest_momentum(steps: int | None) -> float:
     return _OLD_SHARE ** (1 / steps) if steps else _UNKNOWN
 
 
+@contextlib.contextmanager
+def at_most(model: keras.Model, highest: float | None):
+    """BatchNorm layers have no higher momentum than that, for a while.
+
+    Args:
+        model: The classifier.
+        highest: Float, or `None` for any momentum.
+    """
+    own = [(layer, layer.momentum) for layer in batchnorm_layers(model)]
+    try:
+        for layer, momentum in own if highest else []:
+            layer.momentum = min(momentum, highest)
+        yield
+    finally:
+        for layer, momentum in own:
+            layer.momentum = momentum
+
+
 class KeepUp(keras.callbacks.Callback):
-    """Lowers the momentum of BatchNorm where epochs are short.
+    """Lowers the momentum of BatchNorm in the steps of short epochs.
 
     Moving statistics of momentum 0.99 are those of the last hundred steps: in
     an epoch of 18 steps, of weights that have long changed. The network that
     is validated and saved is then not the one that was trained. With the
     momentum that this sets, at the end of each epoch at most a fifth of the
     statistics is older than the epoch. Layers of a lower momentum, and all of
-    them in epochs of 161 steps or more, stay as they are.
+    them in epochs of 161 steps or more, stay as they are. What is saved has
+    the layers' own momentum.
     """
-
-    def __init__(self):
-        super().__init__()
-        self._own = []
 
     def on_train_begin(self, logs=None):
         trainer = self.model
         highest = highest_momentum(self.params.get("steps"))
-        layers = batchnorm_layers(trainer.model)
-        self._own = [(layer, layer.momentum) for layer in layers]
-        lowered = [own for layer, own in self._own if own > highest]
-        for layer in layers:
-            layer.momentum = min(layer.momentum, highest)
+        own = [layer.momentum for layer in batchnorm_layers(trainer.model)]
+        lowered = [momentum for momentum in own if momentum > highest]
         if lowered and self.params.get("verbose"):
             print(
                 f"BatchNorm: momentum {highest:.3g} in place of "
                 f"{max(lowered):.3g}, since epochs are short",
                 flush=True,
             )
-        if trainer.step_momenta not in (None, momenta(trainer.model)):
-            # The step was compiled with others.
+        before = trainer.highest_momentum
+        trainer.highest_momentum = highest
+        if any(
+            min(momentum, highest) != min(momentum, before or momentum)
+            for momentum in own
+        ):
+            # The step may be compiled for what was before.
             trainer.make_train_function(force=True)
-
-    def restore(self):
-        """Gives the layers their own momentum back."""
-        for layer, momentum in self._own:
-            layer.momentum = momentum
 
 
 def reestimate_batchnorm(trainer, data) -> None:
@@ -124,7 +132,7 @@ def reestimate_batchnorm(trainer, data) -> None:
             end, and be of about one size: each counts the same.
 
     Raises:
-        ValueError: If there is no batch.
+        ValueError: If there is no batch, or one that is not fit for it.
 
     Example:
     ```python
@@ -132,6 +140,11 @@ def reestimate_batchnorm(trainer, data) -> None:
     keras_epsched.training.reestimate_batchnorm(trainer, data.train)
     ```
     """
+    if not hasattr(trainer, "attacked"):
+        raise ValueError(
+            "expected an `AdversarialTrainer`, whose attack the images are "
+            f"under. Received: {type(trainer).__name__}"
+        )
     layers = [
         layer for layer in batchnorm_layers(trainer.model) if layer.trainable
     ]
@@ -147,8 +160,10 @@ def reestimate_batchnorm(trainer, data) -> None:
             layer.momentum = 0.0
         for index, batch in enumerate(batches.until_end(data)):
             images, labels = batch
+            checks.check_images(images, trainer.value_range)
             images = checks.static_images(images)
-            labels = trainer.class_labels(labels, images)
+            given, labels = labels, trainer.class_labels(labels, images)
+            checks.check_labels(given, trainer.num_classes)
             seed = ops.convert_to_tensor([0, index], backend.HASH_DTYPE)
             trainer(attack(images, labels, seed), training=True)
             statistics.append(

@@ -8,6 +8,8 @@ from keras_epsched import batches, checks
 
 # Relative difference of two losses that are the same.
 _SAME_LOSS = 1e-4
+# Losses of probabilities by name: their values do not tell it.
+_OF_PROBABILITIES = {"dice", "tversky"}
 
 
 def as_list(callbacks) -> list:
@@ -81,7 +83,11 @@ def _check_loss(trainer, labels, shape):
     if loss is None:
         return
     objects = keras.tree.flatten(trainer.loss)
-    said = any(getattr(each, "from_logits", None) is False for each in objects)
+    said = any(
+        getattr(each, "from_logits", None) is False
+        or _name(each) in _OF_PROBABILITIES
+        for each in objects
+    )
     logits = np.random.default_rng(0).normal(0, 2, shape).astype("float32")
 
     def value(outputs):
@@ -91,9 +97,16 @@ def _check_loss(trainer, labels, shape):
         if np.isclose(value(logits), value(logits + 3), rtol=_SAME_LOSS):
             return
         negative = -np.abs(logits) - 1
-        once, twice = value(negative), value(2 * negative)
-        said = not np.isfinite(once)
-        said = said or np.isclose(once, twice, rtol=_SAME_LOSS)
+        once = value(negative)
+        # A loss of the direction of logits does not change with their length,
+        # but with the order and the sign of them.
+        said = not np.isfinite(once) or (
+            np.isclose(once, value(2 * negative), rtol=_SAME_LOSS)
+            and any(
+                np.isclose(once, value(other), rtol=_SAME_LOSS)
+                for other in (-negative, np.roll(negative, 1, axis=1))
+            )
+        )
     if said:
         raise ValueError(
             "the classifier returns logits, but the compiled loss expects "
@@ -101,6 +114,12 @@ def _check_loss(trainer, labels, shape):
             "SparseCategoricalCrossentropy(from_logits=True)` (or the "
             f"categorical one). Received: loss={trainer.loss!r}"
         )
+
+
+def _name(loss):
+    """Name of a loss, be it a name, a function or an object."""
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", None)
+    return (name or type(loss).__name__).lower()
 
 
 def remember_split(model, dataset) -> None:

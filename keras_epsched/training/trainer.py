@@ -99,7 +99,8 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
             loss of margins, as `APGD(steps=10, loss="probability_margin")`:
             at the cost of cross-entropy it is closer to what strong attacks
             leave. `fit` prints which attack it is.
-        value_range: Pair. Lowest and highest pixel value.
+        value_range: Pair or `None`. Lowest and highest pixel value; by default
+            that of a classifier which knows it, or `(0, 255)`.
         seed: Int or `None`. Seed of the random starts.
         name: String. Name of the model.
         **kwargs: Other arguments of `keras.Model`, as `dtype`.
@@ -144,7 +145,7 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         weight_perturbation=0.0,
         clean_accuracy=False,
         validation_attack=None,
-        value_range=(0, 255),
+        value_range=None,
         seed=None,
         name="adversarial_trainer",
         **kwargs,
@@ -212,7 +213,17 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         self.weight_perturbation = float(weight_perturbation)
         self.clean_accuracy = bool(clean_accuracy)
         self.validation_attack = validation_attack
-        self.value_range = checks.check_value_range(value_range)
+        known = getattr(model, "value_range", None)
+        self.value_range = checks.check_value_range(
+            value_range or known or (0, 255)
+        )
+        if known is not None and tuple(known) != tuple(self.value_range):
+            warnings.warn(
+                f"the classifier was made for pixels in {tuple(known)}, and is "
+                f"trained on pixels in {self.value_range}. Leave out "
+                "`value_range` if your images are as it expects.",
+                stacklevel=2,
+            )
         # For `evaluate`, which is given the classifier alone.
         model.value_range = self.value_range
         # NumPy's integers as well, which Keras does not take.
@@ -238,8 +249,8 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         # Number of logits, known once it has seen an image.
         self.num_classes = None
         self._takes_training = _takes_training(model)
-        # Of the BatchNorm layers when the step was compiled.
-        self.step_momenta = None
+        # Of BatchNorm layers within a step; `fit` sets it by its epochs.
+        self.highest_momentum = None
         # Of `BatchNormMonitor` and `reestimate_batchnorm`: they outlast both.
         self._mode_losses = CompiledLook()
         self._perturbation = CompiledLook()
@@ -427,7 +438,6 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
             )
         images = checks.static_images(x)
         labels = self.class_labels(y, images)
-        self.step_momenta = batchnorm.momenta(self.model)
         if self._clean_accuracy is not None:
             logits = self.frozen_logits(False)(images)
             hits = ops.cast(ops.argmax(logits, axis=-1), "int32") == labels
@@ -438,6 +448,10 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         adversarial = self.attacked(images, labels, seed)
         views = self.objective.views(images, adversarial)
         return views, y, sample_weight
+
+    def in_step(self):
+        """A context for the part of a step that moves statistics."""
+        return batchnorm.at_most(self.model, self.highest_momentum)
 
     def weight_moves(self, data):
         """How far the weights move up the loss of a batch before a step.
@@ -603,6 +617,14 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         most = min(batch_size or 64, 64)
         batch, x = first_batch.check(self, x, y, most)
         if isinstance(validation_data, (tuple, list)):
+            if len(validation_data) not in (2, 3) or isinstance(
+                validation_data[0], (tuple, list)
+            ):
+                raise ValueError(
+                    "`validation_data` must be a pair of arrays (images, "
+                    "labels), with weights behind, or a dataset. Received: a "
+                    f"list of {len(validation_data)} others"
+                )
             first_batch.check(self, *validation_data[:2], most)
         else:
             _, validation_data = first_batch.check(self, validation_data)
@@ -647,24 +669,20 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         # They come last, so that they find what the others have done.
         callbacks = [*others, first_batch.StateBuilder(batch), *backups]
         first_batch.remember_split(self.model, x)
-        keep_up = batchnorm.KeepUp()
         if adapts and self.batchnorm_momentum is None:
-            callbacks.insert(0, keep_up)
-        try:
-            return super().fit(
-                x,
-                y,
-                batch_size,
-                epochs,
-                verbose,
-                callbacks,
-                validation_split,
-                validation_data,
-                *args,
-                **kwargs,
-            )
-        finally:
-            keep_up.restore()
+            callbacks.insert(0, batchnorm.KeepUp())
+        return super().fit(
+            x,
+            y,
+            batch_size,
+            epochs,
+            verbose,
+            callbacks,
+            validation_split,
+            validation_data,
+            *args,
+            **kwargs,
+        )
 
     @contextlib.contextmanager
     def _validation(self):
