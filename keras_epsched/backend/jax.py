@@ -17,6 +17,19 @@ HASH_DTYPE = "uint32"
 class TrainerSteps:
     """The steps of a trainer, as functions from state to state."""
 
+    def make_train_function(self, force=False):
+        """As of Keras, but what it makes is compiled anew.
+
+        JAX takes what it compiled before of an equal function, and methods of
+        one object are equal, whatever the object holds by now.
+        """
+        step = self.train_step
+        vars(self)["train_step"] = lambda state, data: step(state, data)
+        try:
+            super().make_train_function(force)
+        finally:
+            del vars(self)["train_step"]
+
     def train_step(self, state, data):
         """One step: perturb, then the step of `keras.Model`."""
         trainable, others, optimizer, metrics = state

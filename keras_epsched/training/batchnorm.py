@@ -60,24 +60,6 @@ def highest_momentum(steps: int | None) -> float:
     return _OLD_SHARE ** (1 / steps) if steps else _UNKNOWN
 
 
-@contextlib.contextmanager
-def at_most(model: keras.Model, highest: float | None):
-    """BatchNorm layers have no higher momentum than that, for a while.
-
-    Args:
-        model: The classifier.
-        highest: Float, or `None` for any momentum.
-    """
-    own = [(layer, layer.momentum) for layer in batchnorm_layers(model)]
-    try:
-        for layer, momentum in own if highest else []:
-            layer.momentum = min(momentum, highest)
-        yield
-    finally:
-        for layer, momentum in own:
-            layer.momentum = momentum
-
-
 class KeepUp(keras.callbacks.Callback):
     """Lowers the momentum of BatchNorm in the steps of short epochs.
 
@@ -90,25 +72,46 @@ class KeepUp(keras.callbacks.Callback):
     the layers' own momentum.
     """
 
+    def __init__(self):
+        super().__init__()
+        # Layers, their own momentum, and that of a step.
+        self._layers = []
+
     def on_train_begin(self, logs=None):
         trainer = self.model
         highest = highest_momentum(self.params.get("steps"))
-        own = [layer.momentum for layer in batchnorm_layers(trainer.model)]
-        lowered = [momentum for momentum in own if momentum > highest]
+        self._layers = [
+            (layer, layer.momentum, min(layer.momentum, highest))
+            for layer in batchnorm_layers(trainer.model)
+        ]
+        lowered = [own for _, own, momentum in self._layers if own > momentum]
         if lowered and self.params.get("verbose"):
             print(
                 f"BatchNorm: momentum {highest:.3g} in place of "
                 f"{max(lowered):.3g}, since epochs are short",
                 flush=True,
             )
-        before = trainer.highest_momentum
-        trainer.highest_momentum = highest
-        if any(
-            min(momentum, highest) != min(momentum, before or momentum)
-            for momentum in own
-        ):
+        before, trainer._keep_up = trainer._keep_up, self
+        if before.momenta != self.momenta if before else lowered:
             # The step may be compiled for what was before.
             trainer.make_train_function(force=True)
+
+    @property
+    def momenta(self) -> list[float]:
+        """Momentum of each layer in a step."""
+        return [momentum for *_, momentum in self._layers]
+
+    @contextlib.contextmanager
+    def in_step(self):
+        """Layers have the lower momentum within, their own one behind."""
+        try:
+            for layer, _, momentum in self._layers:
+                layer.momentum = momentum
+            yield
+        finally:
+            # As it was before the training: replicas are in a step together.
+            for layer, own, _ in self._layers:
+                layer.momentum = own
 
 
 def reestimate_batchnorm(trainer, data) -> None:

@@ -214,9 +214,9 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         self.clean_accuracy = bool(clean_accuracy)
         self.validation_attack = validation_attack
         known = getattr(model, "value_range", None)
-        self.value_range = checks.check_value_range(
-            value_range or known or (0, 255)
-        )
+        if value_range is None:
+            value_range = (0, 255) if known is None else known
+        self.value_range = checks.check_value_range(value_range)
         if known is not None and tuple(known) != tuple(self.value_range):
             warnings.warn(
                 f"the classifier was made for pixels in {tuple(known)}, and is "
@@ -249,8 +249,8 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         # Number of logits, known once it has seen an image.
         self.num_classes = None
         self._takes_training = _takes_training(model)
-        # Of BatchNorm layers within a step; `fit` sets it by its epochs.
-        self.highest_momentum = None
+        # Of the last `fit`: the momentum of BatchNorm within a step.
+        self._keep_up = None
         # Of `BatchNormMonitor` and `reestimate_batchnorm`: they outlast both.
         self._mode_losses = CompiledLook()
         self._perturbation = CompiledLook()
@@ -451,7 +451,9 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
 
     def in_step(self):
         """A context for the part of a step that moves statistics."""
-        return batchnorm.at_most(self.model, self.highest_momentum)
+        if self._keep_up is None:
+            return contextlib.nullcontext()
+        return self._keep_up.in_step()
 
     def weight_moves(self, data):
         """How far the weights move up the loss of a batch before a step.
