@@ -496,7 +496,7 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
             resume=resume,
             value_range=np.array([0, 255]),
         )
-    for wrong in (None, "1", 1.5, 2**63, -1):
+    for wrong in (None, "1", 1.5, 2**63):
         with pytest.raises(ValueError, match="`seed` must be an integer"):
             evaluate(IMAGES, LABELS, seed=wrong)
     for wrong in (3, (0.0, 2.0), (2, 2)):

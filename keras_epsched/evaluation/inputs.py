@@ -109,9 +109,9 @@ def check_shard(shard):
 def check_seed(seed) -> int:
     """Returns a seed as an integer of Python, or raises a `ValueError`."""
     whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
-    if not whole or not 0 <= seed < 2**31:
+    if not whole or not -(2**63) <= seed < 2**63:
         raise ValueError(
-            f"`seed` must be an integer from 0 to 2**31 - 1. Received: {seed!r}"
+            f"`seed` must be an integer of 64 bits. Received: {seed!r}"
         )
     return int(seed)
 
