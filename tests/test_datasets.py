@@ -500,6 +500,7 @@ def test_arguments_out_of_range(data_dir, arguments, message):
         digits(data_dir, **arguments)
 
 
+@pytest.mark.ci
 def test_import_is_light():
     code = (
         "import sys, keras_epsched.datasets; "

@@ -139,7 +139,7 @@ def whole(tmp_path_factory):
     [
         [(0, 0)],  # before the first backup
         pytest.param(
-            [(0, 2), (0, 4), (1, 0), (1, 0), (2, 3)], marks=pytest.mark.slow
+            [(0, 2), (0, 4), (1, 0), (1, 0), (2, 3)], marks=pytest.mark.ci
         ),
         [(1, 2)],
     ],
@@ -150,6 +150,7 @@ def test_a_killed_training_goes_on_exactly(whole, kills, tmp_path):
     assert_same(train(tmp_path), whole)
 
 
+@pytest.mark.ci
 def test_an_objective_with_weights_of_its_own(tmp_path):
     def made():
         # The network is small.
@@ -171,6 +172,7 @@ def test_the_optimizer_is_there_before(whole, tmp_path):
     assert_same(train(tmp_path, model=model), whole)
 
 
+@pytest.mark.ci
 def test_steps_that_are_passed_over_are_not_backed_up(whole, tmp_path):
     def often():
         return ke.callbacks.ExactBackup(tmp_path, None, every_minutes=1e-9)
@@ -192,6 +194,7 @@ def test_a_finished_training_is_given_back(whole, tmp_path):
     assert not steps
 
 
+@pytest.mark.ci
 @not_on("torch", "Keras has one step a call there")
 def test_steps_that_are_executed_together(tmp_path):
     expected = train(tmp_path / "whole", model=trainer(steps_per_execution=2))
@@ -267,6 +270,7 @@ def test_backup_and_restore_of_keras_is_exact_from_an_epoch_on(whole, tmp_path):
 # === Files ===
 
 
+@pytest.mark.ci
 def test_a_corrupt_backup_falls_back_to_the_one_before(whole, tmp_path):
     killed(tmp_path, 1, 4)
     *_, last = sorted(tmp_path.glob("*.npz"))
@@ -299,6 +303,7 @@ def test_nothing_is_executed_that_a_backup_holds(tmp_path):
         train(tmp_path)
 
 
+@pytest.mark.ci
 def test_a_full_disk_loses_nothing(whole, tmp_path, monkeypatch):
     killed(tmp_path, 1, 2)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -346,6 +351,7 @@ def test_backups_are_cleared(tmp_path):
 # === Callbacks ===
 
 
+@pytest.mark.ci
 def test_callbacks_remember(tmp_path):
     def callbacks(folder):
         images, labels = batches()[0]

@@ -566,7 +566,13 @@ def test_losses_on_activities_count_once(objective, layer):
 # === What is known from before ===
 
 
-@pytest.mark.parametrize("name", ["EarlyStopping", "ReduceLROnPlateau"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "EarlyStopping",
+        pytest.param("ReduceLROnPlateau", marks=pytest.mark.ci),
+    ],
+)
 def test_callbacks_know_which_way_robust_accuracy_is_better(name):
     trainer = make_trainer(
         validation_attack=ke.attacks.FGSM(), clean_accuracy=True

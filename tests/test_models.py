@@ -594,6 +594,7 @@ def test_load_returns_the_classifier_of_a_trainer(tmp_path):
     np.testing.assert_array_equal(logits(loaded, x), logits(net, x))
 
 
+@pytest.mark.ci
 def test_load_imports_keras_hub_only_when_the_file_needs_it(preset, tmp_path):
     models.classifier(preset).save(tmp_path / "hub.keras")
     small_model().save(tmp_path / "plain.keras")

@@ -77,6 +77,7 @@ print(json.dumps(unknown))
 """
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("launcher", "may_lack"),
     # compare.py has schedules of its own, and a list of rates.

@@ -736,6 +736,7 @@ def test_plot_training_story_rejects():
         plots.plot_training_story({"a": {"epoch": [0]}})
 
 
+@pytest.mark.ci
 def test_imports_stay_light():
     # Of what this room uses; the backend is imported by Keras itself.
     code = (

@@ -319,6 +319,7 @@ def live_arrays():
     return sum(issubclass(type(each), Tensor) for each in gc.get_objects())
 
 
+@pytest.mark.ci
 def test_nothing_piles_up_over_two_hundred_steps():
     images, labels = make_data()
     trainer = make_trainer(validation_attack=ke.attacks.PGD(1))
@@ -402,6 +403,7 @@ assert difference < 1e-6, difference
 """
 
 
+@pytest.mark.ci
 @only_on("tensorflow", "tf.distribute is TensorFlow's own")
 @pytest.mark.parametrize("objective", ["adversarial", "trades"])
 def test_two_replicas_do_the_step_of_one(objective):

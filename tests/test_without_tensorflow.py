@@ -39,8 +39,7 @@ import keras_epsched as ke
 
 folder = pathlib.Path(sys.argv[1])
 """
-# Processes of their own, for minutes; CI runs them by name.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ci
 _CODE = {
     "data": """
         data = ke.datasets.load("digits", image_size=(16, 16), data_dir=folder)

@@ -12,8 +12,7 @@ import pytest
 
 import keras_epsched as ke
 
-# Processes of their own, for minutes; CI runs them by name.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ci
 _TESTS = pathlib.Path(__file__).resolve().parents[1]
 
 _EVALUATE = """

@@ -160,6 +160,7 @@ def test_bad_flags_of_an_evaluation_are_told():
     assert_refused("evaluate", "--model=resnet_letters", refused)
 
 
+@pytest.mark.ci
 def test_a_model_that_does_not_fit_the_data_is_refused(comparison, tmp_path):
     folder, _ = comparison
     model = folder / "seed3" / "standard" / "model.keras"

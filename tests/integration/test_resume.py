@@ -172,6 +172,7 @@ def test_a_comparison_goes_on_with_its_arms(backbone, tmp_path):
     assert "expected robustness" in text
 
 
+@pytest.mark.ci
 def test_a_finished_run_is_read(tmp_path):
     # LoRA's update is merged when it is saved: other weights, same network.
     layers = keras.layers

@@ -252,6 +252,7 @@ for flags in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.ci
 def test_an_older_study_does_not_go_on_by_another_attack(tmp_path):
     path, grown = tmp_path / "grid.toml", tmp_path / "grown.toml"
     path.write_text('[flags]\naugment = ""\n[grid]\nseed = [0, 1]')
@@ -785,6 +786,7 @@ def test_methods_are_told_apart_by_pairs(tmp_path):
     ]
 
 
+@pytest.mark.ci
 def test_pages_are_filled_from_results(results, tmp_path):
     page, below = tmp_path / "PAGE.md", tmp_path / "below" / "OTHER.md"
     old = "Text.\n\n<!-- known.main -->\nold\n<!-- end -->\n\nEnd.\n"
@@ -819,7 +821,7 @@ def test_what_is_no_result_is_told(tmp_path):
         report_tables.read(path)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_the_pages_are_what_the_results_give(tmp_path):
     """REPRODUCTION.md and the page of methods, by the command stated there."""
     root = _LAUNCH.parent

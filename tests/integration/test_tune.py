@@ -141,6 +141,7 @@ def test_a_search_goes_on_with_its_own_flags(tmp_path):
     assert "cannot be read" in text
 
 
+@pytest.mark.ci
 def test_an_older_run_does_not_go_on_by_another_attack(tmp_path):
     _python(_RESUME, tmp_path, "", "")
     path = tmp_path / "config.json"
