@@ -331,7 +331,12 @@ ONE_HOT_PROBABILITIES = [
 
 
 def name_of(loss):
-    return getattr(loss, "name", loss)
+    return getattr(loss, "name", getattr(loss, "__name__", loss))
+
+
+def dice(labels, logits):
+    """Of logits, though it has the name of a loss of probabilities."""
+    return keras.losses.dice(labels, keras.ops.softmax(logits))
 
 
 @pytest.mark.parametrize("name", PROBABILITIES)
@@ -355,6 +360,7 @@ def test_a_loss_of_probabilities_is_refused_with_one_hot_labels(loss):
         "categorical_hinge",
         "mean_squared_error",
         keras.losses.CosineSimilarity(name="cosine"),
+        dice,
         ke.training.SmoothedCrossentropy(0.1),
     ],
     ids=name_of,

@@ -64,8 +64,9 @@ class ImageFolder:
         self.skipped: tuple[str, ...] = ()
         # The folder of each split.
         self._splits = {split.name: split for split in _folders(self.folder)}
-        for name in {"val", "valid"} & set(self._splits):
-            if _TRAIN in self._splits and "validation" not in self._splits:
+        for name in ("val", "valid"):
+            known = {_TRAIN, name} <= set(self._splits)
+            if known and "validation" not in self._splits:
                 self._splits["validation"] = self._splits.pop(name)
         if _TRAIN not in self._splits and any(
             map(_holds_images, self._splits.values())

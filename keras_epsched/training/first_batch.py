@@ -83,11 +83,7 @@ def _check_loss(trainer, labels, shape):
     if loss is None:
         return
     objects = keras.tree.flatten(trainer.loss)
-    said = any(
-        getattr(each, "from_logits", None) is False
-        or _name(each) in _OF_PROBABILITIES
-        for each in objects
-    )
+    said = any(getattr(each, "from_logits", None) is False for each in objects)
     logits = np.random.default_rng(0).normal(0, 2, shape).astype("float32")
 
     def value(outputs):
@@ -100,7 +96,9 @@ def _check_loss(trainer, labels, shape):
         once = value(negative)
         # A loss of the direction of logits does not change with their length,
         # but with the order and the sign of them.
-        said = not np.isfinite(once) or (
+        said = any(_name(each) in _OF_PROBABILITIES for each in objects)
+        said = said or not np.isfinite(once)
+        said = said or (
             np.isclose(once, value(2 * negative), rtol=_SAME_LOSS)
             and any(
                 np.isclose(once, value(other), rtol=_SAME_LOSS)
