@@ -188,7 +188,7 @@ history = trainer.fit(
 trainer.model.save(folder / "model.keras")
 
 # %%
-from keras_epsched.callbacks import transfer_monitor
+from keras_epsched import onset
 
 ke.evaluation.plot_training_story(
     {
@@ -196,13 +196,13 @@ ke.evaluation.plot_training_story(
             "epoch": list(range(1, EPOCHS + 1)),
             "val_accuracy": history["val_accuracy"],
             "epsilon": history["epsilon"],
-            "onset": transfer_monitor.onset(
+            "onset": onset.onset(
                 history["val_accuracy"], data.num_classes
             ),
         }
     },
     chance=1 / data.num_classes,
-    onset_threshold=transfer_monitor.onset_threshold(data.num_classes),
+    onset_threshold=onset.onset_threshold(data.num_classes),
 )
 
 # %% [markdown]

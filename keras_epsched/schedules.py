@@ -9,6 +9,7 @@ Models: Mitigating Suboptimal Transfer With Epsilon-Scheduling", ICLR 2026
 (arXiv 2509.23325).
 """
 
+import fractions
 import math
 import numbers
 import warnings
@@ -429,6 +430,119 @@ class RandomUniform(EpsilonSchedule):
             "num_draws": self.num_draws,
             "seed": self.seed,
         }
+
+
+def parse_hinges(text: str) -> tuple[float, float]:
+    """Reads two hinges, as `"12/50:37/50"`.
+
+    Args:
+        text: String. Two shares of the training, as numbers or fractions,
+            with a colon between them.
+
+    Returns:
+        Both as floats.
+
+    Raises:
+        ValueError: If they are not two shares in order.
+
+    Example:
+    >>> parse_hinges("1/4:0.75")
+    (0.25, 0.75)
+    """
+    try:
+        start, end = (float(fractions.Fraction(e)) for e in text.split(":"))
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(
+            f"expected two hinges, as 12/50:37/50. Received: {text!r}"
+        ) from error
+    if not 0 <= start <= end <= 1:
+        raise ValueError(
+            "expected two hinges as shares of the training, the first not "
+            f"after the second. Received: {text!r}"
+        )
+    return start, end
+
+
+def _parse_points(text: str) -> list[tuple[float, float]]:
+    """Reads the points of a `PiecewiseLinear`, as `"0.1:0;0.8:4/255"`."""
+    try:
+        return [
+            tuple(float(fractions.Fraction(e)) for e in point.split(":"))
+            for point in text.split(";")
+        ]
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(
+            "expected points of progress and epsilon, as 0.1:0;0.8:4/255. "
+            f"Received: {text!r}"
+        ) from error
+
+
+# Names of schedules that need nothing but a target and two hinges.
+NAMES = {
+    "standard": lambda target, start, end: Constant(0.0),
+    "fixed": lambda target, start, end: Constant(target),
+    "scheduled": TwoHinge,
+    "cosine": CosineRamp,
+    "smooth": SmoothRamp,
+    "warmup": lambda target, start, end: LinearWarmup(target, end),
+    "step": lambda target, start, end: Step(target, start),
+}
+
+
+def named(
+    name: str,
+    target_epsilon: float,
+    ramp_start: float = 12 / 50,
+    ramp_end: float = 37 / 50,
+    num_draws: int = 50,
+    seed: int = 0,
+) -> EpsilonSchedule:
+    """Returns a schedule by the name that launchers and studies use.
+
+    Args:
+        name: String. `"standard"` (no attack), `"fixed"`, `"scheduled"` (the
+            paper's two hinges), `"cosine"`, `"smooth"`, `"warmup"`, `"step"`,
+            `"random"`; or two hinges of its own, as `"12/50:30/50"`; or points
+            of progress and epsilon, as `"0.1:0;0.4:1/255;0.8:4/255"`.
+        target_epsilon: Float. Final strength, on the [0, 1] scale of pixels.
+        ramp_start: Float. First hinge, as a fraction of the training; where
+            `"step"` jumps.
+        ramp_end: Float. Second hinge, as a fraction of the training; where
+            `"warmup"` ends.
+        num_draws: Int. Draws of `"random"`, usually the number of epochs.
+        seed: Int. Seed of `"random"`.
+
+    Returns:
+        An `EpsilonSchedule`.
+
+    Raises:
+        ValueError: If there is no such schedule, or the points of one end at
+            another epsilon than the target.
+
+    Example:
+    ```python
+    keras_epsched.schedules.named("scheduled", 4 / 255)
+    keras_epsched.schedules.named("1/4:0.75", 4 / 255)
+    ```
+    """
+    if name in NAMES:
+        return NAMES[name](target_epsilon, ramp_start, ramp_end)
+    if name == "random":
+        return RandomUniform(target_epsilon, num_draws, seed)
+    if ";" in name:
+        schedule = PiecewiseLinear(_parse_points(name))
+        if not math.isclose(schedule.target_epsilon, target_epsilon):
+            raise ValueError(
+                "the last point of a schedule must be at the target epsilon "
+                f"{target_epsilon:g}. Received: {name!r}"
+            )
+        return schedule
+    if ":" in name:
+        return TwoHinge(target_epsilon, *parse_hinges(name))
+    raise ValueError(
+        f"expected one of {', '.join((*NAMES, 'random'))}, or two hinges as "
+        f"12/50:37/50. Received: {name!r}"
+    )
 
 
 def get(identifier) -> EpsilonSchedule:

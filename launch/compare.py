@@ -211,7 +211,7 @@ def summary(reports, histories):
 
 def main(_):
     import keras_epsched as ke
-    from keras_epsched.callbacks import transfer_monitor
+    from keras_epsched import onset
 
     started = time.time()
     folder, probe = common.prepare("compare")
@@ -292,7 +292,7 @@ def main(_):
         path=[folder / "story.png", folder / "story.svg"],
         title=f"{backbone} on {probe.name}, seed {FLAGS.seed}",
         chance=1 / probe.num_classes,
-        onset_threshold=transfer_monitor.onset_threshold(probe.num_classes),
+        onset_threshold=onset.onset_threshold(probe.num_classes),
     )
     print(f"\n{text}")
     for arm in FLAGS.schedules:

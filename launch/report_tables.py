@@ -687,14 +687,14 @@ def _claim_delay(frame):
 
 
 def _claim_jump(frame):
-    from keras_epsched.callbacks import transfer_monitor
+    from keras_epsched import onset
 
     rows = []
     for name in sorted(set(frame["schedule"]), key=schedule_order):
         if ":" not in name or len(set(hinges(name))) > 1 or not hinges(name)[0]:
             continue
         jumps = frame[frame["schedule"] == name]
-        thresholds = jumps["num_classes"].map(transfer_monitor.onset_threshold)
+        thresholds = jumps["num_classes"].map(onset.onset_threshold)
         collapsed = int((jumps["clean"] < thresholds).sum())
         clean = ", ".join(f"{100 * each:.1f}" for each in jumps["clean"])
         rows.append(

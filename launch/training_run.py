@@ -78,7 +78,7 @@ def train(
     import keras
 
     import keras_epsched as ke
-    from keras_epsched.callbacks import transfer_monitor
+    from keras_epsched import onset
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -133,7 +133,7 @@ def train(
     history = {name: [float(v) for v in row] for name, row in history.items()}
     # A monitor may have stopped it.
     history["epoch"] = list(range(1, len(history["val_accuracy"]) + 1))
-    history["onset"] = transfer_monitor.onset(
+    history["onset"] = onset.onset(
         history["val_accuracy"], data.num_classes
     )
     transfer = watching.get("transfer")

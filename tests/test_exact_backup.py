@@ -278,7 +278,7 @@ def test_a_corrupt_backup_falls_back_to_the_one_before(whole, tmp_path):
     content[len(content) // 2] ^= 0xFF
     last.write_bytes(content)
     # Half a file, of a kill while it was written, is no backup.
-    (tmp_path / "backup-000002-000000000.npz.tmp").write_bytes(b"half")
+    (tmp_path / ".backup-000002-000000000.12ab.tmp.npz").write_bytes(b"half")
     with pytest.warns(UserWarning, match=f"corrupt.*{last.name}"):
         found = train(tmp_path)
     assert_same(found, whole)

@@ -14,7 +14,7 @@ from networks import (
 )
 
 import keras_epsched as ke
-from keras_epsched.callbacks import transfer_monitor
+from keras_epsched import onset
 from keras_epsched.callbacks.probe import Probe
 
 TARGET = 8 / 255
@@ -257,11 +257,11 @@ def test_onset_delay_and_gap(trainer, state_at):
 
 
 def test_thresholds_are_above_chance():
-    threshold = transfer_monitor.onset_threshold
+    threshold = onset.onset_threshold
     assert threshold(1000) == 0.05 and threshold(10) == 0.2
     assert threshold(3) == pytest.approx(2 / 3) and threshold(2) == 0.75
-    assert transfer_monitor.onset([0.1, 0.3], 10) == 2
-    assert transfer_monitor.onset([0.1, 0.1], 10) is None
+    assert onset.onset([0.1, 0.3], 10) == 2
+    assert onset.onset([0.1, 0.1], 10) is None
 
 
 # === Robust overfitting ===

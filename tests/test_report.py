@@ -14,7 +14,7 @@ from keras_epsched import attacks
 from keras_epsched.epsilons import check_epsilon, format_epsilon
 from keras_epsched.evaluation import plots
 from keras_epsched.evaluation.examples import Examples
-from keras_epsched.evaluation.grid import epsilon_grid
+from keras_epsched.epsilons import epsilon_grid
 from keras_epsched.evaluation.report import Report
 from keras_epsched.evaluation.statistics import (
     bootstrap_interval,
@@ -743,7 +743,7 @@ def test_imports_stay_light():
         "import sys, keras; before = set(sys.modules)\n"
         "import keras_epsched.evaluation.report\n"
         "import keras_epsched.evaluation.plots\n"
-        "import keras_epsched.evaluation.grid\n"
+        "import keras_epsched.epsilons\n"
         "new = set(sys.modules) - before\n"
         "heavy = {'matplotlib', 'scipy', 'pandas', 'pyarrow', 'tabulate'}\n"
         "assert not heavy & new, heavy & new\n"

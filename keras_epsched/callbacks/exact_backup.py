@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import pathlib
 import re
 import time
@@ -14,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_epsched import backend
+from keras_epsched import backend, files
 from keras_epsched.training.trainer import AdversarialTrainer
 
 _META = "meta"
@@ -328,8 +327,10 @@ class ExactBackup(keras.callbacks.Callback):
 
     def clear(self) -> None:
         """Deletes all backups, when the training is over."""
-        for path in self.folder.glob("backup-*.npz*"):
-            _delete(path)
+        # With what a kill has left half written, by older versions too.
+        for pattern in ("backup-*.npz*", ".backup-*.npz"):
+            for path in self.folder.glob(pattern):
+                _delete(path)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
@@ -400,20 +401,12 @@ def _set_state(callback, state):
 
 
 def _write(path, arrays, meta):
-    """Writes a backup by temporary name and rename."""
+    """Writes a backup whole, or leaves those before it as they are."""
     text = np.frombuffer(json.dumps(meta).encode(), "uint8")
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            np.savez(file, **{_META: text}, **arrays)
-            file.flush()
-            # Else a machine that fails could keep the name, not the content.
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with files.written_whole(path) as temporary:
+            np.savez(temporary, **{_META: text}, **arrays)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise OSError(
             error.errno,
             f"the backup could not be written: {error.strerror}. What was "

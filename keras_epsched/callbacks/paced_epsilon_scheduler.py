@@ -4,7 +4,7 @@ from keras_epsched.callbacks.epsilon_scheduler import (
     EpsilonScheduler,
     monitored,
 )
-from keras_epsched.callbacks.transfer_monitor import onset_threshold
+from keras_epsched.onset import onset_threshold
 from keras_epsched.schedules import Constant
 
 

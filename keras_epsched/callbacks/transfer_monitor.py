@@ -6,40 +6,13 @@ import warnings
 import keras
 import numpy as np
 
+from keras_epsched.onset import onset, onset_threshold
 from keras_epsched.training.trainer import AdversarialTrainer
 
 # A clean accuracy this far below that of standard fine-tuning is suboptimal.
 _SUBOPTIMAL = 0.9
 # Clean accuracy that a ramp may cost, as a share of what it was before.
 _STEEP = 0.75
-
-
-def onset_threshold(num_classes: int) -> float:
-    """Clean validation accuracy from which a task counts as adapted to.
-
-    The paper's 5 %, or twice chance where that is more; with two classes half
-    way from chance to 1.
-
-    Args:
-        num_classes: Int. Number of classes.
-    """
-    chance = 1.0 / num_classes
-    return max(0.05, min(2.0 * chance, (1.0 + chance) / 2.0))
-
-
-def onset(accuracies, num_classes: int) -> int | None:
-    """First epoch, from 1, that reaches `onset_threshold`; `None` if none.
-
-    Reference: arXiv 2509.23325, section 4, which calls it the delay.
-
-    Args:
-        accuracies: Clean validation accuracy after each epoch.
-        num_classes: Int. Number of classes.
-    """
-    for epoch, accuracy in enumerate(accuracies, 1):
-        if accuracy >= onset_threshold(num_classes):
-            return epoch
-    return None
 
 
 class TransferMonitor(keras.callbacks.Callback):

@@ -5,11 +5,11 @@ import hashlib
 import importlib
 import os
 import pathlib
-import tempfile
 import warnings
 
 import numpy as np
 
+from keras_epsched import files
 from keras_epsched.datasets.sources import Source
 
 NAMES = ("digits", "letters")
@@ -95,14 +95,9 @@ def _kept(path, module, split):
             return stored["images"], stored["labels"]
     images, labels = _generated(module, split)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix="incomplete.", dir=path.parent
-        ) as temporary:
-            staged = os.path.join(temporary, path.name)
-            np.savez(staged, images=images, labels=labels)
-            # Another process may have been first; its file is the same.
-            os.replace(staged, path)
+        # Another process may have been first; its file is the same.
+        with files.written_whole(path) as temporary:
+            np.savez(temporary, images=images, labels=labels)
     except OSError as error:
         warnings.warn(
             f"{path} cannot be written ({error}): these images will be "
