@@ -196,9 +196,7 @@ ke.evaluation.plot_training_story(
             "epoch": list(range(1, EPOCHS + 1)),
             "val_accuracy": history["val_accuracy"],
             "epsilon": history["epsilon"],
-            "onset": onset.onset(
-                history["val_accuracy"], data.num_classes
-            ),
+            "onset": onset.onset(history["val_accuracy"], data.num_classes),
         }
     },
     chance=1 / data.num_classes,

@@ -5,7 +5,10 @@ from keras_epsched import callbacks as callbacks
 from keras_epsched import datasets as datasets
 from keras_epsched import evaluation as evaluation
 from keras_epsched import models as models
+from keras_epsched import reports as reports
+from keras_epsched import runs as runs
 from keras_epsched import schedules as schedules
+from keras_epsched import studies as studies
 from keras_epsched import training as training
 from keras_epsched.evaluation import Report as Report
 from keras_epsched.evaluation import epsilon_grid as epsilon_grid

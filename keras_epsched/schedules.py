@@ -489,6 +489,19 @@ NAMES = {
 }
 
 
+def check_name(name: str) -> None:
+    """Raises a `ValueError` if `named` knows no such schedule."""
+    if ";" in name:
+        PiecewiseLinear(_parse_points(name))
+    elif ":" in name:
+        parse_hinges(name)
+    elif name not in (*NAMES, "random"):
+        raise ValueError(
+            f"expected one of {', '.join((*NAMES, 'random'))}, or two hinges "
+            f"as 12/50:37/50. Received: {name!r}"
+        )
+
+
 def named(
     name: str,
     target_epsilon: float,
@@ -525,6 +538,7 @@ def named(
     keras_epsched.schedules.named("1/4:0.75", 4 / 255)
     ```
     """
+    check_name(name)
     if name in NAMES:
         return NAMES[name](target_epsilon, ramp_start, ramp_end)
     if name == "random":
@@ -537,12 +551,7 @@ def named(
                 f"{target_epsilon:g}. Received: {name!r}"
             )
         return schedule
-    if ":" in name:
-        return TwoHinge(target_epsilon, *parse_hinges(name))
-    raise ValueError(
-        f"expected one of {', '.join((*NAMES, 'random'))}, or two hinges as "
-        f"12/50:37/50. Received: {name!r}"
-    )
+    return TwoHinge(target_epsilon, *parse_hinges(name))
 
 
 def get(identifier) -> EpsilonSchedule:

@@ -12,76 +12,22 @@ Examples:
   python launch/finetune.py --output=runs/digits --resume --backup_minutes=5
 """
 
-import json
+import app
+import run_flags
 
-import caveats
-import common
-import flag_types
-import refusals
-import run_folders
-import training_run
-from absl import flags
+from keras_epsched import runs
 
-FLAGS = flags.FLAGS
-flags.DEFINE(
-    flag_types.ScheduleName(),
-    "schedule",
-    "scheduled",
-    "No attack, the target from the start, the ramp of --ramp_start and "
-    "--ramp_end, another uniform draw in each epoch, a ramp that waits until "
-    "the task is adapted to (auto), one that goes on while clean accuracy "
-    "holds (paced), or one with hinges of its own, as shares of the training.",
-    serializer=flags.ArgumentSerializer(),
-)
-flags.DEFINE_float("learning_rate", 3e-3, "Peak learning rate of AdamW.")
-common.define_protocols(["nested"])
+CONFIG = runs.Config
+run_flags.define(CONFIG)
 
 
-def run():
-    """Trains and evaluates by the flags.
-
-    Returns:
-        The run folder, the data, the history and a dict from protocols to
-        reports, of which the first lies in the run folder itself.
-    """
-    folder, probe = common.prepare("finetune")
-    common.print_device()
-    scheduler = common.make_scheduler(FLAGS.schedule, FLAGS.seed)
-    run_folders.write_config(
-        folder,
-        splits=common.splits_config(probe),
-        evaluation=common.evaluation_config(),
+def main():
+    result = runs.finetune(
+        run_flags.config(CONFIG), command=run_flags.command()
     )
-    classifier, data, history = training_run.train(
-        scheduler, FLAGS.learning_rate, FLAGS.seed, folder
-    )
-    first = FLAGS.protocols[0]
-    reports = {
-        protocol: common.evaluate(
-            classifier,
-            data.test,
-            protocol,
-            folder=folder if protocol == first else folder / protocol,
-            resume=FLAGS.resume,
-        )
-        for protocol in FLAGS.protocols
-    }
-    for name in ("curve.png", "curve.svg"):
-        reports[first].plot(folder / name)
-    epochs = len(history["epoch"])
-    common.write_card(folder, reports[first], data, epochs=epochs)
-    return folder, data, history, reports
-
-
-def main(_):
-    folder, _, history, reports = run()
-    for report in reports.values():
-        print(f"\n{report}")
-    if history.get("verdict"):
-        print(f"\n{history['verdict']} transfer: {history['advice']}")
-    print(f"\n{caveats.text(reports)}")
-    print(json.dumps({"run_folder": str(folder)}))
+    print(f"\n{result.text(run_flags.as_flag)}")
+    app.print_folder(result.folder)
 
 
 if __name__ == "__main__":
-    refusals.run(main)
+    app.run(main)

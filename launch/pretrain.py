@@ -12,7 +12,7 @@ Examples:
 import json
 import pathlib
 
-import refusals
+import app
 from absl import flags
 
 _OUTPUT = flags.DEFINE_string(
@@ -68,7 +68,7 @@ def build(keras_hub):
     )
 
 
-def main(_):
+def main():
     import keras
     import keras_hub
 
@@ -134,4 +134,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    refusals.run(main)
+    app.run(main)

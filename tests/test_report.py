@@ -11,10 +11,9 @@ from scipy import stats
 
 import keras_epsched
 from keras_epsched import attacks
-from keras_epsched.epsilons import check_epsilon, format_epsilon
+from keras_epsched.epsilons import check_epsilon, epsilon_grid, format_epsilon
 from keras_epsched.evaluation import plots
 from keras_epsched.evaluation.examples import Examples
-from keras_epsched.epsilons import epsilon_grid
 from keras_epsched.evaluation.report import Report
 from keras_epsched.evaluation.statistics import (
     bootstrap_interval,

@@ -1,12 +1,12 @@
 """Measuring robustness: the sweep over epsilons, its report and pictures."""
 
+from keras_epsched.epsilons import epsilon_grid as epsilon_grid
 from keras_epsched.evaluation.attack_runner import (
     forget_compiled as forget_compiled,
 )
 from keras_epsched.evaluation.comparison import compare as compare
 from keras_epsched.evaluation.comparison import pool as pool
 from keras_epsched.evaluation.evaluator import evaluate as evaluate
-from keras_epsched.epsilons import epsilon_grid as epsilon_grid
 from keras_epsched.evaluation.html import write_html as write_html
 from keras_epsched.evaluation.model_card import (
     write_model_card as write_model_card,

@@ -6,14 +6,17 @@ import re
 import shutil
 import subprocess
 import sys
-import textwrap
 
+import keras
 import pytest
 
 import keras_epsched as ke
+from keras_epsched import runs
+from keras_epsched.runs import build
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _SHORT = ("--epochs=2", "--train_steps=1", "--seed=3", "--test_examples=100")
+_SHORT = (*_SHORT, "--image_size=16")
 _WEAK = ("--eval_attack=apgd", "--eval_steps=2")
 _COARSE = "--num_epsilons=5"
 
@@ -27,43 +30,6 @@ def _run(script, *flags, code=0):
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
-
-
-# Each command in turn, in one process: to import it takes seconds.
-_REFUSED = """
-import contextlib, importlib, io, json, sys
-sys.path.insert(0, sys.argv[1])
-from absl import flags
-module = importlib.import_module(sys.argv[2])
-FLAGS = flags.FLAGS
-for arguments in json.loads(sys.argv[3]):
-    for name in FLAGS:
-        FLAGS[name].unparse()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            FLAGS(["launcher", *arguments])
-            module.main([])
-        said = "nothing"
-    except (ValueError, flags.Error) as error:
-        said = str(error)
-    print(json.dumps(said))
-"""
-
-
-def assert_refused(launcher, flag, refused):
-    """Each of these flags is refused, with a word of the reason."""
-    commands = [[flag, *flags.split()] for flags in refused]
-    done = subprocess.run(
-        [sys.executable, "-c", _REFUSED, str(_ROOT / "launch"), launcher]
-        + [json.dumps(commands)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    said = [json.loads(line) for line in done.stdout.splitlines()]
-    for (flags, reason), message in zip(refused.items(), said, strict=True):
-        assert reason in message, (flags, message)
 
 
 @pytest.fixture(scope="module")
@@ -116,16 +82,28 @@ def test_compare_leaves_a_whole_run_folder(comparison):
     assert results["fixed"]["verdict"] == [story["verdict"]]
 
 
-def test_saved_models_are_evaluated_side_by_side(comparison, tmp_path):
+def evaluation(models, **values):
+    """An evaluation as short as the comparison."""
+    short = {"test_examples": 100, "seed": 3, "image_size": 16}
+    short |= {"eval_attack": "apgd", "eval_steps": 2}
+    return runs.Evaluation(model=tuple(map(str, models)), **{**short, **values})
+
+
+def test_saved_models_are_evaluated_side_by_side(comparison, tmp_path, capsys):
     folder, _ = comparison
     arms = ("standard", "scheduled")
     models = [folder / "seed3" / arm / "model.keras" for arm in arms]
     output = tmp_path / "evaluation"
-    flags = [f"--model={model}" for model in models]
-    flags += [f"--output={output}", "--epsilons=0.1,0.2,0.3,0.4"]
-    flags += [*_SHORT, *_WEAK, "--nobisect"]
-    text = _run("evaluate.py", "--epsilon=0.2", *flags)
-    assert "second - first" in text
+    config = evaluation(
+        models,
+        output=str(output),
+        epsilon=0.2,
+        epsilons="0.1,0.2,0.3,0.4",
+        bisect=False,
+    )
+    result = runs.evaluate(config)
+    assert "second - first" in result.text()
+    assert str(result.reports["standard"]) in capsys.readouterr().out
     before = ke.Report.load(models[0].parent / "nested")
     for arm in arms:
         report = ke.Report.load(output / arm)
@@ -143,34 +121,42 @@ def test_saved_models_are_evaluated_side_by_side(comparison, tmp_path):
     # One of them is lost: the other is not evaluated again.
     created = ke.Report.load(output / "standard").created
     shutil.rmtree(output / "scheduled")
-    _run("evaluate.py", "--epsilon=0.2", "--resume", *flags)
+    runs.evaluate(config.replace(resume=True), verbose=0)
     assert ke.Report.load(output / "standard").created == created
     assert (output / "scheduled" / "report.json").exists()
 
 
-def test_bad_flags_of_an_evaluation_are_told():
-    refused = {
-        "--resume": "--output",
-        "--epsilons=0.1,0.2 --epsilon=0.15": "target_epsilon",
-        "--protocol=independent --bisect": "bisect",
-        "--protocol=paper --attack=square": "APGD with 10 steps",
-        "--attack=autoattack --eval_steps=5": "a budget of its own",
-        "--norm=l2 --epsilons=0.5,1": "26 classes",
-    }
-    assert_refused("evaluate", "--model=resnet_letters", refused)
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"resume": True}, "`output`"),
+        ({"epsilons": "0.1,0.2", "epsilon": 0.15}, "target_epsilon"),
+        ({"protocol": "independent", "bisect": True}, "bisect"),
+        (
+            {"protocol": "paper", "eval_attack": "square", "eval_steps": None},
+            "APGD with 10 steps",
+        ),
+        ({"eval_attack": "autoattack"}, "a budget of its own"),
+        ({"norm": "l2", "epsilons": "0.5,1"}, "26 classes"),
+    ],
+)
+def test_bad_values_of_an_evaluation_are_told(values, message):
+    with pytest.raises(ValueError, match=message):
+        runs.evaluate(evaluation(["resnet_letters"], **values), verbose=0)
 
 
-@pytest.mark.ci
 def test_a_model_that_does_not_fit_the_data_is_refused(comparison, tmp_path):
     folder, _ = comparison
     model = folder / "seed3" / "standard" / "model.keras"
     output = tmp_path / "run"
-    for flags, message in (
-        (("--model=resnet_letters",), "26 classes.*has 10"),
-        ((f"--model={model}", "--image_size=48"), "--image_size=32"),
+    for models, values, message in (
+        (["resnet_letters"], {}, "26 classes.*has 10"),
+        ([model], {"image_size": 48}, "image_size=16"),
+        ([], {}, "`model` must name"),
     ):
-        text = _run("evaluate.py", f"--output={output}", *flags, code=1)
-        assert re.search(message, text)
+        config = evaluation(models, output=str(output), **values)
+        with pytest.raises(ValueError, match=message):
+            runs.evaluate(config, verbose=0)
         assert not output.exists()
 
 
@@ -214,87 +200,100 @@ def test_bad_flags_are_told_before_training(tmp_path):
     assert "Traceback" not in text
     text = _run("compare.py", output, "epsilon=8/255", code=1)
     assert "expected flags alone" in text
-    refused = {
-        "--epsilon=eight": "fraction",
-        "--epsilon=0": "above 0",
-        "--dataset=cifar10": "meant for digits",
-        "--dataset=no_such_dataset --epsilon=4/255": "no_such_dataset",
-        "--backbone=no_such_preset": "no_such_preset",
-        "--norm=l2": "num",
-        "--recipe=no_such_recipe": "epsilon_scheduling_2026",
-        "--adaptation=lora": "freeze the whole backbone",
-        "--learning_rates=1e-3,fast": "expected positive numbers",
-        "--schedules=fixed,slow": "expected one of standard",
-        "--schedules=fixed,fixed": "different schedules",
-        "--schedules=auto --update_freq=batch": "once an epoch",
-        "--objective=mixed --beta=2": "--beta",
-        "--objective=twins --freeze_batchnorm": "are frozen",
-        "--objective=autolora --adaptation=head": "besides the head",
-        "--probe=adversarial": "--probe_epochs",
-        "--awp=0.01 --ema=0.9": "not available",
-        "--monitors=transfer,all": "catastrophic_overfitting",
-        "--eval_steps=20": "a budget of its own",
-        "--protocols=paper --eval_attack=apgd --eval_steps=20": "10 steps",
-        "--protocols=nested,all": "nested, independent, paper",
-        "--protocols=nested --protocols=paper": "already defined",
-        "--monitors=robust_overfitting --monitor_action=stop --ema=0.9": "ema",
-        "--accumulate=1000": "no step",
-    }
-    assert_refused("compare", output, refused)
+    text = _run("compare.py", output, "--protocols=nested,all", code=1)
+    assert "nested, independent, paper" in text
+    text = _run("finetune.py", output, "--probe=adversarial", code=1)
+    # Named as they are typed.
+    assert "error: --probe=adversarial needs --probe_epochs" in text
     assert not (tmp_path / "run").exists()
 
 
-def _run_main(body, *flags):
-    """Runs a function of flags as the launchers do."""
-    script = f"""
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"dataset": "no_such_dataset", "epsilon": "4/255"}, "no_such_dataset"),
+        ({"backbone": "no_such_preset"}, "no_such_preset"),
+        ({"adaptation": "lora"}, "freeze the whole backbone"),
+        ({"objective": "twins", "freeze_batchnorm": True}, "are frozen"),
+        ({"objective": "autolora", "adaptation": "head"}, "besides the head"),
+        ({"accumulate": 1000}, "no step"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_is_written(
+    values, message, tmp_path
+):
+    config = runs.Comparison(output=str(tmp_path / "run"), **values)
+    with pytest.raises(ValueError, match=message) as error:
+        runs.compare(config, verbose=0)
+    # A launcher prints the message alone.
+    assert error.value.is_refusal
+    assert not (tmp_path / "run").exists()
+
+
+def test_errors_name_what_is_typed(monkeypatch):
+    monkeypatch.syspath_prepend(str(_ROOT / "launch"))
+    import run_flags
+
+    text = run_flags.as_flags(
+        "`epochs` with epsilon=8, APGD(steps=1, norm='l2') and `fit`",
+        runs.Config,
+    )
+    assert text == (
+        "--epochs with --epsilon=8, APGD(steps=1, norm='l2') and `fit`"
+    )
+    assert run_flags.as_flag("augment", ("flip",)) == "--augment=flip"
+
+
+_MAIN = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
-import common, refusals
-def main(_):
-{textwrap.indent(body, "    ")}
-refusals.run(main)
+import app
+def main():
+    {body}
+app.run(main)
 """
-    return subprocess.run(
-        [sys.executable, "-c", script, str(_ROOT / "launch"), *flags],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_a_device_out_of_memory_is_told_with_what_to_do():
-    for error, told in (
-        ("RuntimeError('RESOURCE_EXHAUSTED: 3 GiB')", True),
-        ("type('OutOfMemoryError', (RuntimeError,), {})('cuda')", True),
-        ("RuntimeError('other')", False),
-    ):
-        done = _run_main(f"raise {error}")
-        assert done.returncode == 1 and "Traceback" in done.stderr
-        assert ("--batch_size" in done.stderr.splitlines()[-1]) == told
+    def run_main(body):
+        return subprocess.run(
+            [sys.executable, "-c", _MAIN.format(body=body)]
+            + [str(_ROOT / "launch")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    done = run_main("raise type('OutOfMemoryError', (RuntimeError,), {})('x')")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+    assert "--batch_size" in done.stderr.splitlines()[-1]
     # As a study of which cells have failed.
-    assert _run_main("return 3").returncode == 3
+    assert run_main("return 3").returncode == 3
+
+
+def test_what_is_no_memory_error_is_shown_as_it_is(monkeypatch):
+    monkeypatch.syspath_prepend(str(_ROOT / "launch"))
+    import app
+
+    assert app._is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: 3 GiB"))
+    assert not app._is_out_of_memory(RuntimeError("other"))
 
 
 def test_defaults_and_the_learning_rate_with_accumulation():
-    done = _run_main(
-        """
-import keras
-print("attack", common.make_final_attack().title)
-trainer = common.make_trainer(common.make_classifier(10, 0), 0)
-optimizer = common.make_optimizer(0.1, 40, trainer)
-variables = trainer.trainable_variables
-optimizer.build(variables)
-for _ in range(40):
-    print("rate", float(optimizer.learning_rate))
-    optimizer.apply([keras.ops.zeros_like(each) for each in variables])
-""",
-        "--accumulate=4",
-    )
-    rates = [float(rate) for rate in re.findall(r"rate (.*)", done.stdout)]
-    assert len(rates) == 40, done.stderr
-    # What the launchers evaluate with, if they are told nothing.
+    config = runs.Config(accumulate=4)
+    # What evaluates, if nothing is said.
     title = ke.attacks.MarginEnsemble().title
-    assert f"attack {title}\n" in done.stdout
+    assert build.make_final_attack(config).title == title
+    trainer = build.make_trainer(
+        config, build.make_classifier(config, 10, 0), 0
+    )
+    optimizer = build.make_optimizer(config, 0.1, 40, trainer)
+    variables = trainer.trainable_variables
+    optimizer.build(variables)
+    rates = []
+    for _ in range(40):
+        rates.append(float(optimizer.learning_rate))
+        optimizer.apply([keras.ops.zeros_like(each) for each in variables])
     assert max(rates) == pytest.approx(0.1, rel=0.02)
     assert rates[20] == pytest.approx(0.05, rel=0.1) and rates[-1] < 0.001
 

@@ -1,34 +1,21 @@
-"""What the launchers say last: which self-checks fired, and what to type."""
-
-import pathlib
-import sys
-import types
+"""What runs say last: which self-checks fired, and what to do."""
 
 import pytest
 from test_report import make_report
 
-_LAUNCH = pathlib.Path(__file__).resolve().parents[1] / "launch"
+from keras_epsched.runs import Config, caveats
 
 
-@pytest.fixture
-def text(monkeypatch):
-    monkeypatch.syspath_prepend(str(_LAUNCH))
-    import caveats
-
-    def made(attack, reports):
-        chosen = types.SimpleNamespace(eval_attack=attack)
-        monkeypatch.setattr(caveats, "FLAGS", chosen)
-        return caveats.text(reports)
-
-    yield made
-    del sys.modules["caveats"]
+def text(attack, reports):
+    config = Config(eval_attack=attack)
+    return caveats.text(reports, config, lambda n, v: f"--{n}={v}")
 
 
 def check(name, status="fired", message="It found something."):
     return {"name": name, "status": status, "message": message}
 
 
-def test_what_fired_is_said_once_with_what_to_type(text):
+def test_what_fired_is_said_once_with_what_to_type():
     weak = check("stronger attack", message="2 of 8 images fall.")
     other = check("zero gradients", "not run", "on few images")
     reports = {
@@ -57,9 +44,9 @@ def test_what_fired_is_said_once_with_what_to_type(text):
         "of 8 images fall.",
         "  Type --eval_attack=margin_ensemble-thorough",
         "- paper: the self-check 'stronger attack' fired. 2 of 8 images fall.",
-        "  Type --eval_attack=margin_ensemble, with the protocol nested",
-        "launch/evaluate.py with --model=.../model.keras and such a flag "
-        "measures a saved model again.",
+        "  Type --eval_attack=margin_ensemble; the protocol must be nested",
+        "launch/evaluate.py, or keras_epsched.runs.evaluate, with "
+        "--model=.../model.keras and that measures a saved model again.",
     ]
 
 
@@ -73,7 +60,7 @@ def test_what_fired_is_said_once_with_what_to_type(text):
         ("margin_ensemble", "stored adversarials", None),
     ],
 )
-def test_each_check_has_its_remedy(text, attack, name, flag):
+def test_each_check_has_its_remedy(attack, name, flag):
     report = make_report(checks=[check(name)], notes=[])
     said = text(attack, {"one": report})
     assert ("Type" in said) == bool(flag)
@@ -81,7 +68,13 @@ def test_each_check_has_its_remedy(text, attack, name, flag):
         assert f"Type --eval_attack={flag}\n" in said
 
 
-def test_nothing_fired(text):
+def test_nothing_fired():
     report = make_report(checks=[check("zero gradients", "passed")], notes=[])
     said = text("margin_ensemble", {"one": report})
     assert said == "Self-checks: 0 of 1 fired"
+
+
+def test_python_reads_python():
+    report = make_report(checks=[check("random outputs")], notes=[])
+    said = caveats.text({"one": report}, Config())
+    assert "eval_attack='autoattack-rand'" in said

@@ -16,14 +16,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-_LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
-sys.path.append(str(_LAUNCH))
+from keras_epsched import files, runs, studies
+from keras_epsched.runs.values import entries
+from keras_epsched.studies import cell as study_cell
+from keras_epsched.studies import (
+    claims,
+    figures,
+    layout,
+    methods,
+    paired,
+    paper,
+    runner,
+    tables,
+)
+from keras_epsched.studies import grid as study_grid
+from keras_epsched.studies import results as study_results
 
-import report_figures  # noqa: E402
-import report_tables  # noqa: E402
-import study_cell  # noqa: E402
-import study_grid  # noqa: E402
-import study_results  # noqa: E402
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+_LAUNCH = _ROOT / "launch"
 
 
 def command(script, *flags):
@@ -69,18 +79,26 @@ def test_cells_of_a_grid(tmp_path, monkeypatch):
     assert len(cells) == len({cell.name for cell in cells}) == 8
     first = cells[0]
     assert first.name == "flowers_epsilon-4-255_fixed"
-    assert first.arguments() == [
-        "--epochs=3",
-        "--freeze_batchnorm=false",
-        "--augment=flip,color",
-        "--dataset=/data/flowers",
-        "--epsilon=4/255",
-        "--schedule=fixed",
-        "--train_steps=1",
-    ]
-    epochs = {cell.name: cell.flags["epochs"] for cell in cells}
-    assert epochs["digits_epsilon-0.3_fixed"] == "5"
-    assert epochs["digits_epsilon-0.3_schedule-1-3-2-3"] == "3"
+    assert first.texts == {
+        "epochs": "3",
+        "freeze_batchnorm": "false",
+        "augment": "flip,color",
+        "dataset": "$SOME_DATA/flowers",
+        "epsilon": "4/255",
+        "schedule": "fixed",
+        "train_steps": "1",
+    }
+    assert first.config == runs.Config(
+        epochs=3,
+        augment=("flip", "color"),
+        dataset="/data/flowers",
+        epsilon=4 / 255,
+        schedule="fixed",
+        train_steps=1,
+    )
+    epochs = {cell.name: cell.config.epochs for cell in cells}
+    assert epochs["digits_epsilon-0.3_fixed"] == 5
+    assert epochs["digits_epsilon-0.3_schedule-1-3-2-3"] == 3
 
 
 @pytest.mark.parametrize(
@@ -114,7 +132,7 @@ def test_cells_of_a_grid(tmp_path, monkeypatch):
         ("where = 3\n[grid]\nseed = [0]", "expected the tables"),
         (
             "[grid]\ndataset = ['$NO_SUCH_VARIABLE/x']",
-            "environment is not set: --dataset",
+            "environment is not set: dataset",
         ),
     ],
 )
@@ -126,7 +144,7 @@ def test_bad_grids_are_told(tmp_path, text, message):
 
 
 def test_an_axis_is_not_overridden(tmp_path):
-    with pytest.raises(ValueError, match="--seed is an axis"):
+    with pytest.raises(ValueError, match="`seed` is an axis"):
         grid(tmp_path, "[grid]\nseed = [0]", {"seed": "1"})
 
 
@@ -168,129 +186,84 @@ seed = [0, 1]
 """
 
 
-def test_flags_are_checked_before_anything_is_run(tmp_path):
+def study(path, output, **values):
+    return studies.Study(study=str(path), output=str(output), **values)
+
+
+def test_values_are_checked_before_anything_is_run(tmp_path):
     pytest.importorskip("ray")
-    path = tmp_path / "grid.toml"
-    output = tmp_path / "out"
+    path, output = tmp_path / "grid.toml", tmp_path / "out"
     for text, message in (
-        ("[grid]\nsteps = [1]", "'steps' is not a flag of finetune.py"),
-        ("[grid]\nretries = [1]", "'retries' is not a flag"),
-        ("[grid]\nepochs = [0]", "epochs = '0'"),
+        ("[grid]\nsteps = [1]", "no value 'steps'"),
+        ("[grid]\nretries = [1]", "no value 'retries'"),
+        ("[grid]\nepochs = [0]", "epochs='0'"),
         ("[grid]\nschedule = ['linear']", "expected one of standard"),
         ("[grid]\nschedule = ['30/50:12/50']", "the first not after"),
     ):
         path.write_text(text)
-        assert message in run(
-            "study.py", f"--study={path}", f"--output={output}", code=1
-        )
+        with pytest.raises(ValueError, match=message) as error:
+            studies.run(study(path, output))
+        assert str(path) in str(error.value)
     assert not output.exists()
 
 
-_RESULTS = """
-import json, pathlib, sys
-import study
-grid, folder = map(pathlib.Path, sys.argv[1:])
-study.FLAGS(["study", f"--study={grid}"])
-cells = study.read_cells()
-study.check_cells(cells)
-for number, cell in enumerate(cells):
-    cell.folder, cell.state = folder / cell.name, "done"
-    cell.folder.mkdir(parents=True)
-    given = study.FLAGS.flag_values_dict()
-    flags = {name: given[name] for name in study.run_folders.resolved_flags()}
-    (cell.folder / "config.json").write_text(json.dumps({"flags": flags}))
-    (cell.folder / "result.json").write_text(json.dumps({"clean": number}))
-study.write_results(cells, folder / "results.parquet")
-"""
-
-
-def test_rows_have_all_flags_by_their_types(tmp_path, monkeypatch):
+def test_rows_have_all_values_by_their_types(tmp_path, monkeypatch):
     monkeypatch.setenv("SOME_DATA", "/data")
     path = tmp_path / "grid.toml"
     path.write_text(
         '[flags]\naugment = "flip,color"\ndataset = "$SOME_DATA/x"\n'
         'freeze_batchnorm = true\n[grid]\nepsilon = ["8/255"]\nseed = [3, 4]'
     )
-    done = subprocess.run(
-        [sys.executable, "-c", _RESULTS, str(path), str(tmp_path / "out")],
-        cwd=_LAUNCH,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    frame = pd.read_parquet(tmp_path / "out" / "results.parquet")
+    cells = study_grid.read(path, {})
+    for number, cell in enumerate(cells):
+        cell.folder, cell.state = tmp_path / cell.name, "done"
+        files.write_json(
+            cell.folder / "config.json", {"flags": cell.config.as_dict()}
+        )
+        files.write_json(cell.folder / "result.json", {"clean": number})
+    runner._write_results(cells, tmp_path / "results.parquet")
+    frame = pd.read_parquet(tmp_path / "results.parquet")
     assert frame["augment"].tolist() == ["flip,color"] * 2
     assert frame["epsilon"].tolist() == [8 / 255] * 2
     assert frame["seed"].tolist() == [3, 4]
     assert frame["freeze_batchnorm"].all()
     # Not the place of this machine.
     assert frame["dataset"].tolist() == ["$SOME_DATA/x"] * 2
-    assert {"output", "resume", "study", "data_dir"}.isdisjoint(
-        set(frame) - {"study"}
-    )
+    assert {"output", "resume", "data_dir", "monitors"}.isdisjoint(frame)
     assert frame["clean"].tolist() == [0, 1]
 
 
-# Several beginnings of a study. To import it takes seconds, and its lock lasts
-# as long as its process: so one import, and a child for each.
-_BEGINS = """
-import json, os, sys
-import study
-for flags in json.loads(sys.argv[1]):
-    if os.fork():
-        os.wait()
-        continue
-    said = ""
-    study.FLAGS(["study", *flags])
-    try:
-        study.open_folder(study.read_cells())
-    except ValueError as error:
-        said = str(error)
-    print(json.dumps(said), flush=True)
-    os._exit(0)
-"""
-
-
-@pytest.mark.ci
-def test_an_older_study_does_not_go_on_by_another_attack(tmp_path):
+def test_an_older_study_does_not_go_on_by_another_attack(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    # Nothing is trained: the folder alone is opened.
+    monkeypatch.setattr(runner, "_run_cells", lambda *arguments: None)
     path, grown = tmp_path / "grid.toml", tmp_path / "grown.toml"
     path.write_text('[flags]\naugment = ""\n[grid]\nseed = [0, 1]')
     grown.write_text("[flags]\nepochs = 3\n[grid]\nseed = [1, 2]")
     output = tmp_path / "out"
-
-    def begin(*commands):
-        commands = [
-            [f"--study={grid}", f"--output={output}", *flags]
-            for grid, *flags in commands
-        ]
-        done = subprocess.run(
-            [sys.executable, "-c", _BEGINS, json.dumps(commands)],
-            cwd=_LAUNCH,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return [json.loads(line) for line in done.stdout.splitlines()]
-
-    assert begin([path]) == [""]
+    studies.run(study(path, output))
     config = json.loads((output / "config.json").read_text())
     # As it was before there was the default of today.
-    config["flags"]["eval_attack"] = "apgd"
+    config["flags"] |= {"eval_attack": "apgd"}
+    config["flags"] |= {"ramp_start": 0.25, "ramp_end": 0.75}
     del config["flags"]["bisect"]
     (output / "config.json").write_text(json.dumps(config))
-    named = "--resume", "--eval_attack=apgd", "--nobisect"
-    refused, goes_on, changed = begin(
-        [path, "--resume"], [path, *named], [grown, *named]
-    )
+    with pytest.raises(ValueError) as error:
+        studies.run(study(path, output, resume=True))
+    refused = str(error.value)
     assert "2 stored cells" in refused
-    assert "--eval_attack: stored 'apgd', received 'margin_ensemble'" in refused
-    assert "--bisect: stored False, received None" in refused
-    assert not goes_on
+    assert "eval_attack: stored 'apgd', received 'margin_ensemble'" in refused
+    assert "bisect: stored False, received None" in refused
+    assert "ramp_start" not in refused
+    named = {"resume": True, "eval_attack": "apgd", "bisect": False}
+    resumed = studies.run(study(path, output, **named))
+    # Hinges are those of when it was begun.
+    assert {cell.config.ramp_start for cell in resumed.cells} == {0.25}
     # A grid may grow, and not change.
-    assert "seed-0 (no longer there)" in changed
-    assert "seed-1 (--epochs: stored 20, received 3)" in changed
+    with pytest.raises(ValueError) as error:
+        studies.run(study(grown, output, **named))
+    assert "seed-0 (no longer there)" in str(error.value)
+    assert "seed-1 (epochs: stored 20, received 3)" in str(error.value)
 
 
 def workers(folder):
@@ -336,10 +309,10 @@ def test_two_of_twelve_cells_are_killed_and_all_are_done(tmp_path):
     assert process.returncode == 0
     assert "12 of 12 cells are done" in text
     assert text.count("WorkerCrashedError") >= 2
-    frame = report_tables.read(output / "results.parquet")
+    frame = study_results.read(output / "results.parquet")
     assert len(frame) == 12 and frame["cell"].nunique() == 12
     assert frame["train_steps"].eq(1).all() and "resume" not in frame
-    assert report_tables.varying(frame) == ["dataset", "backbone", "epsilon"]
+    assert layout.varying(frame) == ["dataset", "backbone", "epsilon"]
     states = json.loads((output / "cells.json").read_text())
     assert sum(bool(each["failures"]) for each in states.values()) >= 2
     # Nothing is left to do; a grid may grow, and not change.
@@ -415,55 +388,54 @@ def results(tmp_path):
     return stored(tmp_path, cells())
 
 
-_FLAGS_OF_A_CELL = """
-import json, study, study_results
-names = set(study.run_folders.resolved_flags())
-names -= {*study._OWN, *study._NO_COLUMNS, *study_results.MEASURED}
-print(json.dumps({
-    name: study_results.as_column(study.FLAGS[name].default) for name in names
-}))
-"""
-
-
-def test_the_schema_has_every_flag_of_a_cell_and_its_default():
-    done = subprocess.run(
-        [sys.executable, "-c", _FLAGS_OF_A_CELL],
-        cwd=_LAUNCH,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(done.stdout) == study_results.FLAGS
+def test_the_schema_has_what_tells_one_fine_tuning_from_another():
+    columns = study_results.value_columns()
+    config = runs.Config()
+    for name in ("epsilon", "schedule", "learning_rate", "eval_attack"):
+        assert name in columns
+    for name in ("output", "resume", "data_dir", "monitors", "protocols"):
+        assert name not in columns
+    # In older results they were the default of today, but for four.
+    older = {
+        *("eval_attack", "bisect", "ramp_start", "ramp_end"),
+        *study_results.MEASURED,
+    }
+    for name in set(columns) - older:
+        default = study_results.as_column(getattr(config, name))
+        assert columns[name] == default, name
+    assert (columns["ramp_start"], columns["ramp_end"]) == (0.25, 0.75)
+    assert columns["eval_attack"] == "apgd" and columns["bisect"] is False
+    assert set(columns) <= {*entries(runs.Config), "backend", "protocol"}
 
 
 def test_unknown_columns_are_refused(tmp_path):
     path = stored(tmp_path, cells(novelty=1))
     with pytest.raises(ValueError, match=r"neither .* \['novelty'\]"):
-        report_tables.read(path)
+        study_results.read(path)
 
 
 def test_a_column_that_is_missing_is_the_default(tmp_path):
     # A study that is older than a flag, and one that is not.
     old, new = cells(), cells(label_smoothing=0.0, ema=0.0)
     new["seed"] += 3
-    frame = report_tables.read(stored(tmp_path, old, new))
+    frame = study_results.read(stored(tmp_path, old, new))
     assert frame["setting"].nunique() == 3 and len(frame) == 54
     new["ema"] = 0.9
-    frame = report_tables.read(stored(tmp_path, old, new))
+    frame = study_results.read(stored(tmp_path, old, new))
     assert frame["setting"].nunique() == 6
 
 
 def test_every_objective_has_a_cost():
     from keras_epsched.training import objectives
 
-    assert set(report_tables.VIEWS) == set(objectives._OBJECTIVES)
+    assert set(methods.VIEWS) == set(objectives._OBJECTIVES)
     with pytest.raises(ValueError, match="cost of the objective 'newest'"):
-        report_tables._cost(types.SimpleNamespace(objective="newest"))
+        methods._cost(types.SimpleNamespace(objective="newest"))
 
 
 def test_means_errors_and_delays(results):
-    frame = report_tables.read(results)
-    table = report_tables.main_table(frame)
+    frame = study_results.read(results)
+    table = tables.main_table(frame)
     # The standard error of -1, 0 and 1 is 1 / sqrt(3).
     assert "| digits    | net        | 0.3       | fixed      | 3" in table
     assert "60.0 ± 0.6" in table and "20.1 ± 0.1" in table
@@ -475,25 +447,25 @@ def test_means_errors_and_delays(results):
 
 
 def test_paired_differences_and_correlation(results):
-    frame = report_tables.read(results)
-    found = report_tables.differences(frame, "fixed", "scheduled", "clean")
+    frame = study_results.read(results)
+    found = paired.differences(frame, "fixed", "scheduled", "clean")
     gains = [values.mean() for values in found.values()]
     np.testing.assert_allclose(gains, [0.0, 10.0, 20.0], atol=1e-9)
     # Pairs of seeds: what they share cancels.
     assert all(np.ptp(values) < 1e-9 for values in found.values())
     values = [1.0, 2.0, 4.0]
-    mean, low, high, p = report_tables.interval(values)
+    mean, low, high, p = tables.interval(values)
     half = 4.302653 * np.std(values, ddof=1) / np.sqrt(3)
     np.testing.assert_allclose([low, high], [mean - half, mean + half], 1e-5)
     assert 0.05 < p < 0.2
-    ((correlation, _, epsilons),) = report_tables.correlations(frame)
+    ((correlation, _, epsilons),) = claims.correlations(frame)
     # Standard fine-tuning counts as epsilon 0; all is linear here.
     assert epsilons == 4
     np.testing.assert_allclose(correlation, -1.0)
 
 
 def test_settings_are_never_pooled(tmp_path):
-    frame = report_tables.read(
+    frame = study_results.read(
         stored(
             tmp_path,
             cells(objective="adversarial", gain=0.0),
@@ -502,24 +474,24 @@ def test_settings_are_never_pooled(tmp_path):
             cells(objective="trades", gain=0.1, label_smoothing=0.1),
         )
     )
-    assert report_tables.varying(frame)[3:] == ["objective", "label_smoothing"]
-    table = report_tables.main_table(frame)
+    assert layout.varying(frame)[3:] == ["objective", "label_smoothing"]
+    table = tables.main_table(frame)
     assert table.count("\n") == 1 + 27 and "| 6 " not in table
-    found = report_tables.differences(frame, "fixed", "scheduled", "clean")
+    found = paired.differences(frame, "fixed", "scheduled", "clean")
     gains = [values.mean() for values in found.values()]
     np.testing.assert_allclose(gains, [0, 10, 20, 5, 15, 25, 10, 20, 30])
-    assert len(report_tables.correlations(frame)) == 3
+    assert len(claims.correlations(frame)) == 3
 
 
 def test_what_goes_with_a_backbone_is_no_column(tmp_path):
-    frame = report_tables.read(
+    frame = study_results.read(
         stored(
             tmp_path,
             cells(backbone="one", weights="a"),
             cells(backbone="two", weights="b"),
         )
     )
-    assert report_tables.varying(frame) == ["dataset", "backbone", "epsilon"]
+    assert layout.varying(frame) == ["dataset", "backbone", "epsilon"]
     assert len(set(frame["task"])) == 2
 
 
@@ -530,16 +502,16 @@ def test_results_keep_what_they_were_measured_with(tmp_path):
     ).assign(at_target_paper=0.25, expected_robustness_paper=0.5)
     for name, frame in (("old", old), ("new", new)):
         frame.to_parquet(tmp_path / f"{name}.parquet")
-    frame = report_tables.read(tmp_path / "old.parquet")
+    frame = study_results.read(tmp_path / "old.parquet")
     assert set(frame["protocol"]) == {"nested"} and not frame["bisect"].any()
-    assert "paper's protocol" not in report_tables.main_table(frame)
-    frame = report_tables.read(
+    assert "paper's protocol" not in tables.main_table(frame)
+    frame = study_results.read(
         tmp_path / "old.parquet", tmp_path / "new.parquet"
     )
     # Never pooled, and told apart.
-    names = report_tables.varying(frame)
+    names = layout.varying(frame)
     assert names[3:] == ["eval_attack", "bisect"]
-    table = report_tables.main_table(frame).splitlines()
+    table = tables.main_table(frame).splitlines()
     assert len(table) == 2 + 18
     assert "expected, paper's protocol" in table[0]
     assert sum("| 50.0 ± 0.0" in row for row in table) == 9
@@ -570,26 +542,31 @@ def test_a_row_has_what_measured():
     )
     history = {"onset": 1, "val_accuracy": [0.9], "epsilon": [0.3]}
     reports = {"nested": report(0.4, True), "paper": report(0.5, False)}
-    row = study_cell.result(data, history, reports, 1.0)
+
+    def row_of(reports):
+        result = SimpleNamespace(data=data, history=history, reports=reports)
+        return study_results.outcome(result, 1.0)
+
+    row = row_of(reports)
     assert (row["protocol"], row["bisect"]) == ("nested", True)
     assert (row["at_target"], row["expected_robustness"]) == (0.2, 0.4)
     assert row["at_target_paper"] == 0.25
     assert row["expected_robustness_paper"] == 0.5
     assert "eval_attack" not in row
-    # Whatever --eval_attack is.
-    row = study_cell.result(data, history, {"paper": reports["paper"]}, 1.0)
+    # Whatever `eval_attack` is.
+    row = row_of({"paper": reports["paper"]})
     assert (row["protocol"], row["eval_attack"]) == ("paper", "apgd")
     assert row["expected_robustness"] == 0.5 and not row["bisect"]
 
 
 def test_a_cell_counts_once(results):
     with pytest.raises(ValueError, match="twice: 0.1 standard 0"):
-        report_tables.read(results, results)
+        study_results.read(results, results)
 
 
 def test_the_tests_of_the_paper_come_out(tmp_path):
     """Its tables 1 and 2 give the p-values of its table 9."""
-    with open(_LAUNCH / "paper_results.csv") as file:
+    with open(paper._FILE) as file:
         rows = [
             cell(
                 {"4/255": 4 / 255, "8/255": 8 / 255}[row["epsilon"]],
@@ -604,8 +581,8 @@ def test_the_tests_of_the_paper_come_out(tmp_path):
             for row in csv.DictReader(file)
             if row["table"] in ("Table 1", "Table 2")
         ]
-    frame = report_tables.read(stored(tmp_path, pd.DataFrame(rows)))
-    table = report_tables.tests_table(frame)
+    frame = study_results.read(stored(tmp_path, pd.DataFrame(rows)))
+    table = paired.table(frame)
     lines = [
         [part.strip() for part in line.split("|")[1:-1]]
         for line in table.splitlines()
@@ -621,10 +598,10 @@ def test_the_tests_of_the_paper_come_out(tmp_path):
         ("expected", "all at 8/255"): ("30 cells", "+31.2", "3.6e-10"),
     }.items():
         assert found[key] == expected, key
-    claims = report_tables.claims_table(frame)
-    assert claims.count("over 30 tasks") == 3 and "holds" in claims
-    assert "nan" not in claims
-    assert "77.00" not in report_tables.main_table(frame).split("paper")[0]
+    found = claims.table(frame)
+    assert found.count("over 30 tasks") == 3 and "holds" in found
+    assert "nan" not in found
+    assert "77.00" not in tables.main_table(frame).split("paper")[0]
 
 
 @pytest.mark.parametrize(
@@ -645,7 +622,7 @@ def test_the_tests_of_the_paper_come_out(tmp_path):
 def test_verdicts(values, sign, verdict):
     found = {index: np.array(each) for index, each in enumerate(values)}
     frame = pd.DataFrame({"setting": list(found), "task": list(found)})
-    text = report_tables._outcome(frame, found, sign)[1]
+    text = claims._outcome(frame, found, sign)[1]
     assert text.removesuffix(" of 2") == verdict
 
 
@@ -653,11 +630,11 @@ def test_epsilons_of_a_task_are_not_independent():
     # Six cells, but two tasks: no interval over cells.
     found = {index: np.array([float(index)]) for index in range(6)}
     frame = pd.DataFrame({"setting": range(6), "task": [0, 0, 0, 1, 1, 1]})
-    assert report_tables._outcome(frame, found, 1)[1] == "undecided"
+    assert claims._outcome(frame, found, 1)[1] == "undecided"
 
 
 def test_jumps_that_collapse(tmp_path):
-    frame = report_tables.read(
+    frame = study_results.read(
         stored(
             tmp_path,
             pd.DataFrame(
@@ -668,16 +645,16 @@ def test_jumps_that_collapse(tmp_path):
             ),
         )
     )
-    claims = report_tables.ablations_table(frame)
-    assert "clean 1.9, 1.3, 64.2; collapsed below 5" in claims
-    assert "holds in 2, opposite in 1 of 3" in claims
+    found = claims.ablations(frame)
+    assert "clean 1.9, 1.3, 64.2; collapsed below 5" in found
+    assert "holds in 2, opposite in 1 of 3" in found
     # With two classes twice chance would be all.
     frame["num_classes"] = 2
-    assert "collapsed below 75" in report_tables.ablations_table(frame)
+    assert "collapsed below 75" in claims.ablations(frame)
 
 
 def test_methods_and_what_they_cost(tmp_path):
-    frame = report_tables.read(
+    frame = study_results.read(
         stored(
             tmp_path,
             *(
@@ -704,7 +681,7 @@ def test_methods_and_what_they_cost(tmp_path):
             ),
         )
     )
-    rows = report_tables.methods_table(frame).splitlines()[2:]
+    rows = methods.table(frame).splitlines()[2:]
     found = [
         [each.strip() for each in row.strip("|").split("|")] for row in rows
     ]
@@ -720,7 +697,7 @@ def test_methods_and_what_they_cost(tmp_path):
     ]
     # One view, or two, and five steps in ten, or nine, of the ten epochs.
     assert [row[-1] for row in found] == 2 * ["6.0", "5.5", "7.0", "6.5"]
-    figure = report_figures.trade_offs(frame)
+    figure = figures.trade_offs(frame)
     panels = [axes for axes in figure.axes if axes.get_title()]
     assert [axes.get_title()[-5:] for axes in panels] == [", 0.3", ", 0.2"]
     points = [
@@ -735,8 +712,8 @@ def test_the_paper_stands_beside_the_same_cell(tmp_path):
     def table(**columns):
         frame = cells(dataset="stanford_cars", backbone="SWIN", **columns)
         frame["epsilon"] = frame["epsilon"].map(epsilons)
-        frame = report_tables.read(stored(tmp_path, frame))
-        return report_tables.main_table(frame)
+        frame = study_results.read(stored(tmp_path, frame))
+        return tables.main_table(frame)
 
     found = table()
     assert "60.20 / 29.70 / 44.74" in found and "own set-up" in found
@@ -760,7 +737,7 @@ def test_methods_are_told_apart_by_pairs(tmp_path):
         for (objective, schedule), of_seeds in added.items()
         for seed, each in enumerate(of_seeds)
     ]
-    frame = report_tables.read(stored(tmp_path, pd.DataFrame(cells)))
+    frame = study_results.read(stored(tmp_path, pd.DataFrame(cells)))
 
     def rows(text):
         return [
@@ -768,7 +745,7 @@ def test_methods_are_told_apart_by_pairs(tmp_path):
             for row in text.splitlines()[2:]
         ]
 
-    found = [r for r in rows(report_tables.methods_tests(frame))]
+    found = [r for r in rows(methods.tests(frame))]
     assert [row[1:4] for row in found if row[0] == "clean"] == [
         # Over the means of the objectives: -10 and -12, -5 and -12.
         ["fixed - scheduled", "2 objectives", "-11.0"],
@@ -779,46 +756,45 @@ def test_methods_are_told_apart_by_pairs(tmp_path):
     trades = next(row for row in found if row[1].startswith("trades"))
     # By hand: 2 -+ 4.303 / sqrt(3).
     assert trades[4:6] == ["-0.5 to +4.5", "3 of 3"]
-    summary = rows(report_tables.methods_summary(frame))
+    summary = rows(methods.summary(frame))
     assert [row[0] for row in summary] == ["adversarial", "trades"]
     assert [cell.split("(")[1] for cell in summary[1][1:]] == [
         *("51.0)", "63.0)", "51.0)")
     ]
 
 
-@pytest.mark.ci
 def test_pages_are_filled_from_results(results, tmp_path):
     page, below = tmp_path / "PAGE.md", tmp_path / "below" / "OTHER.md"
     old = "Text.\n\n<!-- known.main -->\nold\n<!-- end -->\n\nEnd.\n"
     page.write_text(old + "<!-- known.curves -->\n<!-- end -->\n")
     below.parent.mkdir()
     below.write_text("<!-- named.curves -->\n<!-- end -->\n")
-    output, pages = f"--output={tmp_path / 'out'}", f"--page={page}"
-    known, named = f"--results={results}", f"--results=named={results}"
-    run("report.py", output, known, named, pages, f"--page={below}")
+    output, named = tmp_path / "out", f"named={results}"
+    studies.report([results, named], output, [page, below])
     text = page.read_text()
     assert "60.0 ± 0.6" in text and "old" not in text and "End." in text
     assert "![curves](out/known_curves.png)" in text
     assert "![curves](../out/named_curves.png)" in below.read_text()
     for kind in ("transfer", "delay", "curves", "aggregates"):
-        assert (tmp_path / "out" / f"known_{kind}.png").stat().st_size > 5000
+        assert (output / f"known_{kind}.png").stat().st_size > 5000
     # All pages or none.
     page.write_text(old)
     below.write_text("<!-- known.other -->\n<!-- end -->\n")
-    text = run("report.py", output, known, pages, f"--page={below}", code=1)
-    assert "a place for 'known.other'" in text and page.read_text() == old
-    text = run("report.py", output, named, named, code=1)
-    assert "two studies have the name 'named'" in text
+    with pytest.raises(ValueError, match="a place for 'known.other'"):
+        studies.report([results], output, [page, below])
+    assert page.read_text() == old
+    with pytest.raises(ValueError, match="two studies have the name 'named'"):
+        studies.report([named, named], output)
 
 
 def test_what_is_no_result_is_told(tmp_path):
     path = tmp_path / "other.parquet"
     pd.DataFrame({"a": [1]}).to_parquet(path)
     with pytest.raises(ValueError, match="it lacks"):
-        report_tables.read(path)
+        study_results.read(path)
     path.write_bytes(b"PAR1 nothing")
     with pytest.raises(ValueError, match="no file of results"):
-        report_tables.read(path)
+        study_results.read(path)
 
 
 @pytest.mark.ci

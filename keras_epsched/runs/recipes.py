@@ -1,8 +1,7 @@
-"""Recipes of record: values for the flags, and where each comes from.
+"""Recipes of record: values for a config, and where each comes from.
 
-A recipe sets the defaults of flags; a flag on the command line overrides it.
-`--recipe` takes a name of `RECIPES` or a JSON file of the same form, as
-tune.py writes.
+A recipe sets what a config does not give. `recipe=` takes a name of `RECIPES`,
+or a JSON file of the same form, as a search writes it.
 """
 
 import dataclasses
@@ -10,16 +9,18 @@ import json
 import pathlib
 from collections.abc import Mapping
 
+from keras_epsched.runs.values import ConfigError, entries
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Values for flags.
+    """Values for a config.
 
     Args:
         source: String. Where the recipe was published.
-        flags: Mapping from the name of a flag to its value.
-        choices: Mapping from the name of a flag to the reason for its value,
-            where the source does not state one: those are our choice.
+        flags: Mapping from names to values.
+        choices: Mapping from the name of a value to the reason for it, where
+            the source does not state one: those are our choice.
     """
 
     source: str
@@ -77,7 +78,7 @@ RECIPES = {
             "protocols": "the source has 'paper' alone, which leaves a loose "
             "upper bound; the default is measured beside it",
             "learning_rate": "searched for each task; this is the most "
-            "frequent optimum of the sibling code. See tune.py",
+            "frequent optimum of the sibling code. See launch/tune.py",
             "head_multiplier": "the same: 4e-3 for the head",
             "weight_decay": "the same",
             "warmup": "a warm-up of unstated length",
@@ -124,7 +125,7 @@ RECIPES = {
             "train_steps": "ten, of 0.25 epsilon here and 0.007 there; the "
             "start is a random point of the ball, there noise of 0.001",
             "schedule": "from scratch in the source. From a non-robust "
-            "backbone compare --schedule=scheduled",
+            "backbone compare schedule=scheduled",
             "augment": "flips and padded crops in the source",
             "epochs": "of SGD in the source; AdamW and cosine here, whose "
             "learning rate you choose",
@@ -175,59 +176,53 @@ def get(name: str) -> Recipe:
         return RECIPES[name]
     path = pathlib.Path(name)
     if not path.is_file():
-        raise ValueError(
-            f"--recipe={name} is neither a recipe ({', '.join(RECIPES)}) nor a "
+        raise ConfigError(
+            f"recipe={name} is neither a recipe ({', '.join(RECIPES)}) nor a "
             "file"
         )
     try:
         return Recipe(**json.loads(path.read_text(encoding="utf-8")))
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"--recipe={name} is no recipe: expected a JSON object with "
+        raise ConfigError(
+            f"recipe={name} is no recipe: expected a JSON object with "
             f'"source", "flags" and "choices". {error}'
         ) from error
 
 
-def apply(name: str, flags) -> Recipe:
-    """Makes the values of a recipe the defaults of the flags.
+def for_config(name: str, kind: type) -> Recipe:
+    """A recipe for a class of configs.
 
     Args:
         name: String. As in `get`.
-        flags: `absl.flags.FLAGS`, parsed. Flags of the command line keep
-            their values.
+        kind: Class of configs. What it has no value for is left out; the one
+            learning rate of a recipe is the only one that a comparison tries.
 
     Returns:
-        The `Recipe`, of which flags unknown to the launcher are left out; they
-        are printed.
+        A `Recipe`, whose values are of the right types.
 
     Raises:
-        ValueError: If a value does not fit its flag.
+        ConfigError: If there is no such recipe, or a value is not as it must
+            be.
     """
-    recipe = get(name)
-    if "learning_rates" in flags and "learning_rate" in recipe.flags:
+    recipe, known = get(name), entries(kind)
+    if "learning_rates" in known and "learning_rate" in recipe.flags:
         recipe = _as_learning_rates(recipe)
-    known = {key: recipe.flags[key] for key in recipe.flags if key in flags}
-    others = sorted(set(recipe.flags) - set(known))
-    if others:
-        print(f"--recipe={name}: this launcher has no flags {others}")
-    for key, value in known.items():
+    values = {}
+    for key in recipe.flags.keys() & known.keys():
         try:
-            flags.set_default(key, value)
-        except Exception as error:
-            raise ValueError(
-                f"--recipe={name}: --{key} cannot be {value!r}. {error}"
-            ) from error
+            values[key] = known[key].parse(recipe.flags[key])
+        except ConfigError as error:
+            raise ConfigError(f"recipe={name}: {error}") from error
     return dataclasses.replace(
         recipe,
-        flags=known,
-        choices={k: v for k, v in recipe.choices.items() if k in known},
+        flags={key: values[key] for key in recipe.flags if key in values},
+        choices={k: v for k, v in recipe.choices.items() if k in values},
     )
 
 
 def _as_learning_rates(recipe):
-    """The recipe with its rate as the only one that compare.py tries."""
     values, choices = dict(recipe.flags), dict(recipe.choices)
-    values["learning_rates"] = [str(values.pop("learning_rate"))]
+    values["learning_rates"] = [values.pop("learning_rate")]
     if "learning_rate" in choices:
         choices["learning_rates"] = choices.pop("learning_rate")
     return dataclasses.replace(recipe, flags=values, choices=choices)

@@ -3,16 +3,19 @@
 import itertools
 
 import numpy as np
-import report_tables
+from scipy import stats
 
-_ARMS = report_tables.ARMS
+from keras_epsched.reports import figures as drawing
+from keras_epsched.studies import layout
+
+_ARMS = layout.ARMS
 
 
 def draw(frame, folder, name):
     """Draws what the results have cells for.
 
     Args:
-        frame: Results, see `report_tables.read`.
+        frame: Results, see `results.read`.
         folder: Where the pictures go, as `NAME_KIND.png` and `.svg`.
         name: The name of the study.
 
@@ -31,22 +34,18 @@ def draw(frame, folder, name):
         figure = function(frame)
         if figure is None:
             continue
-        from keras_epsched.evaluation import figures
-
         paths = [folder / f"{name}_{kind}.{end}" for end in ("png", "svg")]
-        figures.save_figure(figure, paths)
+        drawing.save_figure(figure, paths)
         drawn[kind] = paths[0].name
     return drawn
 
 
 def _panels(frame, width=3.6, height=3.2):
     """A figure with axes for each task."""
-    from keras_epsched.evaluation import figures
-
     groups = [group for _, group in frame.groupby("task", sort=False)]
     columns = min(len(groups), 4)
     rows = -(-len(groups) // columns)
-    figure = figures.new_figure(max(width * columns, 5.0), height * rows + 0.5)
+    figure = drawing.new_figure(max(width * columns, 5.0), height * rows + 0.5)
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for spare in axes[len(groups) :]:
         spare.set_axis_off()
@@ -54,11 +53,9 @@ def _panels(frame, width=3.6, height=3.2):
 
 
 def _style(index):
-    from keras_epsched.evaluation import figures
-
     return {
-        "color": figures.color(index),
-        "linestyle": figures.line_style(index),
+        "color": drawing.color(index),
+        "linestyle": drawing.line_style(index),
         "marker": "o",
         "markersize": 4,
         "linewidth": 1.8,
@@ -72,7 +69,7 @@ def _against_epsilon(axes, group, arm, measure, scale, shift=0.0):
     if not len(chosen):
         return
     means = chosen.mean()
-    errors = (chosen.std(ddof=1) / np.sqrt(chosen.count())).fillna(0.0)
+    errors = chosen.sem().fillna(0.0)
     axes.errorbar(
         means.index + shift,
         scale * means,
@@ -83,17 +80,15 @@ def _against_epsilon(axes, group, arm, measure, scale, shift=0.0):
 
 
 def _finish(figure, placed, frame):
-    from keras_epsched.evaluation import figures
-
     more = [
         key
-        for key in report_tables.varying(frame)
+        for key in layout.varying(frame)
         if key not in ("dataset", "backbone", "epsilon")
     ]
     handles = {}
     for axes, group in placed:
         names = {
-            key: report_tables.name_of(group[key].iloc[0])
+            key: layout.name_of(group[key].iloc[0])
             for key in ("backbone", "dataset", *more)
         }
         title = f"{names['backbone']} on {names['dataset']}"
@@ -104,8 +99,8 @@ def _finish(figure, placed, frame):
         axes.set_xlabel("target $\\epsilon$")
         norm = group["norm"].iloc[0]
         end = float(group["epsilon"].max())
-        figures.epsilon_ticks(axes.xaxis, end, 5, norm)
-        figures.tidy(axes)
+        drawing.epsilon_ticks(axes.xaxis, end, 5, norm)
+        drawing.tidy(axes)
         for handle, label in zip(
             *axes.get_legend_handles_labels(), strict=True
         ):
@@ -131,8 +126,6 @@ def _of_several_epsilons(frame):
 
 def transfer(frame):
     """Figure 1: clean accuracy against the target epsilon."""
-    from keras_epsched.evaluation import figures
-
     chosen = _of_several_epsilons(frame)
     if chosen is None:
         return None
@@ -140,7 +133,7 @@ def transfer(frame):
     for axes, group in placed:
         for arm in _ARMS:
             _against_epsilon(axes, group, arm, "clean", 100)
-        figures.percent_limits(axes)
+        drawing.percent_limits(axes)
         axes.set_ylabel("clean accuracy (%)")
     return _finish(figure, placed, chosen)
 
@@ -161,8 +154,6 @@ def delay(frame):
 
 def curves(frame):
     """Figure 4: accuracy against epsilon, at each task's largest target."""
-    from keras_epsched.evaluation import figures
-
     chosen = frame[frame["schedule"].isin(_ARMS)]
     if chosen.empty:
         return None
@@ -182,7 +173,7 @@ def curves(frame):
                 rows["epsilons"].iloc[0], mean, label=arm, **style
             )
             if len(values) > 1:
-                error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
+                error = stats.sem(values)
                 axes.fill_between(
                     rows["epsilons"].iloc[0],
                     mean - error,
@@ -191,7 +182,7 @@ def curves(frame):
                     alpha=0.18,
                     linewidth=0,
                 )
-        figures.percent_limits(axes)
+        drawing.percent_limits(axes)
         axes.set_ylabel("accuracy (%)")
     figure = _finish(figure, placed, chosen)
     for axes, _ in placed:
@@ -201,21 +192,19 @@ def curves(frame):
 
 def aggregates(frame):
     """Figure 5: the arms' means over the cells that all of them have."""
-    from keras_epsched.evaluation import figures
-
     chosen = frame[frame["schedule"].isin(_ARMS)]
     arms = chosen.groupby("setting")["schedule"].transform("nunique")
     chosen = chosen[arms == len(_ARMS)]
     if chosen.empty or chosen["setting"].nunique() < 2:
         return None
     epsilons = sorted(chosen["epsilon"].unique())
-    figure = figures.new_figure(max(2.6 * len(epsilons) + 1.0, 5.0), 3.6)
+    figure = drawing.new_figure(max(2.6 * len(epsilons) + 1.0, 5.0), 3.6)
     panels = figure.subplots(1, len(epsilons), squeeze=False, sharey=True)[0]
     for axes, epsilon in zip(panels, epsilons, strict=True):
         group = chosen[chosen["epsilon"] == epsilon]
         for index, arm in enumerate(_ARMS):
             rows = group[group["schedule"] == arm]
-            cells = rows.groupby("setting")[list(report_tables.MEASURES)].mean()
+            cells = rows.groupby("setting")[list(layout.MEASURES)].mean()
             if cells.empty:
                 continue
             places = np.arange(3) + 0.27 * (index - 1)
@@ -224,14 +213,14 @@ def aggregates(frame):
                 100 * cells.mean(),
                 0.25,
                 label=arm,
-                color=figures.color(index),
+                color=drawing.color(index),
             )
         axes.set_xticks(range(3), ("clean", "at\ntarget", "expected"))
         axes.set_title(
-            f"$\\epsilon$ = {report_tables.epsilon_text(epsilon)}",
+            f"$\\epsilon$ = {layout.epsilon_text(epsilon)}",
             fontsize="small",
         )
-        figures.tidy(axes)
+        drawing.tidy(axes)
     panels[0].set_ylabel("mean over cells (%)")
     panels[0].set_ylim(0, 100)
     handles, labels = panels[0].get_legend_handles_labels()
@@ -252,19 +241,17 @@ def trade_offs(frame):
     """
     if frame["objective"].nunique() < 2:
         return None
-    from keras_epsched.evaluation import figures
-
-    keys = [k for k in report_tables.varying(frame) if k != "objective"]
+    keys = [k for k in layout.varying(frame) if k != "objective"]
     # Objectives of one setting belong into one panel.
     together = frame.assign(
         task=list(frame[keys].astype(str).itertuples(index=False, name=None))
     )
     figure, panels = _panels(together, width=4.4, height=3.6)
     objectives = sorted(set(frame["objective"]))
-    schedules = sorted(set(frame["schedule"]), key=report_tables.schedule_order)
+    schedules = sorted(set(frame["schedule"]), key=layout.schedule_order)
     markers = dict(zip(schedules, itertools.cycle("os^DvP*X"), strict=False))
     colors = {
-        name: figures.color(index) for index, name in enumerate(objectives)
+        name: drawing.color(index) for index, name in enumerate(objectives)
     }
     for axes, group in panels:
         for (objective, schedule), runs in group.groupby(
@@ -282,10 +269,10 @@ def trade_offs(frame):
                 linestyle="",
             )
         first = group.iloc[0]
-        epsilon = report_tables.epsilon_text(first["epsilon"])
+        epsilon = layout.epsilon_text(first["epsilon"])
         axes.set_title(
-            f"{report_tables.name_of(first['backbone'])} on "
-            f"{report_tables.name_of(first['dataset'])}, {epsilon}",
+            f"{layout.name_of(first['backbone'])} on "
+            f"{layout.name_of(first['dataset'])}, {epsilon}",
             fontsize=9,
         )
         axes.set_xlabel("clean accuracy (%)")
@@ -302,4 +289,4 @@ def trade_offs(frame):
 
 def _error(values):
     """The standard error, of one value none."""
-    return values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0
+    return stats.sem(values) if len(values) > 1 else 0

@@ -6,6 +6,10 @@ import os
 import pathlib
 import re
 import tomllib
+from collections.abc import Mapping
+
+from keras_epsched.runs import Config, ConfigError
+from keras_epsched.runs.values import as_text
 
 
 @dataclasses.dataclass
@@ -14,8 +18,9 @@ class Cell:
 
     Args:
         name: String, of the values that tell it from the others.
-        flags: Dict from the names of flags to values, as text, in which the
-            variables of the environment stand by name.
+        texts: Dict from the names of values to texts, in which the variables
+            of the environment stand by name.
+        config: `Config`.
         folder: `pathlib.Path`, its run folder.
         state: String. `"waiting"`, `"running"`, `"done"` or `"failed"`.
         since: Float. When it was last submitted.
@@ -23,26 +28,25 @@ class Cell:
     """
 
     name: str
-    flags: dict
+    texts: dict[str, str]
+    config: Config
     folder: pathlib.Path | None = None
     state: str = "waiting"
     since: float = 0.0
-    failures: list = dataclasses.field(default_factory=list)
-
-    def arguments(self):
-        """Its flags as on a command line."""
-        return [
-            f"--{name}={os.path.expandvars(value)}"
-            for name, value in self.flags.items()
-        ]
+    failures: list[str] = dataclasses.field(default_factory=list)
 
 
-def read(path, given):
+def expanded(texts: Mapping[str, str]) -> dict[str, str]:
+    """Returns texts with the variables of the environment filled in."""
+    return {name: os.path.expandvars(text) for name, text in texts.items()}
+
+
+def read(path: str | os.PathLike, given: Mapping[str, str]) -> list[Cell]:
     """Reads a grid.
 
     Args:
-        path: Path of a TOML file, see study.py.
-        given: Dict of flags, as text, that hold in all cells.
+        path: Path of a TOML file, see `Study`.
+        given: Mapping of values, as texts, that hold in all cells.
 
     Returns:
         List of `Cell`s.
@@ -73,7 +77,7 @@ def read(path, given):
                 f"{name} = {values!r}"
             )
         if name in given:
-            raise ValueError(f"--{name} is an axis of {path}: change it there")
+            raise ConfigError(f"`{name}` is an axis of {path}: change it there")
     for rule in rules:
         _check_rule(rule, grid, shared, path)
     shorter = {name: _shorter(values) for name, values in grid.items()}
@@ -89,13 +93,23 @@ def read(path, given):
         if name in cells:
             raise ValueError(f"{path}: two cells have the name {name!r}")
         texts = {key: as_text(value) for key, value in chosen.items()}
-        cells[name] = Cell(name, {**texts, **given})
-        for text in cells[name].arguments():
-            if "$" in text:
-                raise ValueError(
-                    f"{path}: a variable of the environment is not set: {text}"
-                )
+        texts |= given
+        cells[name] = Cell(name, texts, _config(texts, path))
     return list(cells.values())
+
+
+def _config(texts, path):
+    values = expanded(texts)
+    for name, text in values.items():
+        if "$" in text:
+            raise ValueError(
+                f"{path}: a variable of the environment is not set: "
+                f"{name} = {text}"
+            )
+    try:
+        return Config(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _check_rule(rule, grid, shared, path):
@@ -124,15 +138,6 @@ def _check_rule(rule, grid, shared, path):
 
 def _matches(rule, chosen):
     return all(chosen[key] == value for key, value in rule["match"].items())
-
-
-def as_text(value):
-    """A value of a flag as on a command line."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return str(value)
 
 
 def short(text):

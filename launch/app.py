@@ -1,13 +1,13 @@
 """Runs a launcher; what is the user's to mend is said without a traceback."""
 
-import contextlib
+import json
 import sys
+from collections.abc import Callable
 
-import run_folders
-from absl import app
+import run_flags
+from absl import app, logging
 
-_KINDS = (ValueError, ImportError, OSError, run_folders.RunUnderWay)
-
+from keras_epsched.runs import ConfigError, RunUnderWay
 
 _OUT_OF_MEMORY = (
     "The device is out of memory. Take a smaller --batch_size, with "
@@ -18,10 +18,11 @@ _OUT_OF_MEMORY = (
 )
 
 
-def run(main) -> None:
+def run(main: Callable[[], int | None]) -> None:
     """Parses the flags and calls `main`; for the end of each launcher.
 
-    What `main` returns is the exit status.
+    Args:
+        main: Function without arguments. What it returns is the exit status.
     """
 
     def checked(arguments):
@@ -30,9 +31,26 @@ def run(main) -> None:
                 "expected flags alone, as --epsilon=4/255. Received: "
                 f"{' '.join(arguments[1:])}"
             )
-        return main(arguments)
+        # tfds warns of its own deprecations at every load.
+        logging.set_verbosity(logging.ERROR)
+        return in_flags(main)
 
+    sys.excepthook = _show
     app.run(checked)
+
+
+def in_flags(main: Callable[[], int | None]) -> int | None:
+    """Calls a function whose errors on a config then name flags."""
+    try:
+        return main()
+    except (ConfigError, RunUnderWay) as error:
+        error.args = (run_flags.as_flags(str(error)),)
+        raise
+
+
+def print_folder(folder) -> None:
+    """Prints the run folder for programs, as the last line."""
+    print(json.dumps({"run_folder": str(folder)}), flush=True)
 
 
 def _is_out_of_memory(error):
@@ -43,28 +61,10 @@ def _is_out_of_memory(error):
     return "RESOURCE_EXHAUSTED" in str(error)
 
 
-@contextlib.contextmanager
-def checking():
-    """Around what only checks flags, data and models.
-
-    An error there leaves the launcher as it would, with exit status 1, but
-    what is printed is its message alone: it says what to do, and where it was
-    raised is of no interest.
-    """
-    try:
-        yield
-    except _KINDS as error:
-        error.is_refusal = True
-        raise
-
-
 def _show(kind, error, traceback):
-    if getattr(error, "is_refusal", False):
+    if getattr(error, "is_refusal", False) or isinstance(error, ConfigError):
         print(f"\nerror: {error}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, traceback)
     if _is_out_of_memory(error):
         print(f"\nerror: {_OUT_OF_MEMORY}", file=sys.stderr)
-
-
-sys.excepthook = _show

@@ -3,6 +3,8 @@
 import os
 import warnings
 
+from keras_epsched.runs import ConfigError
+
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
@@ -25,7 +27,7 @@ def resources(
         gpus: GPUs of a task, or the share of one. `None` is one for each
             where there are any: how many networks fit on a GPU is not known
             before they are trained.
-        of: `"trial"` or `"cell"`, as the flags name the task.
+        of: `"trial"`, `"cell"` or `"worker"`, as values name the task.
 
     Returns:
         A `dict` with `"cpu"` and `"gpu"`.
@@ -44,14 +46,14 @@ def resources(
     if not any(
         all(asked[name] <= node[name] for name in asked) for node in there
     ):
-        raise ValueError(
-            f"--{of}_cpus={cpus:g} and --{of}_gpus={gpus:g}, but Ray sees "
+        raise ConfigError(
+            f"{of}_cpus={cpus:g} and {of}_gpus={gpus:g}, but Ray sees "
             + "; ".join(f"{n['cpu']:g} CPUs, {n['gpu']:g} GPUs" for n in there)
             + f": no {of} would ever start"
         )
     if most_gpus and not gpus:
         warnings.warn(
-            f"--{of}_gpus=0: the {of}s run on the CPU, and "
+            f"{of}_gpus=0: the {of}s run on the CPU, and "
             f"{sum(node['gpu'] for node in there):g} GPU(s) stand idle",
             stacklevel=2,
         )
@@ -59,7 +61,7 @@ def resources(
 
 
 def share(resources: dict[str, float]) -> None:
-    """Keeps this process within its resources; before Keras is imported.
+    """Keeps this process within its resources; before it computes anything.
 
     Args:
         resources: As the function `resources` returned them.

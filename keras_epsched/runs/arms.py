@@ -1,0 +1,336 @@
+"""Fine-tunings by several schedules, side by side."""
+
+import dataclasses
+import json
+import pathlib
+import time
+
+from keras_epsched import files, reports
+from keras_epsched.epsilons import format_epsilon
+from keras_epsched.onset import onset_threshold
+from keras_epsched.runs import build, card, caveats
+from keras_epsched.runs.config import Comparison, Settings, as_comparison
+from keras_epsched.runs.finetuning import evaluate, train
+from keras_epsched.runs.prepare import Run, prepared
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """What a comparison of schedules gives; print it for its tables.
+
+    Args:
+        folder: `pathlib.Path` of the run folder.
+        reports: Dict from schedules to dicts from protocols to lists of
+            `Report`s, one a seed.
+        histories: Dict from schedules to lists of histories, one a seed; as
+            `Finetuned.history`.
+        learning_rate: Float, the same in all fine-tunings.
+        tables: String, a table for each protocol, as in table.txt.
+        config: `Comparison`.
+        seconds: Float. How long it took.
+    """
+
+    folder: pathlib.Path
+    reports: dict[str, dict[str, list[reports.Report]]]
+    histories: dict[str, list[dict]]
+    learning_rate: float
+    tables: str
+    config: Comparison
+    seconds: float
+
+    def text(self, spell=caveats.as_python) -> str:
+        """Returns tables, advice and caveats.
+
+        Args:
+            spell: See `caveats.text`.
+        """
+        first = self.config.seed
+        advice = [
+            f"{arm}, seed {first}: {found}"
+            for arm in self.config.schedules
+            if (found := self.histories[arm][0].get("advice"))
+        ]
+        measured = {
+            f"{arm}, seed {first + number}, {protocol}": report
+            for arm in self.config.schedules
+            for protocol in self.config.protocols
+            for number, report in enumerate(self.reports[arm][protocol])
+        }
+        parts = [
+            "\n".join([self.tables, *advice]),
+            caveats.text(measured, self.config, spell),
+            f"learning rate {self.learning_rate:g}, the same in all arms\n"
+            f"run folder {self.folder} ({self.seconds:.0f} s)",
+        ]
+        return "\n\n".join(parts)
+
+    def __str__(self):
+        return self.text()
+
+
+def compare(
+    config: Settings, *, command: str | None = None, verbose: int = 1
+) -> Compared:
+    """Fine-tunes a backbone by several schedules, and compares what came out.
+
+    All have the same data, head initialisation, data order and learning rate.
+    Of several learning rates the best is chosen first, for the *fixed*
+    schedule, by its expected robustness on the validation split with the first
+    seed: the comparison favours the baseline. To rank them, APGD with 10 steps
+    on the margin of probabilities stands in for the default attack.
+
+    Leaves a run folder with table.txt, results.json, two pictures, and a
+    folder for each fine-tuning. With `config.resume` it goes on where it was
+    interrupted.
+
+    Args:
+        config: `Comparison`; or a `Config`, whose setting is then compared by
+            the default schedules.
+        command: String or `None`. What config.json states as the command.
+        verbose: Int. 0 for silence.
+
+    Returns:
+        A `Compared`.
+
+    Raises:
+        ConfigError: If the config, the data or the backbone is not fit for it.
+
+    Example:
+    ```python
+    config = keras_epsched.runs.Comparison(
+        dataset="digits", schedules=("fixed", "scheduled"), seeds=3
+    )
+    result = keras_epsched.runs.compare(config)
+    print(result)
+    ```
+    """
+    started = time.time()
+    config = as_comparison(config)
+    with prepared(config, "compare", command, verbose) as run:
+        config = run.config
+        rate, tried = choose_learning_rate(run)
+        seeds = range(config.seed, config.seed + config.seeds)
+        run.write_config(
+            learning_rate=rate, learning_rate_choice=tried, seeds=list(seeds)
+        )
+        found = {
+            arm: {p: [] for p in config.protocols} for arm in config.schedules
+        }
+        histories = {arm: [] for arm in config.schedules}
+        for seed in seeds:
+            standard = None
+            # The others are judged by the standard one.
+            for arm in sorted(
+                config.schedules, key=lambda arm: arm != "standard"
+            ):
+                run.say(f"\n=== {arm}, seed {seed}")
+                history = _train_arm(run, arm, seed, rate, standard, found)
+                histories[arm].append(history)
+                if arm == "standard":
+                    standard = history["val_accuracy"]
+        tables = _tables(run, found, histories)
+        files.write(run.folder / "table.txt", tables)
+        files.write_json(
+            run.folder / "results.json", _summary(config, found, histories)
+        )
+        _draw(run, found, histories)
+    seconds = time.time() - started
+    return Compared(run.folder, found, histories, rate, tables, config, seconds)
+
+
+def choose_learning_rate(run: Run) -> tuple[float, list[dict]]:
+    """Returns the rate at which the fixed schedule is best, and all tried.
+
+    It is measured on the validation split.
+    """
+    rates = run.config.learning_rates
+    if len(rates) == 1:
+        return rates[0], []
+    path = run.folder / "learning_rates.json"
+    attack = build.make_choosing_attack(run.config)
+    # Written after each rate: a run that resumes does not try those again.
+    rows = json.loads(path.read_text()) if path.exists() else []
+    for rate in rates[len(rows) :]:
+        run.say(f"\n=== fixed epsilon, learning rate {rate:g}")
+        classifier, data, _ = train(
+            run.config,
+            build.make_scheduler(run.config, "fixed"),
+            rate,
+            run.config.seed,
+            None,
+            verbose=0,
+        )
+        report = evaluate(
+            run.config,
+            classifier,
+            data.validation,
+            attack=attack,
+            verbose=run.verbose,
+        )
+        rows.append(
+            {
+                "learning_rate": rate,
+                "attack": report.attack_title,
+                "clean": report.clean_accuracy,
+                "expected_robustness": report.expected_robustness(),
+            }
+        )
+        run.say(
+            f"clean {report.clean_accuracy:.1%}, expected robustness "
+            f"{report.expected_robustness():.3f} (validation, by "
+            f"{report.attack_title})"
+        )
+        files.write_json(path, rows)
+    best = max(rows, key=lambda row: row["expected_robustness"])
+    return best["learning_rate"], rows
+
+
+def _train_arm(run, arm, seed, rate, standard, found):
+    """Trains by one schedule, evaluates by all protocols."""
+    config = run.config
+    # Hinges may hold a slash.
+    place = run.folder / f"seed{seed}" / arm.replace("/", "-")
+    classifier, data, history = train(
+        config,
+        build.make_scheduler(config, arm, seed),
+        rate,
+        seed,
+        place,
+        verbose=2 if run.verbose else 0,
+        reference=standard,
+    )
+    for protocol in config.protocols:
+        report = evaluate(
+            config,
+            classifier,
+            data.test,
+            protocol,
+            folder=place / protocol,
+            resume=config.resume,
+            verbose=run.verbose,
+        )
+        found[arm][protocol].append(report)
+        if protocol == config.protocols[0]:
+            card.write(
+                place,
+                config,
+                report,
+                data,
+                schedule=arm,
+                seed=seed,
+                learning_rate=rate,
+                epochs=len(history["epoch"]),
+            )
+        run.say(f"\n{report}")
+    return history
+
+
+def _tables(run, found, histories):
+    first = run.config.schedules[0]
+    return (
+        "\n\n".join(
+            f"{_heading(run, found[first][protocol][0])}\n\n"
+            f"{_table(run.config, found, histories, protocol)}"
+            for protocol in run.config.protocols
+        )
+        + "\n"
+    )
+
+
+def _heading(run, report):
+    """What the numbers of a table are, and how far to trust them."""
+    config = run.config
+    subject = reports.subject(report)
+    target = format_epsilon(config.epsilon, config.norm)
+    return (
+        f"attack: {subject['attack']}\n"
+        f"protocol: {subject['protocol']}\n"
+        f"{target} {config.norm}, {run.data.name}, {report.num_images} images, "
+        f"{config.seeds} seed(s). {reports.bound(report)}"
+    )
+
+
+def _table(config, found, histories, protocol):
+    """The table of one protocol, a row a schedule."""
+    from tabulate import tabulate
+
+    rows = []
+    for arm in config.schedules:
+        runs = found[arm][protocol]
+        low, high = runs[0].expected_robustness_interval()
+        onsets = [history["onset"] for history in histories[arm]]
+        rows.append(
+            (
+                arm,
+                _over_seeds([run.clean_accuracy for run in runs]),
+                _over_seeds([run.accuracy[-1] for run in runs]),
+                _over_seeds([run.expected_robustness() for run in runs]),
+                f"{low:.3f} to {high:.3f}",
+                ", ".join("never" if o is None else str(o) for o in onsets),
+                ", ".join(run.get("verdict") or "" for run in histories[arm]),
+            )
+        )
+    headers = (
+        "arm",
+        "clean",
+        "at target",
+        "expected robustness",
+        "95 % interval (images, first seed)",
+        "onset (epoch)",
+        "transfer",
+    )
+    return tabulate(rows, headers=headers, disable_numparse=True)
+
+
+def _over_seeds(values):
+    mean, error = reports.mean_and_error(values)
+    return f"{mean:.3f}" if len(values) == 1 else f"{mean:.3f} ± {error:.3f}"
+
+
+def _summary(config, found, histories):
+    """The same numbers for machines."""
+    return {
+        arm: {
+            **{
+                name: [history.get(name) for history in histories[arm]]
+                for name in ("onset", "verdict", "advice")
+            },
+            **{
+                protocol: {
+                    "attack": runs[0].attack_title,
+                    "clean": [run.clean_accuracy for run in runs],
+                    "at_target": [float(run.accuracy[-1]) for run in runs],
+                    "expected_robustness": [
+                        run.expected_robustness() for run in runs
+                    ],
+                }
+                for protocol, runs in found[arm].items()
+            },
+        }
+        for arm in config.schedules
+    }
+
+
+def _draw(run, found, histories):
+    config, protocol = run.config, run.config.protocols[0]
+    backbone = config.backbone
+    if pathlib.Path(backbone).exists():
+        backbone = pathlib.Path(backbone).name
+    reports.plot_curves(
+        {arm: found[arm][protocol] for arm in config.schedules},
+        path=[run.folder / "curve.png", run.folder / "curve.svg"],
+        title=f"{backbone} on {run.data.name}",
+    )
+    reports.plot_training_story(
+        {
+            arm: {
+                name: histories[arm][0][name]
+                for name in ("epoch", "val_accuracy", "epsilon", "onset")
+            }
+            for arm in config.schedules
+        },
+        path=[run.folder / "story.png", run.folder / "story.svg"],
+        title=f"{backbone} on {run.data.name}, seed {config.seed}",
+        chance=1 / run.data.num_classes,
+        onset_threshold=onset_threshold(run.data.num_classes),
+    )

@@ -1,0 +1,96 @@
+"""What is wrong with a config, said before anything is written or trained."""
+
+import contextlib
+from collections.abc import Iterator
+
+from keras_epsched import optional
+from keras_epsched.epsilons import check_epsilon
+from keras_epsched.runs import build
+from keras_epsched.runs.config import Settings
+from keras_epsched.runs.folder import RunUnderWay
+from keras_epsched.runs.values import ConfigError
+
+_KINDS = (ValueError, ImportError, OSError, RunUnderWay)
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """Marks errors within as refusals: what to do is said by the message.
+
+    A launcher prints such an error without a traceback, by its attribute
+    `is_refusal`.
+    """
+    try:
+        yield
+    except _KINDS as error:
+        error.is_refusal = True  # type: ignore[union-attr]
+        raise
+
+
+def check(config: Settings) -> None:
+    """Refuses what would only fail after the first epochs.
+
+    Raises:
+        ConfigError: If values do not go together.
+        ImportError: If a package is missing that a value needs.
+    """
+    check_epsilon(config.epsilon, config.norm, "epsilon")
+    if config.epsilon == 0:
+        raise ConfigError("`epsilon` must be above 0: it is the target")
+    # A grid of its own needs neither this nor a number of points.
+    if not getattr(config, "epsilons", ()):
+        if config.default_epsilon_is_meant_for_digits():
+            raise ConfigError(
+                f"epsilon={config.epsilon:g}, the default, is meant for "
+                f"digits. Give one for {config.dataset}, such as epsilon=4/255"
+            )
+        build.evaluation_grid(config)
+    for schedule in config.named_schedules():
+        build.make_scheduler(config, schedule)
+    build.make_training_attack(config)
+    build.make_objective(config)
+    if config.probe != "clean" and not config.probe_epochs:
+        raise ConfigError(
+            f"probe={config.probe} needs `probe_epochs`. Received: "
+            "probe_epochs=0"
+        )
+    if config.awp and config.ema:
+        raise ConfigError(
+            "`awp` with `ema` is not available: Keras would average the "
+            "weights where `awp` has moved them to"
+        )
+    _check_evaluation(config)
+    _check_monitors(config)
+
+
+def _check_evaluation(config):
+    """Refuses values of the evaluation that none of its protocols heeds."""
+    build.make_final_attack(config)
+    swept = config.swept_protocols()
+    if config.bisect and "nested" not in swept:
+        raise ConfigError(
+            f"`bisect` needs the protocol nested. Received: {', '.join(swept)}"
+        )
+    given = [n for n in ("eval_attack", "eval_steps") if n in config.given]
+    own = config.eval_attack == "apgd" and config.eval_steps in (None, 10)
+    if tuple(swept) == ("paper",) and given and not own:
+        raise ConfigError(
+            "the protocol paper attacks by APGD with 10 steps. Received: "
+            + ", ".join(f"{name}={getattr(config, name)}" for name in given)
+            + ". Leave that out, or take the protocol independent"
+        )
+
+
+def _check_monitors(config):
+    overfitting = {"robust_overfitting", "catastrophic_overfitting"}
+    if (
+        config.monitor_action == "stop"
+        and config.ema
+        and overfitting & set(config.monitors)
+    ):
+        raise ConfigError(
+            "monitor_action=stop with `ema` is not available: Keras would "
+            "end the training with its average, not the last good weights"
+        )
+    if "images" in config.monitors:
+        optional.package("tensorflow", "monitors=images")

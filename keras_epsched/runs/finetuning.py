@@ -1,0 +1,304 @@
+"""One robust fine-tuning, which may be killed and resumes, and its reports."""
+
+import dataclasses
+import json
+import pathlib
+
+import keras
+
+import keras_epsched as ke
+from keras_epsched import files, models, optional, reports, training
+from keras_epsched.onset import onset
+from keras_epsched.runs import build, card, caveats, monitors
+from keras_epsched.runs.config import Config, Settings
+from keras_epsched.runs.prepare import prepared
+
+HISTORY = "history.json"
+LOG = "history.csv"
+MODEL = "model.keras"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetuned:
+    """What a robust fine-tuning gives; print it for the numbers.
+
+    Args:
+        folder: `pathlib.Path` of the run folder.
+        classifier: `keras.Model` from pixels to logits.
+        data: The dataset.
+        history: Dict of lists, an entry an epoch; with `onset`, `verdict` and
+            `advice`, see `keras_epsched.callbacks.TransferMonitor`.
+        reports: Dict from protocols to `Report`s on the test images. The first
+            lies in the run folder itself.
+        config: `Config`.
+    """
+
+    folder: pathlib.Path
+    classifier: keras.Model
+    data: ke.datasets.ImageData
+    history: dict
+    reports: dict[str, reports.Report]
+    config: Config
+
+    def text(self, spell=caveats.as_python) -> str:
+        """Returns the reports, the verdict and caveats.
+
+        Args:
+            spell: See `caveats.text`.
+        """
+        parts = [str(report) for report in self.reports.values()]
+        if self.history.get("verdict"):
+            verdict = f"{self.history['verdict']} transfer"
+            parts.append(f"{verdict}: {self.history['advice']}")
+        parts.append(caveats.text(self.reports, self.config, spell))
+        return "\n\n".join(parts)
+
+    def __str__(self):
+        return self.text()
+
+
+def finetune(
+    config: Config, *, command: str | None = None, verbose: int = 1
+) -> Finetuned:
+    """Fine-tunes a classifier robustly, and measures how robust it became.
+
+    Leaves a run folder with the trained model, its history, reports, curve and
+    model card. With `config.resume` a run that was interrupted goes on after
+    its last step that was backed up.
+
+    Args:
+        config: `Config`.
+        command: String or `None`. What config.json states as the command.
+        verbose: Int. 0 for silence.
+
+    Returns:
+        A `Finetuned`.
+
+    Raises:
+        ConfigError: If the config, the data or the backbone is not fit for it.
+
+    Example:
+    ```python
+    config = keras_epsched.runs.Config(epochs=10, output="runs/digits")
+    result = keras_epsched.runs.finetune(config)
+    print(result)
+    result.reports["nested"].expected_robustness()
+    ```
+    """
+    with prepared(config, "finetune", command, verbose) as run:
+        run.write_config()
+        config = run.config
+        classifier, data, history = train(
+            config,
+            build.make_scheduler(config, config.schedule, config.seed),
+            config.learning_rate,
+            config.seed,
+            run.folder,
+            verbose=2 if verbose else 0,
+        )
+        first = config.protocols[0]
+        found = {
+            protocol: evaluate(
+                config,
+                classifier,
+                data.test,
+                protocol,
+                folder=run.folder
+                if protocol == first
+                else run.folder / protocol,
+                resume=config.resume,
+                verbose=verbose,
+            )
+            for protocol in config.protocols
+        }
+        for name in ("curve.png", "curve.svg"):
+            found[first].plot(run.folder / name)
+        epochs = len(history["epoch"])
+        card.write(run.folder, config, found[first], data, epochs=epochs)
+    return Finetuned(run.folder, classifier, data, history, found, config)
+
+
+def evaluate(
+    config: Settings,
+    classifier,
+    dataset,
+    protocol="nested",
+    attack=None,
+    **arguments,
+) -> reports.Report:
+    """Evaluates a classifier by a config.
+
+    Args:
+        config: `Settings`.
+        classifier: Pixels to logits.
+        dataset: Batches of images and labels.
+        protocol: String. One of `PROTOCOLS`.
+        attack: `Attack`. Defaults to the final one of the config.
+        **arguments: Others of `keras_epsched.evaluate`.
+    """
+    if "epsilons" not in arguments:
+        arguments["epsilons"] = build.evaluation_grid(config)
+    return ke.evaluate(
+        classifier,
+        dataset,
+        attack=attack or build.make_final_attack(config, protocol),
+        protocol=protocol,
+        bisect=config.bisect if protocol == "nested" else None,
+        seed=config.seed,
+        **arguments,
+    )
+
+
+def train(
+    config: Settings,
+    scheduler: keras.callbacks.Callback,
+    learning_rate: float,
+    seed: int,
+    folder: pathlib.Path | None,
+    verbose: int = 2,
+    callbacks=(),
+    reference: list[float] | None = None,
+):
+    """Fine-tunes one classifier, with epsilon driven by a scheduler.
+
+    In a folder, a training that was interrupted goes on, and one that is
+    finished is read. Only there it is watched by monitors.
+
+    Args:
+        config: `Settings`.
+        scheduler: The callback that sets epsilon.
+        learning_rate: Peak learning rate.
+        seed: Of head, data order and random starts.
+        folder: Where the training is kept, or `None`.
+        verbose: As of `fit`.
+        callbacks: More callbacks.
+        reference: Clean validation accuracies of a standard fine-tuning.
+
+    Returns:
+        The classifier, the data, and the history with the onset of task
+        adaptation: the first epoch, counted from 1, whose clean validation
+        accuracy is at least 5 % and twice chance (`None` if there is none);
+        and with what the monitor of the transfer says (`None` without it).
+    """
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    data = build.load_data(config, seed)
+    if folder is not None and (folder / HISTORY).exists():
+        ke.callbacks.ExactBackup(folder / "backups").clear()
+        text = (folder / HISTORY).read_text(encoding="utf-8")
+        return _load(folder, data), data, json.loads(text)
+    backups, written, epoch, watching = [], [], None, {}
+    if folder is not None:
+        watching = monitors.make(config, data, folder, reference)
+        backups = [
+            ke.callbacks.ExactBackup(
+                folder / "backups", every_minutes=config.backup_minutes or None
+            )
+        ]
+        backup = backups[0].latest()
+        epoch = None if backup is None else backup["epoch"]
+        del backup  # It holds all the weights.
+        written = _log_writers(folder, epoch)
+    classifier = build.make_classifier(config, data.num_classes, seed)
+    if config.probe_epochs and epoch is None:
+        probe_linearly(config, classifier, data, learning_rate, seed, verbose)
+    build.adapt(config, classifier)
+    trainer = build.make_trainer(config, classifier, seed)
+    trainer.compile(
+        optimizer=build.make_optimizer(
+            config, learning_rate, config.epochs * len(data.train), trainer
+        ),
+        loss=build.make_loss(config),
+        metrics=["accuracy"],
+    )
+    history = trainer.fit(
+        data.train,
+        validation_data=data.validation,
+        epochs=config.epochs,
+        callbacks=[
+            scheduler,
+            *watching.values(),
+            *callbacks,
+            *written,
+            *backups,
+        ],
+        # tf.data shuffles; Keras would warn that it does not.
+        shuffle=False,
+        verbose=verbose,
+    ).history
+    if config.reestimate_batchnorm:
+        # Not where `fit` left off: after a kill it has read nothing.
+        data.train.seek(config.epochs)
+        training.reestimate_batchnorm(trainer, data.train)
+    history = {name: [float(v) for v in row] for name, row in history.items()}
+    # A monitor may have stopped it.
+    history["epoch"] = list(range(1, len(history["val_accuracy"]) + 1))
+    history["onset"] = onset(history["val_accuracy"], data.num_classes)
+    transfer = watching.get("transfer")
+    history["verdict"] = transfer and transfer.verdict
+    history["advice"] = transfer and transfer.advice
+    if folder is not None:
+        with files.written_whole(folder / MODEL) as temporary:
+            classifier.save(temporary)
+        # Last: it says that the training is finished.
+        files.write_json(folder / HISTORY, history)
+        backups[0].clear()
+        # What a run that resumes finds: LoRA's update is merged in it.
+        classifier = _load(folder, data)
+    return classifier, data, history
+
+
+def probe_linearly(config, classifier, data, learning_rate, seed, verbose):
+    """Trains the head alone, on clean or on adversarial images."""
+    models.adapt(classifier, "head")
+    # The same layers; the classifier itself stays uncompiled.
+    probe = keras.Model(classifier.inputs, classifier.outputs)
+    callbacks = []
+    if config.probe == "adversarial":
+        probe = training.AdversarialTrainer(
+            probe,
+            build.make_training_attack(config),
+            attack_mode="inference",
+            seed=seed,
+        )
+        constant = ke.schedules.Constant(config.epsilon)
+        callbacks = [ke.callbacks.EpsilonScheduler(constant)]
+    probe.compile(
+        optimizer=keras.optimizers.AdamW(
+            learning_rate * config.head_multiplier, weight_decay=0.0
+        ),
+        loss=build.make_loss(config),
+        metrics=["accuracy"],
+    )
+    probe.fit(
+        data.train,
+        validation_data=data.validation,
+        epochs=config.probe_epochs,
+        callbacks=callbacks,
+        shuffle=False,
+        verbose=verbose,
+    )
+
+
+def _load(folder, data):
+    """The classifier of a finished training."""
+    classifier = models.load(folder / MODEL)
+    # As `fit` noted on the one that was saved.
+    classifier.training_splits = (data.train.split_info,)
+    return classifier
+
+
+def _log_writers(folder, epoch):
+    """Callbacks that write a log of each epoch, from a backup on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOG
+    if epoch is not None and path.exists():
+        # Epochs that are not in the backup are trained again.
+        # As bytes, for the ends of its lines must stay.
+        lines = path.read_bytes().splitlines(keepends=True)
+        files.write(path, b"".join(lines[: 1 + epoch]))
+    callbacks = [keras.callbacks.CSVLogger(str(path), append=epoch is not None)]
+    # Keras writes these logs with TensorFlow on every backend.
+    if optional.available("tensorflow"):
+        callbacks.append(keras.callbacks.TensorBoard(str(folder / "logs")))
+    return callbacks

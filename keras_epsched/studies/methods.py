@@ -1,0 +1,159 @@
+"""Tables of objectives under schedules."""
+
+import numpy as np
+
+from keras_epsched.studies.layout import (
+    HEADERS,
+    MEASURES,
+    epsilon_text,
+    markdown,
+    name_of,
+    percent,
+    schedule_order,
+    varying,
+)
+from keras_epsched.studies.paired import test_row
+
+# Views of each image that an objective sees in a step.
+VIEWS = {
+    "adversarial": 1,
+    "twins": 1,
+    "alp": 2,
+    "autolora": 2,
+    "mart": 2,
+    "mixed": 2,
+    "trades": 2,
+}
+
+
+def table(frame):
+    """Objectives under schedules, with what they cost.
+
+    The cost are passes of all training images, forward and backward, over
+    those of a training without any attack: of an epoch one for each view that
+    the objective sees, and one for each step of the attack.
+    """
+    if frame["objective"].nunique() < 2:
+        return ""
+    keys = [key for key in varying(frame) if key != "objective"]
+    rows = []
+    for _, group in frame.groupby(["setting", "schedule"], sort=False):
+        first = group.iloc[0]
+        texts = {key: name_of(first[key]) for key in keys}
+        place = [texts[key] for key in keys if key != "epsilon"]
+        texts["epsilon"] = epsilon_text(first["epsilon"])
+        order = first["objective"], schedule_order(first["schedule"])
+        rows.append(
+            (
+                (place, first["epsilon"], *order),
+                [
+                    *texts.values(),
+                    first["objective"],
+                    first["schedule"],
+                    len(group),
+                    *(percent(group[name]) for name in MEASURES),
+                    f"{np.mean([_cost(r) for r in group.itertuples()]):.1f}",
+                ],
+            )
+        )
+    rows = [row for _, row in sorted(rows, key=lambda each: each[0])]
+    headers = [*keys, "objective", "schedule", "seeds", *MEASURES, "cost"]
+    return markdown(rows, [HEADERS.get(name, name) for name in headers])
+
+
+def summary(frame):
+    """Expected robustness of objectives under schedules, and clean accuracy."""
+    if frame["objective"].nunique() < 2:
+        return ""
+    schedules = sorted(set(frame["schedule"]), key=schedule_order)
+    rows = []
+    for place, group in _places(frame):
+        for objective in sorted(set(group["objective"])):
+            row = [*place, objective]
+            for schedule in schedules:
+                runs = group[
+                    (group["objective"] == objective)
+                    & (group["schedule"] == schedule)
+                ]
+                expected = percent(runs["expected_robustness"])
+                clean = f"{100 * runs['clean'].mean():.1f}"
+                row.append("" if runs.empty else f"{expected} ({clean})")
+            rows.append(row)
+    return markdown(rows, [*_place_names(frame), "objective", *schedules])
+
+
+def tests(frame):
+    """Paired differences between schedules, and between objectives.
+
+    Of schedules over the objectives, each the mean of its seeds; of
+    objectives, under the schedule of two hinges, over the seeds.
+    """
+    if frame["objective"].nunique() < 2:
+        return ""
+    rows = []
+    for place, group in _places(frame):
+        for measure in MEASURES:
+            values = 100 * group.pivot(
+                index=["objective", "seed"], columns="schedule", values=measure
+            )
+            if "scheduled" not in values:
+                continue
+            found = []
+            for schedule in sorted(values, key=schedule_order):
+                moved = (values[schedule] - values["scheduled"]).dropna()
+                means = moved.groupby("objective").mean()
+                if schedule != "scheduled" and len(means) > 1:
+                    what = f"{schedule} - scheduled"
+                    found.append((what, means, "objectives"))
+            scheduled = values["scheduled"].unstack("objective")
+            for objective in scheduled:
+                if objective == "adversarial" or "adversarial" not in scheduled:
+                    continue
+                moved = scheduled[objective] - scheduled["adversarial"]
+                if moved.count() > 1:
+                    what = f"{objective} - adversarial"
+                    found.append((what, moved.dropna(), "seeds"))
+            name = HEADERS.get(measure, measure)
+            rows += [
+                [*place, *test_row(name, what, each, unit)]
+                for what, each, unit in found
+            ]
+    headers = (
+        *("measure", "difference", "over", "points"),
+        *("95 % interval", "gains", "p (paired t)"),
+    )
+    return markdown(rows, [*_place_names(frame), *headers]) if rows else ""
+
+
+def _place_names(frame):
+    """What tells the rows of objectives apart, if anything does."""
+    keys = [key for key in varying(frame) if key != "objective"]
+    return [key for key in keys if frame[key].nunique(dropna=False) > 1]
+
+
+def _places(frame):
+    """Pairs of texts for those, and the rows that agree in them."""
+    names = _place_names(frame)
+    if not names:
+        return [([], frame)]
+    found = []
+    for _, group in frame.groupby(names, dropna=False):
+        first = group.iloc[0]
+        texts = {name: name_of(first[name]) for name in names}
+        if "epsilon" in texts:
+            texts["epsilon"] = epsilon_text(first["epsilon"])
+        found.append((list(texts.values()), group))
+    return found
+
+
+def _cost(row):
+    if row.objective not in VIEWS:
+        raise ValueError(
+            f"the cost of the objective {row.objective!r} is not known: name "
+            "its views in `keras_epsched.studies.methods.VIEWS`"
+        )
+    views = VIEWS[row.objective]
+    one_step = getattr(row, "train_attack", "pgd") in ("fgsm", "nfgsm")
+    steps = 1 if one_step else row.train_steps
+    attacked = np.count_nonzero(np.asarray(row.training_epsilon) > 0)
+    return views + steps * attacked / row.epochs

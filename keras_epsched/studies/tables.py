@@ -1,0 +1,123 @@
+"""Tables of the results of a study."""
+
+from keras_epsched.studies import claims, methods, paired, paper, results
+from keras_epsched.studies.layout import (
+    ARMS,
+    HEADERS,
+    MEASURES,
+    epsilon_text,
+    markdown,
+    name_of,
+    percent,
+    schedule_order,
+    varying,
+)
+
+
+def sections(frame):
+    """All the tables that the results have cells for, as Markdown."""
+    made = {
+        "main": main_table(frame),
+        "hinges": hinge_table(frame),
+        "random": random_table(frame),
+        "methods": methods.table(frame),
+        "methods_summary": methods.summary(frame),
+        "methods_tests": methods.tests(frame),
+        "tests": paired.table(frame),
+        "delays": delay_table(frame),
+        "claims": claims.table(frame),
+        "ablations": claims.ablations(frame),
+    }
+    return {name: text for name, text in made.items() if text}
+
+
+def _table(frame, tables=("Table 1", "Table 2")):
+    """A row for each setting and schedule, over seeds."""
+    keys = varying(frame)
+    beside = [
+        name
+        for name in results.PAPER_MEASURES
+        if name in frame and frame[name].notna().any()
+    ]
+    rows, any_paper = [], False
+    for (_, schedule), group in frame.groupby(
+        ["setting", "schedule"], sort=False
+    ):
+        first = group.iloc[0]
+        found = paper.figures(first, tables)
+        any_paper = any_paper or bool(found)
+        texts = {key: name_of(first[key]) for key in keys}
+        place = [texts[key] for key in keys if key != "epsilon"]
+        texts["epsilon"] = epsilon_text(first["epsilon"])
+        rows.append(
+            (
+                (place, first["epsilon"], schedule_order(schedule)),
+                [
+                    *texts.values(),
+                    schedule,
+                    len(group),
+                    *(percent(group[name]) for name in MEASURES),
+                    *(
+                        "" if group[name].isna().any() else percent(group[name])
+                        for name in beside
+                    ),
+                    " / ".join(found.values()),
+                ],
+            )
+        )
+    rows = [row for _, row in sorted(rows, key=lambda each: each[0])]
+    headers = [*keys, "schedule", "seeds", *MEASURES, *beside]
+    headers = [HEADERS.get(name, name) for name in headers]
+    if any_paper:
+        return markdown(rows, [*headers, "paper, in its own set-up"])
+    return markdown([row[:-1] for row in rows], headers)
+
+
+def main_table(frame):
+    """Tables 1 and 2: standard, fixed and scheduled."""
+    chosen = frame[frame["schedule"].isin(ARMS)]
+    return "" if chosen.empty else _table(chosen)
+
+
+def hinge_table(frame):
+    """Table 7: both hinges."""
+    by_name = frame["schedule"].str.contains(":")
+    if not by_name.any():
+        return ""
+    settings = set(frame[by_name]["setting"])
+    chosen = frame["setting"].isin(settings) & (
+        by_name | frame["schedule"].isin(("fixed", "scheduled"))
+    )
+    return _table(frame[chosen], ("Table 7", "Table 1", "Table 2"))
+
+
+def random_table(frame):
+    """Table 8: another epsilon in each epoch."""
+    settings = set(frame[frame["schedule"] == "random"]["setting"])
+    if not settings:
+        return ""
+    chosen = frame["schedule"].isin(("random", *ARMS))
+    chosen &= frame["setting"].isin(settings)
+    return _table(frame[chosen], ("Table 8", "Table 1", "Table 2"))
+
+
+def delay_table(frame):
+    """Figures 3 and 9: delay against epsilon, and against accuracy."""
+    keys = [key for key in varying(frame) if key != "epsilon"]
+    rows = []
+    for first, means in claims.of_tasks(frame):
+        for epsilon, row in means.iterrows():
+            rows.append(
+                (
+                    *(name_of(first[key]) for key in keys),
+                    epsilon_text(epsilon),
+                    f"{row['delay']:.1f}",
+                    f"{row['half']:.1f}",
+                    f"{100 * row['clean']:.1f}",
+                )
+            )
+    headers = (
+        *(*keys, "fixed epsilon", "onset (epoch)"),
+        *("half of standard accuracy (epoch)", "clean"),
+    )
+    return markdown(rows, headers) if rows else ""

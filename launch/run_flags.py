@@ -1,0 +1,76 @@
+"""A config as flags, and flags as a config."""
+
+import re
+import shlex
+import sys
+
+import flag_types
+from absl import flags
+
+from keras_epsched.runs import Settings
+from keras_epsched.runs.values import as_text, entries
+
+FLAGS = flags.FLAGS
+
+
+def define(
+    kind: type[Settings],
+    required: tuple[str, ...] = (),
+    repeated: tuple[str, ...] = (),
+) -> None:
+    """Defines a flag for each value of a class of configs.
+
+    Args:
+        kind: Class of configs.
+        required: Names of values without which nothing can run.
+        repeated: Names of lists whose flag is repeated, an item each.
+    """
+    for name, entry in entries(kind).items():
+        text = as_flags(entry.about.help, kind)
+        if entry.choices:
+            text = f"<{'|'.join(entry.choices)}>: {text}"
+        if entry.kind is bool:
+            flags.DEFINE_boolean(name, entry.default, text)
+        elif name in repeated:
+            flags.DEFINE_multi_string(name, None, f"{text} Repeat it for more.")
+        else:
+            flags.DEFINE(
+                flag_types.ValueParser(entry),
+                name,
+                entry.default,
+                text,
+                serializer=flag_types.ValueSerializer(),
+            )
+        if name in required:
+            flags.mark_flag_as_required(name)
+
+
+def config(kind: type[Settings]) -> Settings:
+    """Makes the config of the command line."""
+    given = {
+        name: FLAGS[name].value for name in entries(kind) if FLAGS[name].present
+    }
+    return kind(**given)
+
+
+def command() -> str:
+    """Returns what was typed."""
+    return shlex.join([sys.argv[0].rsplit("/", 1)[-1], *sys.argv[1:]])
+
+
+def as_flag(name: str, value) -> str:
+    """Returns a value as it is typed."""
+    return f"--{name}={as_text(value)}"
+
+
+def as_flags(text: str, kind: type[Settings] | None = None) -> str:
+    """Returns a message about a config in the words of the command line.
+
+    Args:
+        text: String that names values in backticks, or as `name=value`.
+        kind: Class of configs. By default all flags that there are.
+    """
+    known = list(FLAGS if kind is None else entries(kind))
+    names = "|".join(map(re.escape, known))
+    text = re.sub(rf"`({names})`", r"--\1", text)
+    return re.sub(rf"(?<![\w.`(\-])({names})=(?=\S)", r"--\1=", text)
