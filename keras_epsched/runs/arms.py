@@ -5,9 +5,13 @@ import json
 import pathlib
 import time
 
+import numpy as np
+
 from keras_epsched import files, reports
 from keras_epsched.epsilons import format_epsilon
 from keras_epsched.onset import onset_threshold
+from keras_epsched.reports import wording
+from keras_epsched.reports.statistics import standard_error
 from keras_epsched.runs import build, card, caveats
 from keras_epsched.runs.config import Comparison, Settings, as_comparison
 from keras_epsched.runs.finetuning import evaluate, train
@@ -240,13 +244,13 @@ def _tables(run, found, histories):
 def _heading(run, report):
     """What the numbers of a table are, and how far to trust them."""
     config = run.config
-    subject = reports.subject(report)
+    subject = wording.subject(report)
     target = format_epsilon(config.epsilon, config.norm)
     return (
         f"attack: {subject['attack']}\n"
         f"protocol: {subject['protocol']}\n"
         f"{target} {config.norm}, {run.data.name}, {report.num_images} images, "
-        f"{config.seeds} seed(s). {reports.bound(report)}"
+        f"{config.seeds} seed(s). {wording.bound(report)}"
     )
 
 
@@ -283,8 +287,10 @@ def _table(config, found, histories, protocol):
 
 
 def _over_seeds(values):
-    mean, error = reports.mean_and_error(values)
-    return f"{mean:.3f}" if len(values) == 1 else f"{mean:.3f} ± {error:.3f}"
+    text = f"{np.mean(values):.3f}"
+    return (
+        text if len(values) == 1 else f"{text} ± {standard_error(values):.3f}"
+    )
 
 
 def _summary(config, found, histories):

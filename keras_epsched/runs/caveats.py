@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from keras_epsched import reports
+from keras_epsched.reports import wording
 from keras_epsched.runs.config import Settings
 
 # Attacks that need no gradients, or average them: what helps where more of
@@ -80,7 +81,7 @@ def _remedy(check, report, config, spell):
         return spell("eval_attack", _REMEDIES[check])
     if check not in _TOO_WEAK:
         return ""
-    if reports.is_paper_protocol(report):
+    if wording.is_paper_protocol(report):
         return spell("eval_attack", "margin_ensemble") + _PAPER
     stronger = _STRONGER.get(config.eval_attack, "margin_ensemble")
     return spell("eval_attack", stronger)

@@ -59,10 +59,10 @@ class Value:
         at_least: Float or `None`. Lowest number.
         at_most: Float or `None`. Highest number.
         check: Function that raises a `ValueError` for what is none, or `None`.
-        before: What runs did that are older than the value. Defaults to the
-            default.
+        before: What runs did that are older than the value. Defaults to
+            `earlier_default`.
         earlier_default: The default of runs that were begun before it changed:
-            they keep it when they resume.
+            they keep it when they resume. Defaults to the default.
     """
 
     help: str
@@ -130,7 +130,7 @@ class Entry:
     def before(self):
         """What runs did that are older than the value."""
         if self.about.before is _NOTHING:
-            return self.default
+            return self.earlier_default
         return self.about.before
 
     @property
@@ -186,9 +186,10 @@ def entries(config) -> dict[str, Entry]:
 
 
 def _entry(field, hint) -> Entry:
-    options = (
-        typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    )
+    # A `Literal` or `None` is a union of the older kind.
+    unions = types.UnionType, typing.Union
+    is_union = typing.get_origin(hint) in unions
+    options = typing.get_args(hint) if is_union else (hint,)
     (hint,) = (each for each in options if each is not type(None))
     kind, item, choices = hint, None, None
     if typing.get_origin(hint) is typing.Literal:

@@ -10,7 +10,7 @@ import pytest
 from keras_epsched import runs, studies
 from keras_epsched.runs import build
 from keras_epsched.runs import folder as run_folder
-from keras_epsched.studies import devices, search, trial
+from keras_epsched.studies import devices, trial, tuning
 
 
 def test_what_a_trial_asks_for():
@@ -91,16 +91,16 @@ def test_the_driver_leaves_the_gpus_to_the_trials(
         def __exit__(self, *details):
             pass
 
-    monkeypatch.setattr(search, "prepared", lambda *args, **more: Prepared())
-    with search._opened(studies.Search(), None):
+    monkeypatch.setattr(tuning, "prepared", lambda *args, **more: Prepared())
+    with tuning._opened(studies.Search(), None):
         assert os.environ.get(name) == before
     assert seen == ["-1"]
 
 
 def draws(**values):
     config = studies.Search(**values)
-    spec = {"run": lambda config: None, "config": search.make_space(config)}
-    generator = search.make_generator(config)
+    spec = {"run": lambda config: None, "config": tuning.make_space(config)}
+    generator = tuning.make_generator(config)
     generator.add_configurations({"search": {**spec, "num_samples": 2}})
     return [generator.next_trial().config for _ in range(2)]
 
@@ -118,7 +118,7 @@ def test_a_recipe_is_what_a_config_takes(tmp_path):
     config = studies.Search(epochs=7, augment="flip", eval_attack="apgd")
     best = {"learning_rate": 1e-4, "weight_decay": 1e-3}
     row = {**best, "score": 0.5, "epochs": 7, "seconds": 1.0}
-    path = search.write_recipe(config, tmp_path, row)
+    path = tuning.write_recipe(config, tmp_path, row)
     found = runs.Config(recipe=str(path))
     assert (found.learning_rate, found.weight_decay) == (1e-4, 1e-3)
     assert (found.epochs, found.augment) == (7, ("flip",))

@@ -454,7 +454,7 @@ def test_paired_differences_and_correlation(results):
     # Pairs of seeds: what they share cancels.
     assert all(np.ptp(values) < 1e-9 for values in found.values())
     values = [1.0, 2.0, 4.0]
-    mean, low, high, p = tables.interval(values)
+    mean, low, high, p = paired.interval(values)
     half = 4.302653 * np.std(values, ddof=1) / np.sqrt(3)
     np.testing.assert_allclose([low, high], [mean - half, mean + half], 1e-5)
     assert 0.05 < p < 0.2
