@@ -60,7 +60,7 @@ def text(reports) -> str:
 
 def _flag(check, report):
     """What to type where a check has fired, or nothing."""
-    from keras_epsched.evaluation import report_text
+    from keras_epsched.reports import wording as report_text
 
     if check in _REMEDIES:
         return f"--eval_attack={_REMEDIES[check]}"

@@ -144,7 +144,7 @@ def interval(report):
 def heading(report, probe):
     """What the numbers of a table are, and how far to trust them."""
     from keras_epsched.epsilons import format_epsilon
-    from keras_epsched.evaluation import report_text
+    from keras_epsched.reports import wording as report_text
 
     subject = report_text.subject(report)
     target = format_epsilon(FLAGS.epsilon, FLAGS.norm)

@@ -31,7 +31,7 @@ def draw(frame, folder, name):
         figure = function(frame)
         if figure is None:
             continue
-        from keras_epsched.evaluation import figures
+        from keras_epsched.reports import figures
 
         paths = [folder / f"{name}_{kind}.{end}" for end in ("png", "svg")]
         figures.save_figure(figure, paths)
@@ -41,7 +41,7 @@ def draw(frame, folder, name):
 
 def _panels(frame, width=3.6, height=3.2):
     """A figure with axes for each task."""
-    from keras_epsched.evaluation import figures
+    from keras_epsched.reports import figures
 
     groups = [group for _, group in frame.groupby("task", sort=False)]
     columns = min(len(groups), 4)
@@ -54,7 +54,7 @@ def _panels(frame, width=3.6, height=3.2):
 
 
 def _style(index):
-    from keras_epsched.evaluation import figures
+    from keras_epsched.reports import figures
 
     return {
         "color": figures.color(index),
@@ -83,7 +83,7 @@ def _against_epsilon(axes, group, arm, measure, scale, shift=0.0):
 
 
 def _finish(figure, placed, frame):
-    from keras_epsched.evaluation import figures
+    from keras_epsched.reports import figures
 
     more = [
         key
@@ -131,7 +131,7 @@ def _of_several_epsilons(frame):
 
 def transfer(frame):
     """Figure 1: clean accuracy against the target epsilon."""
-    from keras_epsched.evaluation import figures
+    from keras_epsched.reports import figures
 
     chosen = _of_several_epsilons(frame)
     if chosen is None:
@@ -161,7 +161,7 @@ def delay(frame):
 
 def curves(frame):
     """Figure 4: accuracy against epsilon, at each task's largest target."""
-    from keras_epsched.evaluation import figures
+    from keras_epsched.reports import figures
 
     chosen = frame[frame["schedule"].isin(_ARMS)]
     if chosen.empty:
@@ -201,7 +201,7 @@ def curves(frame):
 
 def aggregates(frame):
     """Figure 5: the arms' means over the cells that all of them have."""
-    from keras_epsched.evaluation import figures
+    from keras_epsched.reports import figures
 
     chosen = frame[frame["schedule"].isin(_ARMS)]
     arms = chosen.groupby("setting")["schedule"].transform("nunique")
@@ -252,7 +252,7 @@ def trade_offs(frame):
     """
     if frame["objective"].nunique() < 2:
         return None
-    from keras_epsched.evaluation import figures
+    from keras_epsched.reports import figures
 
     keys = [k for k in report_tables.varying(frame) if k != "objective"]
     # Objectives of one setting belong into one panel.
