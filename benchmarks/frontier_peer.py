@@ -167,7 +167,7 @@ def run(make, model, images, labels, plan):
     """What an attack leaves at each epsilon, and what it takes."""
     import torch
 
-    from keras_epsched.evaluation import self_checks
+    from keras_epsched.evaluation.stored_adversarials import is_within
 
     torch.manual_seed(0)
     np.random.seed(0)
@@ -184,7 +184,7 @@ def run(make, model, images, labels, plan):
             fooled = (
                 parity_peer.predictions(model, moved) != labels[part].numpy()
             )
-            inside = self_checks.is_within(
+            inside = is_within(
                 moved.numpy(),
                 images[part].numpy(),
                 np.full(len(part), epsilon),

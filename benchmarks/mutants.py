@@ -24,12 +24,13 @@ flags.DEFINE_string("only", "", "Part of the names of the mutants to run.")
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _ATTACKS = ("test_norms", "test_apgd", "test_attacks", "test_fab")
-_SWEEP = ("test_evaluate", "test_sweep", "test_self_checks")
-_BASE, _APGD, _NORMS, _SWEEP_FILE = (
+_SWEEP = ("test_queues", "test_evaluate", "test_sweep", "test_self_checks")
+_BASE, _APGD, _NORMS, _SWEEP_FILE, _QUEUES = (
     "attacks/base.py",
     "attacks/apgd.py",
     "attacks/norms.py",
     "evaluation/sweep.py",
+    "evaluation/queues.py",
 )
 # Name, tests, file, what is there, what comes instead.
 _MUTANTS = [
@@ -102,10 +103,10 @@ _MUTANTS = [
     (
         "a later run overwrites what an earlier one broke",
         _SWEEP,
-        _SWEEP_FILE,
-        "            self._note(image, place, stage, adversarial)\n"
+        _QUEUES,
+        "                image.warm = (place, np.array(adversarial))\n"
         "        following",
-        "            self._note(image, place, stage, adversarial)\n"
+        "                image.warm = (place, np.array(adversarial))\n"
         "        elif not self.nested:\n"
         "            image.broken_at[:] = -1\n"
         "        following",
@@ -142,7 +143,7 @@ _MUTANTS = [
     (
         "warm start not moved to the new sphere",
         _SWEEP,
-        _SWEEP_FILE,
+        _QUEUES,
         "return image.pixels + growth * (best - image.pixels)",
         "return image.pixels",
     ),
@@ -151,21 +152,22 @@ _MUTANTS = [
         _SWEEP,
         _SWEEP_FILE,
         "        for slot, task in enumerate(tasks):\n",
-        "        if member.runs > self.batch_size:\n"
-        "            result[1] = np.zeros_like(result[1])\n"
+        "        if self.runs[number] > self.batch_size:\n"
+        "            result = result._replace("
+        "broken=np.zeros_like(result.broken))\n"
         "        for slot, task in enumerate(tasks):\n",
     ),
     (
         "bisection forgets the ceiling",
         _SWEEP,
-        _SWEEP_FILE,
+        _QUEUES,
         "if image.floor + 1 < image.ceiling:\n                return self",
         "if image.floor + 2 < image.ceiling:\n                return self",
     ),
     (
         "distance counts without rounding up",
         _SWEEP,
-        _SWEEP_FILE,
+        _QUEUES,
         "np.searchsorted(self.epsilons, image.distances[stage])",
         "np.searchsorted(self.epsilons, image.distances[stage]) - 1",
     ),

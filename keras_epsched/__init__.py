@@ -10,9 +10,9 @@ from keras_epsched import runs as runs
 from keras_epsched import schedules as schedules
 from keras_epsched import studies as studies
 from keras_epsched import training as training
-from keras_epsched.evaluation import Report as Report
 from keras_epsched.evaluation import epsilon_grid as epsilon_grid
 from keras_epsched.evaluation import evaluate as evaluate
+from keras_epsched.reports import Report as Report
 from keras_epsched.training import AdversarialTrainer as AdversarialTrainer
 
 __version__ = "0.1.0"

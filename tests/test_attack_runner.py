@@ -21,7 +21,7 @@ from networks import (
 import keras_epsched as ke
 from keras_epsched import backend
 from keras_epsched.attacks import APGD, FGSM, PGD, AutoAttack, Square
-from keras_epsched.evaluation import attack_runner, forget_compiled, self_checks
+from keras_epsched.evaluation import attack_runner, forget_compiled, inspector
 from keras_epsched.evaluation.attack_runner import AttackRunner
 from keras_epsched.identity import identify
 
@@ -93,10 +93,10 @@ def test_a_later_call_finds_what_a_first_one_finds(changed):
 
 
 def test_self_checks_of_another_call_compile_nothing(counter, monkeypatch):
-    monkeypatch.setattr(self_checks, "_BUDGET", 50.0)
+    monkeypatch.setattr(inspector, "_BUDGET", 50.0)
     model = net()
     first = evaluate(model, self_check=True)
-    # The probe is attacked too, by APGD.
+    # The sample is attacked too, by APGD.
     assert counter.made > 2
     counter.clear()
     assert evaluate(model, self_check=True).checks == first.checks

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_epsched.evaluation import comparison
-from keras_epsched.evaluation.comparison import compare, pool
-from keras_epsched.evaluation.report import Report
-from keras_epsched.evaluation.statistics import bootstrap_interval
+from keras_epsched.reports import compare, comparison, pool, pooling
+from keras_epsched.reports.report import Report
+from keras_epsched.reports.statistics import bootstrap_interval
 
 GRID = np.arange(3) / 255
 WEIGHTS = np.array([1, 2, 1]) / 4
@@ -255,7 +254,7 @@ def test_pool_is_wider_where_seeds_differ():
 
 
 def test_pool_covers_the_recipe(monkeypatch):
-    monkeypatch.setattr(comparison, "_NUM_RESAMPLES", 500)
+    monkeypatch.setattr(pooling, "_NUM_RESAMPLES", 500)
     generator = np.random.default_rng(9)
     truth = expected_robustness(0, math.hypot(1.5, 1, 0.2))
     held = []
@@ -276,7 +275,7 @@ def test_pool_in_little_memory(monkeypatch):
         make_report(x) for x in draw_levels(np.random.default_rng(3), 90)
     ]
     whole = pool(reports)
-    monkeypatch.setattr(comparison, "BATCH_ELEMENTS", 2500)
+    monkeypatch.setattr(pooling, "BATCH_ELEMENTS", 2500)
     np.testing.assert_allclose(
         pool(reports).accuracy_interval, whole.accuracy_interval, atol=0.02
     )

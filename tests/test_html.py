@@ -12,10 +12,10 @@ from networks import make_data, trained_net
 from PIL import Image
 
 import keras_epsched as ke
-from keras_epsched.evaluation import compare, report_text
-from keras_epsched.evaluation.examples import Examples
-from keras_epsched.evaluation.html import write_html
-from keras_epsched.evaluation.report import Report
+from keras_epsched.reports import compare, wording
+from keras_epsched.reports.examples import Examples
+from keras_epsched.reports.html import write_html
+from keras_epsched.reports.report import Report
 
 GRID = np.arange(5) / 255
 
@@ -385,8 +385,8 @@ def test_a_check_is_explained_once(write):
 def test_every_check_is_explained(trained_report):
     names = [check["name"] for check in trained_report.checks]
     assert len(names) > 5
-    assert all(report_text.check_purpose(name) for name in names), names
-    assert report_text.check_purpose("of tomorrow") == ""
+    assert all(wording.check_purpose(name) for name in names), names
+    assert wording.check_purpose("of tomorrow") == ""
 
 
 def test_notes_alone_are_no_fired_check(write):
@@ -491,6 +491,23 @@ def test_gallery_linf(write, value_range, channels):
         np.testing.assert_array_equal(
             magnified.reshape(4, 6, channels), np.where(increased, 255, 0)
         )
+
+
+def test_a_gallery_says_where_its_images_were_found(write):
+    there = make_report(
+        examples=make_examples(), precision="float32", device="CPU"
+    )
+    other = make_report(
+        examples=make_examples(), precision="float16, float32", device="GPU"
+    )
+    gallery = write({"a": there}).section("gallery")
+    assert "kept were found in float32 on a CPU; they transfer less" in gallery
+    reports = {"a": there, "b": other, "c": make_report()}
+    gallery = write(reports).section("gallery")
+    assert "b: The adversarial images that are kept were found in float16" in (
+        gallery
+    )
+    assert gallery.count("transfer less") == 2
 
 
 def test_gallery_of_other_norms_spans_the_largest_change(write):

@@ -39,7 +39,7 @@ def clock(monkeypatch):
 def make_sweep(attack, clock, seconds, epsilons=4, bisect=False):
     """What `Progress` asks of a sweep whose batches take so many seconds."""
     sweep = types.SimpleNamespace(
-        members=[types.SimpleNamespace(attack=attack)],
+        attacks=[attack],
         num_classes=10,
         epsilons=np.linspace(0, 0.3, epsilons + 1),
         bisect=bisect,

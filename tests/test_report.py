@@ -1,5 +1,7 @@
 """Grids, statistics, reports and plots, against answers known by hand."""
 
+import ast
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -12,12 +14,19 @@ from scipy import stats
 import keras_epsched
 from keras_epsched import attacks
 from keras_epsched.epsilons import check_epsilon, epsilon_grid, format_epsilon
-from keras_epsched.evaluation import plots
-from keras_epsched.evaluation.examples import Examples
-from keras_epsched.evaluation.report import Report
-from keras_epsched.evaluation.statistics import (
+from keras_epsched.reports import (
+    fields,
+    merge,
+    plot_curves,
+    plot_training_story,
+)
+from keras_epsched.reports.density import density_weights
+from keras_epsched.reports.examples import Examples
+from keras_epsched.reports.fields import LATER, ROWS, SAME, SUM, field
+from keras_epsched.reports.report import Report
+from keras_epsched.reports.statistics import (
     bootstrap_interval,
-    density_weights,
+    standard_error,
     wilson_interval,
 )
 
@@ -290,6 +299,14 @@ def test_confidence_is_a_fraction(confidence):
         wilson_interval(1, 2, confidence)
 
 
+def test_standard_error_is_of_the_mean():
+    values = np.array([[1.0, 2.0], [3.0, 2.0], [8.0, 2.0]])
+    found = standard_error(values)
+    np.testing.assert_allclose(found, [np.sqrt(13 / 3), 0.0])
+    assert np.isnan(standard_error(values[:1])).tolist() == [True, True]
+    assert np.isnan(standard_error([0.5]))
+
+
 def test_report_figures():
     report = make_report()
     assert report.num_images == 5
@@ -509,18 +526,33 @@ def test_the_protocol_of_the_paper_is_named(attack, protocol, same):
     assert "as in the paper" not in text
 
 
-def test_examples_travel_with_the_report(tmp_path):
+def make_examples():
     images = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 1))
-    examples = Examples(
+    return Examples(
         clean=images.astype("float32"),
         adversarial=images.astype("float32") + 1,
         epsilon=GRID[1:3],
         label=np.array([1, 2]),
         prediction=np.array([0, 0]),
     )
-    report = make_report(examples=examples)
+
+
+def test_examples_travel_with_the_report(tmp_path):
+    report = make_report(examples=make_examples())
     report.save(tmp_path)
     assert Report.load(tmp_path) == report != make_report()
+
+
+def test_kept_images_are_said_to_be_of_this_precision_and_device():
+    report = make_report(
+        examples=make_examples(), precision="float32", device="GPU"
+    )
+    assert "kept were found in float32 on a GPU; they transfer less" in str(
+        report
+    )
+    older = make_report(examples=make_examples())
+    assert "device of this evaluation; they transfer less" in str(older)
+    assert "transfer" not in str(make_report(precision="float32"))
 
 
 def test_save_and_load_give_an_equal_report(tmp_path):
@@ -563,6 +595,109 @@ def test_saved_files_can_be_read_without_the_library(tmp_path):
     assert summary["attack"]["config"]["steps"] == 10
 
 
+def test_the_file_holds_its_fields_in_their_order(tmp_path):
+    """So that a file that is read and saved again stays as it is."""
+    make_report().save(tmp_path)
+    summary = json.loads((tmp_path / "report.json").read_text())
+    passes = "forward_passes backward_passes".split()
+    assert list(summary) == [
+        *"format created model_name dataset value_range norm protocol".split(),
+        *"attack attack_name attack_members bisect shard".split(),
+        *"model_fingerprint target_epsilon seed".split(),
+        *[
+            f"{kind}{name}"
+            for kind in ("", "naive_", "check_")
+            for name in passes
+        ],
+        *"seconds zero_gradient_images checks notes versions".split(),
+        *"attack_title member_titles precision device".split(),
+        *"num_images epsilons clean_accuracy expected_robustness".split(),
+        *"confidence curve violations broken_counts per_image_sha256".split(),
+    ]
+
+
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
+class LaterReport(Report):
+    """A report of a later version, with one more field."""
+
+    energy: float = field(float, saved=LATER, default=None)
+
+
+def test_a_new_field_is_saved_by_its_role_alone(tmp_path):
+    make_report().save(tmp_path)
+    assert LaterReport.load(tmp_path).energy is None
+    arguments = {
+        name: getattr(make_report(), name) for name in fields.names(Report)
+    }
+    LaterReport(**arguments, energy="2.5").save(tmp_path)
+    assert LaterReport.load(tmp_path).energy == 2.5
+
+
+def half(first, **overrides):
+    """The report of the first or the last images of `make_report`."""
+    rows = slice(0, 2) if first else slice(2, 5)
+    whole = make_report()
+    columns = {
+        name: getattr(whole, name)[rows]
+        for name in fields.names(Report, merge=ROWS)
+    }
+    return make_report(**{**columns, **overrides})
+
+
+@pytest.mark.parametrize("name", fields.names(Report, merge=SUM))
+def test_what_is_counted_is_summed(name):
+    merged = merge([half(True, **{name: 3}), half(False, **{name: 4})])
+    assert getattr(merged, name) == 7
+    assert merged.image_ids.tolist() == [2, 3, 5, 7, 11]
+    np.testing.assert_array_equal(
+        merged.correct, CORRECT[np.argsort(make_report().image_ids)]
+    )
+
+
+OTHERS = {
+    "epsilons": GRID * 1.5,
+    "model_name": "other",
+    "dataset": {"dataset": "other"},
+    "value_range": (0, 1),
+    "norm": "l2",
+    "protocol": "independent",
+    "attack": {"class_name": "PGD"},
+    "bisect": True,
+    "model_fingerprint": "abc",
+    "target_epsilon": 3 / 255,
+    "seed": 1,
+    "versions": {"keras": "0"},
+    "precision": "float16",
+}
+
+
+@pytest.mark.parametrize("name", fields.names(Report, merge=SAME))
+def test_only_reports_that_agree_are_merged(name):
+    with pytest.raises(ValueError, match=f"differ in .*{name}: "):
+        merge([half(True), half(False, **{name: OTHERS[name]})])
+
+
+def test_a_report_knows_no_attack_model_or_backend():
+    """The arrow goes from evaluation to reports, and never back."""
+    folder = pathlib.Path(keras_epsched.reports.__file__).parent
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = []
+            if isinstance(node, ast.Import):
+                named = [each.name for each in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                named = [f"{node.module}.{each.name}" for each in node.names]
+            for name in named:
+                room = name.split(".")[:2]
+                assert room[0] not in BACKENDS, (path.name, name)
+                if room[0] == "keras_epsched":
+                    assert room[1] in ALLOWED, (path.name, name)
+
+
+BACKENDS = {"keras", "keras_hub", "tensorflow", "jax", "torch"}
+ALLOWED = {"epsilons", "files", "reports", "versions"}
+
+
 def test_interrupted_save_leaves_the_old_report(tmp_path, monkeypatch):
     report = make_report()
     report.save(tmp_path)
@@ -597,6 +732,20 @@ def test_load_rejects_what_is_not_a_report(tmp_path):
         Report.load(tmp_path)
 
 
+def test_an_interrupted_figure_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "curve.png"
+    axes = make_report().plot(path)
+    before = path.read_bytes()
+
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(axes.figure, "savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        make_report().plot(path, ax=axes)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
 def is_png(path):
     return path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
@@ -622,7 +771,7 @@ def test_report_plot(tmp_path):
 def test_plot_curves(tmp_path):
     worse = make_report(correct=CORRECT & (GRID < 2 / 255))
     paths = [tmp_path / "curves.png", str(tmp_path / "curves.svg")]
-    figure = plots.plot_curves(
+    figure = plot_curves(
         {"seeds": [make_report(), worse], "single": make_report()},
         paths,
         title="Dogs",
@@ -639,16 +788,16 @@ def test_plot_curves(tmp_path):
     title = legend.get_title().get_text()
     assert title.endswith("[0, 2/255]\nunder APGD(steps=10)")
     other = make_report(attack_title="PGD-7 on $a$")
-    figure = plots.plot_curves({"one": make_report(), "other": other})
+    figure = plot_curves({"one": make_report(), "other": other})
     assert "under" not in figure.legends[0].get_title().get_text()
-    figure = plots.plot_curves({"other": other}, tmp_path / "other.png")
+    figure = plot_curves({"other": other}, tmp_path / "other.png")
     assert "PGD-7 on" in figure.legends[0].get_title().get_text()
 
 
 def test_any_name_can_be_plotted(tmp_path):
     names = ["_hidden", "a$^b$c"]
     path = tmp_path / "names.png"
-    figure = plots.plot_curves({name: make_report() for name in names}, path)
+    figure = plot_curves({name: make_report() for name in names}, path)
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "_hidden" in texts[0] and r"a\$^b\$c" in texts[1]
     make_report(model_name="$^").plot(path)
@@ -657,13 +806,13 @@ def test_any_name_can_be_plotted(tmp_path):
 def test_plot_curves_rejects(tmp_path):
     short = make_report(epsilons=GRID[:3], correct=CORRECT[:, :3])
     with pytest.raises(ValueError, match="one grid"):
-        plots.plot_curves({"seeds": [make_report(), short]})
+        plot_curves({"seeds": [make_report(), short]})
     with pytest.raises(ValueError, match="same norm"):
-        plots.plot_curves({"a": make_report(), "b": make_report(norm="l2")})
+        plot_curves({"a": make_report(), "b": make_report(norm="l2")})
     with pytest.raises(ValueError, match="at least one"):
-        plots.plot_curves({})
+        plot_curves({})
     with pytest.raises(ValueError, match=r"\.png"):
-        plots.plot_curves({"a": short}, tmp_path / "curve.pdf")
+        plot_curves({"a": short}, tmp_path / "curve.pdf")
     assert not list(tmp_path.iterdir())
 
 
@@ -678,7 +827,7 @@ def make_arm(onset, epsilon=4 / 255):
 
 
 def test_plot_training_story(tmp_path):
-    figure = plots.plot_training_story(
+    figure = plot_training_story(
         {
             "fixed": make_arm(9),
             "scheduled": make_arm(2),
@@ -710,7 +859,7 @@ def test_plot_training_story(tmp_path):
 @pytest.mark.parametrize("onsets", [(2, 2, 3), (9, 9, 8), (0, 5, 9)])
 def test_texts_of_onsets_do_not_overlap(onsets):
     arms = {str(i): make_arm(onset) for i, onset in enumerate(onsets)}
-    figure = plots.plot_training_story(arms, title="title")
+    figure = plot_training_story(arms, title="title")
     figure._repr_png_()  # Lays it out.
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert len(boxes) == 3
@@ -720,7 +869,7 @@ def test_texts_of_onsets_do_not_overlap(onsets):
 
 
 def test_decimal_ticks_when_epsilon_is_no_255th():
-    figure = plots.plot_training_story({"one": make_arm(1, epsilon=0.3)})
+    figure = plot_training_story({"one": make_arm(1, epsilon=0.3)})
     figure._repr_png_()
     labels = [tick.get_text() for tick in figure.axes[1].get_yticklabels()]
     assert labels and not any("/" in label for label in labels)
@@ -728,11 +877,11 @@ def test_decimal_ticks_when_epsilon_is_no_255th():
 
 def test_plot_training_story_rejects():
     with pytest.raises(ValueError, match="at least one run"):
-        plots.plot_training_story({})
+        plot_training_story({})
     with pytest.raises(ValueError, match="'a'.*equally long"):
-        plots.plot_training_story({"a": {**make_arm(1), "epoch": [0, 1]}})
+        plot_training_story({"a": {**make_arm(1), "epoch": [0, 1]}})
     with pytest.raises(ValueError, match="missing"):
-        plots.plot_training_story({"a": {"epoch": [0]}})
+        plot_training_story({"a": {"epoch": [0]}})
 
 
 @pytest.mark.ci
@@ -740,8 +889,8 @@ def test_imports_stay_light():
     # Of what this room uses; the backend is imported by Keras itself.
     code = (
         "import sys, keras; before = set(sys.modules)\n"
-        "import keras_epsched.evaluation.report\n"
-        "import keras_epsched.evaluation.plots\n"
+        "import keras_epsched.reports.report\n"
+        "import keras_epsched.reports.curves\n"
         "import keras_epsched.epsilons\n"
         "new = set(sys.modules) - before\n"
         "heavy = {'matplotlib', 'scipy', 'pandas', 'pyarrow', 'tabulate'}\n"

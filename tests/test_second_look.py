@@ -108,7 +108,7 @@ def test_many_images_before_a_strong_attack():
 
 def test_the_estimate_is_in_points_of_accuracy():
     found = look(12, 50)
-    low, high = ke.evaluation.statistics.wilson_interval(12, 50)
+    low, high = ke.reports.statistics.wilson_interval(12, 50)
     assert found.estimate == {
         "epsilon": 0.15,
         "accuracy": 0.5,

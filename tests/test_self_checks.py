@@ -18,7 +18,8 @@ from keras_epsched.attacks import (
     MarginEnsemble,
     Square,
 )
-from keras_epsched.evaluation import probe, self_checks
+from keras_epsched.evaluation import check_sample, inspector
+from keras_epsched.evaluation.stored_adversarials import is_within
 
 GRID = np.linspace(0, 40 / 255, 9)
 DATA = make_data(500, seed=4)
@@ -247,7 +248,7 @@ def test_a_random_network_is_not_judged_by_single_draws(trained):
 
 
 def test_too_few_images_tell_nothing(trained, monkeypatch):
-    monkeypatch.setattr(self_checks, "_BUDGET", 50.0)
+    monkeypatch.setattr(inspector, "_BUDGET", 50.0)
     few = tuple(each[:12] for each in DATA)
     report = evaluate(trained, MarginEnsemble(), data=few)
     found = outcome(report, "stronger attack")
@@ -308,13 +309,9 @@ def test_is_within(norm):
     moved[:, 0, 0] += 25.5
     moved[1, 0, 0] += 0.01
     moved[2, 1, 1] -= 26.5
-    inside = self_checks.is_within(
-        moved, images, np.full(4, 0.1), norm, (0, 255)
-    )
+    inside = is_within(moved, images, np.full(4, 0.1), norm, (0, 255))
     assert inside.tolist() == [True, False, False, True]
-    inside = self_checks.is_within(
-        moved, images, np.full(4, 0.1), norm, (0, 125)
-    )
+    inside = is_within(moved, images, np.full(4, 0.1), norm, (0, 125))
     assert not inside.any()
 
 
@@ -329,28 +326,28 @@ def test_single_draws_in_an_ensemble_are_reported(trained):
     fired(noisy, "random outputs", attack, epsilons=GRID[::4])
 
 
-def test_the_probe_holds_no_window():
-    chosen = probe.Probe()
+def test_the_sample_holds_no_window():
+    chosen = check_sample.CheckSample()
     pixels = np.zeros((500, 4, 4, 1))
     chosen.add(range(500), pixels, range(500), range(500), np.zeros((500, 2)))
-    for _, (image, _, breakers) in chosen.lots:
+    for _, (image, _, breakers) in chosen.drawn:
         assert image.base is None and breakers.base is None
 
 
-def test_the_probe_keeps_the_smallest_lots():
+def test_the_sample_keeps_the_smallest_priorities():
     rng = np.random.default_rng(0)
-    lots = rng.integers(0, 2**31, 1000)
-    chosen = probe.Probe()
+    priorities = rng.integers(0, 2**31, 1000)
+    chosen = check_sample.CheckSample()
     for at in range(0, 1000, 90):
         part = slice(at, at + 90)
         chosen.add(
-            lots[part],
+            priorities[part],
             np.arange(1000)[part, None],
             np.zeros(1000)[part],
             np.arange(1000)[part],
             np.zeros((1000, 2))[part],
         )
     pixels, _, numbers, _ = chosen.arrays()
-    expected = np.argsort(lots)[: probe.PROBE_SIZE]
+    expected = np.argsort(priorities)[: check_sample.SAMPLE_SIZE]
     np.testing.assert_array_equal(numbers, expected)
     np.testing.assert_array_equal(pixels[:, 0], expected)

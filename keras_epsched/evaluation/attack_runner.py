@@ -165,6 +165,38 @@ class AttackRunner:
             np.asarray(variants, "int32"),
         )
 
+    def find_broken(
+        self, attack: Attack, pixels, labels, epsilons, draws, variant: int = 0
+    ) -> np.ndarray:
+        """Which of any number of images an attack breaks.
+
+        Args:
+            attack: `Attack`.
+            pixels: Array `(count, ...)`.
+            labels: Integer array of shape `(count,)`.
+            epsilons: Array of shape `(count,)`, on the [0, 1] scale.
+            draws: As in `search`.
+            variant: Int. Which run of the attack.
+
+        Returns:
+            A boolean array of shape `(count,)`.
+        """
+        count = len(pixels)
+        draws = [np.broadcast_to(np.asarray(draw), (count,)) for draw in draws]
+        found = []
+        for at in range(0, count, self.batch_size):
+            part = slice(at, at + self.batch_size)
+            result = self.search(
+                attack,
+                pixels[part],
+                labels[part],
+                epsilons[part],
+                [draw[part] for draw in draws],
+                variants=np.full(len(pixels[part]), variant),
+            )
+            found.append(np.asarray(result.broken))
+        return np.concatenate(found)
+
     def _get(self, name, pixels, key, make):
         """A compiled function, made if it is not there yet."""
         # Elsewhere one function takes batches of any size.

@@ -2,9 +2,8 @@
 
 import itertools
 import pathlib
-import time
 import warnings
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, is_dataclass
 
 import keras
 import numpy as np
@@ -13,20 +12,16 @@ from keras_epsched import checks
 from keras_epsched.attacks.apgd import APGD
 from keras_epsched.attacks.base import Attack, check_count
 from keras_epsched.attacks.ensemble import AttackEnsemble, MarginEnsemble
-from keras_epsched.evaluation import inputs, parts, self_checks
+from keras_epsched.evaluation import inputs, parts
 from keras_epsched.evaluation.attack_runner import AttackRunner
-from keras_epsched.evaluation.examples import Examples
-from keras_epsched.evaluation.probe import Probe
 from keras_epsched.evaluation.progress import Progress
-from keras_epsched.evaluation.report import Report
-from keras_epsched.evaluation.sweep import Sweep, lots
+from keras_epsched.evaluation.sweep import Sweep
+from keras_epsched.evaluation.windows import Evaluation
+from keras_epsched.reports.report import Report
 
 _PROTOCOLS = ("nested", "independent", "paper")
 # Batches in a window: enough to fill batches to the end of a ladder.
 _WINDOW = 8
-_NUM_EXAMPLES = 8
-# Share of predictions that another device or a random network may change.
-_CHANGED_PREDICTIONS = 0.1
 
 
 def evaluate(
@@ -225,7 +220,8 @@ def evaluate(
         bisect,
         seed,
     )
-    run = _Run(sweep, attack, settings, folder, model_name or classifier.name)
+    name = model_name or classifier.name
+    evaluation = Evaluation(sweep, attack, settings, folder, name)
     notes = inputs.overlap_notes(classifier, split, trained_on)
     total = split.num_examples if split else inputs.length(dataset)
     if ids is not None and total is not None and len(ids) != total:
@@ -235,21 +231,20 @@ def evaluate(
         )
     if total is not None and shard is not None:
         total = len(range(shard[0], total, shard[1]))
-    stream = inputs.windows(
+    windows = inputs.windows(
         itertools.chain([first], stream), window, shard, ids
     )
     if folder is not None and parts.is_finished(folder):
         report = Report.load(folder)
         value_range = settings["value_range"]
-        parts.check_finished(folder, report, stream, value_range)
+        parts.check_finished(folder, report, windows, value_range)
         return report
     with Progress(sweep, attack.title, total, verbose) as progress:
-        for each in stream:
-            images, classes, numbers = each
-            run.window(images, classes, numbers, progress)
-    if not run.found:
+        for images, classes, numbers in windows:
+            evaluation.add(images, classes, numbers, progress)
+    if not evaluation.found:
         raise ValueError(f"expected images. Received: none in shard={shard}")
-    count = sum(len(part["image"]) for part in run.found)
+    count = sum(len(part["image"]) for part in evaluation.found)
     if split is not None and count != total:
         # Said in the report, for an error would lose hours of work.
         notes.append(
@@ -258,7 +253,7 @@ def evaluate(
             f"yielded {count}: evaluate without `drop_remainder`, `take` or a "
             "filter"
         )
-    report = run.report(notes)
+    report = evaluation.report(notes)
     fired = [
         f"{check['name']}: {check['message']}"
         for check in report.checks
@@ -268,7 +263,7 @@ def evaluate(
         warnings.warn(note, stacklevel=2)
     if folder is not None:
         report.save(folder)
-        parts.finish(folder, run.found)
+        parts.finish(folder, evaluation.found)
     return report
 
 
@@ -290,189 +285,3 @@ def _description(split):
     if is_dataclass(split) and not isinstance(split, type):
         return asdict(split)
     return None
-
-
-@dataclass(repr=False)
-class _Run:
-    """An evaluation under way."""
-
-    sweep: Sweep
-    attack: Attack | AttackEnsemble
-    settings: dict
-    folder: pathlib.Path | None
-    model_name: str
-    found: list = field(default_factory=list)
-    probe: Probe = field(default_factory=Probe)
-    examples: Examples | None = None
-
-    def window(self, pixels, labels, numbers, progress):
-        """Evaluates a window of images, or reads what was found before."""
-        sweep, value_range = self.sweep, self.settings["value_range"]
-        checks.check_images(pixels, value_range, scale=not self.found)
-        pixels = np.asarray(pixels, "float32").clip(*value_range)
-        number, part = len(self.found), None
-        progress.begin_window(len(pixels))
-        if self.folder is not None:
-            part = parts.read(self.folder, number)
-        if part is None:
-            part = self._sweep(pixels, labels, numbers, progress)
-            if self.folder is not None:
-                if number == 0 and self.examples is not None:
-                    self.examples.save(self.folder)
-                parts.write(self.folder, number, part, pixels)
-        else:
-            logits = sweep.predict(pixels)
-            sweep.set_classes(logits.shape[1])
-            labels = checks.class_labels(labels, sweep.num_classes)
-            parts.check_same_images(part, labels, numbers, pixels, self.folder)
-            # Equal weights may stand behind another normalisation.
-            changed = logits.argmax(axis=-1) != part["prediction"]
-            if changed.mean() > _CHANGED_PREDICTIONS:
-                raise ValueError(
-                    f"the classifier predicts other classes than the one that "
-                    f"{self.folder} holds results of, for {changed.sum()} of "
-                    f"{len(changed)} images. Pass another folder."
-                )
-            if number == 0:
-                self.examples = Examples.load(self.folder)
-            for correct in part["correct"]:
-                progress.advance(correct[-1])
-        self.found.append(part)
-        if self.settings["self_check"]:
-            hit = part["correct"][:, 0]
-            drawn = lots(self.settings["seed"], numbers)
-            columns = drawn, pixels, part["label"], numbers, part["broken_by"]
-            self.probe.add(*(each[hit] for each in columns))
-
-    def _sweep(self, pixels, labels, numbers, progress):
-        """Attacks a window, and returns its part of the table."""
-        sweep, started = self.sweep, time.perf_counter()
-        before = np.array(sweep.passes())
-        images = sweep.run(
-            pixels,
-            labels,
-            numbers,
-            sweep.batch_size,
-            lambda image: progress.advance(image.correct[-1]),
-        )
-        looks = looked_at = outside = not_fooled = 0
-        broken = [image for image in images if image.example]
-        if broken and (self.settings["self_check"] or self.examples is None):
-            looked_at = len(broken)
-            looks = looked_at * sweep.eot
-            outside, not_fooled = self._look_again(broken)
-        forward, backward = np.array(sweep.passes()) - before
-        naive_forward, naive_backward = sweep.naive_passes(images)
-        return {
-            "image": np.asarray(numbers, "int64"),
-            "label": np.array([each.label for each in images]),
-            "prediction": np.array([each.prediction for each in images]),
-            "correct": np.array([each.correct for each in images]),
-            "broken_by": np.array([sweep.broken_by(each) for each in images]),
-            "zero_gradient": np.array([each.zero_gradient for each in images]),
-            "totals": {
-                "forward": len(images) * sweep.eot + forward,
-                "backward": backward,
-                "naive_forward": naive_forward,
-                "naive_backward": naive_backward,
-                "looks": looks,
-                "looked_at": looked_at,
-                "outside": outside,
-                "not_fooled": not_fooled,
-                "seconds": time.perf_counter() - started,
-            },
-        }
-
-    def _look_again(self, images):
-        """Holds stored adversarials against ball, box and network."""
-        stored = np.stack([image.example[1] for image in images])
-        logits = self.sweep.predict(stored)
-        labels = np.array([image.label for image in images])
-        found = logits.argmax(axis=-1)
-        wrong = (found != labels) | ~np.isfinite(logits).all(axis=-1)
-        places = [image.example[0] for image in images]
-        epsilons = self.sweep.epsilons[places]
-        clean = np.stack([image.pixels for image in images])
-        within = self_checks.is_within(
-            stored,
-            clean,
-            epsilons,
-            self.attack.norm,
-            self.settings["value_range"],
-        )
-        if self.examples is None:
-            few = slice(_NUM_EXAMPLES)
-            self.examples = Examples(
-                clean=clean[few],
-                adversarial=stored[few],
-                epsilon=epsilons[few],
-                label=labels[few],
-                prediction=found[few],
-            )
-        return int((~within).sum()), int((~wrong).sum())
-
-    def report(self, notes):
-        """The report of all windows, after the checks."""
-        settings, sweep = self.settings, self.sweep
-        part = parts.join(self.found)
-        totals = part["totals"]
-        zero = int(part["zero_gradient"].sum())
-        attacked = int(part["correct"][:, 0].sum())
-        outcomes = [self_checks.zero_gradients(zero, attacked)]
-        started = time.perf_counter()
-        check_passes = totals["looks"], 0
-        if settings["self_check"]:
-            looked_at = totals["looked_at"]
-            inspector = self_checks.Inspector(
-                sweep,
-                self.attack,
-                part["correct"].mean(axis=0),
-                self.probe,
-                totals["forward"] + totals["backward"],
-                totals["looks"],
-            )
-            outcomes += inspector.run()
-            failed = totals["outside"]
-            if not inspector.random:
-                failed += totals["not_fooled"]
-            outcomes.append(self_checks.stored_adversarials(looked_at, failed))
-            check_passes = (
-                totals["looks"] + inspector.forward,
-                inspector.backward,
-            )
-        return Report(
-            epsilons=settings["epsilons"],
-            correct=part["correct"],
-            broken_by=part["broken_by"],
-            labels=part["label"],
-            predictions=part["prediction"],
-            image_ids=part["image"],
-            norm=self.attack.norm,
-            protocol=settings["protocol"],
-            bisect=settings["bisect"],
-            shard=settings["shard"],
-            model_fingerprint=settings["model"],
-            target_epsilon=settings["target_epsilon"],
-            attack=settings["attack"],
-            attack_name=repr(self.attack),
-            attack_members=[repr(each.attack) for each in sweep.members],
-            attack_title=self.attack.title,
-            member_titles=[each.attack.title for each in sweep.members],
-            dataset=settings["dataset"],
-            value_range=settings["value_range"],
-            precision=settings["precision"],
-            device=settings["device"],
-            seed=settings["seed"],
-            forward_passes=totals["forward"],
-            backward_passes=totals["backward"],
-            naive_forward_passes=totals["naive_forward"],
-            naive_backward_passes=totals["naive_backward"],
-            check_forward_passes=check_passes[0],
-            check_backward_passes=check_passes[1],
-            seconds=totals["seconds"] + time.perf_counter() - started,
-            zero_gradient_images=zero,
-            checks=[asdict(each) for each in outcomes],
-            examples=self.examples,
-            model_name=self.model_name,
-            notes=notes,
-        )

@@ -9,7 +9,8 @@ import numpy as np
 from keras import ops
 
 from keras_epsched.batches import as_arrays, until_end
-from keras_epsched.epsilons import SAME_EPSILON, check_epsilon
+from keras_epsched.epsilons import check_epsilon
+from keras_epsched.reports.density import grid_place
 
 
 def check_grid(epsilons, norm):
@@ -32,13 +33,13 @@ def check_target(target_epsilon, grid):
     """Returns the point of the grid that is the target, the last by default."""
     if target_epsilon is None:
         return float(grid[-1])
-    close = np.isclose(grid, target_epsilon, rtol=SAME_EPSILON, atol=0)
-    if not close[1:].any():
+    place = grid_place(grid, target_epsilon)
+    if not place:
         raise ValueError(
             "`target_epsilon` must be a point above 0 of `epsilons`. Received: "
             f"target_epsilon={target_epsilon}, epsilons={grid}"
         )
-    return float(grid[close.argmax()])
+    return float(grid[place])
 
 
 def batches(dataset, batch_size):

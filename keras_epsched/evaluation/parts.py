@@ -1,7 +1,7 @@
 """The files of an evaluation under way: one for each finished window.
 
-An evaluation that is killed continues from them. Each is written beside its
-destination and renamed, so that a part that exists is complete.
+An evaluation that is killed continues from them. Each is written whole, so that
+a part that exists is complete.
 """
 
 import json
@@ -12,7 +12,8 @@ import zlib
 
 import numpy as np
 
-from keras_epsched.evaluation import report_files
+from keras_epsched import files
+from keras_epsched.reports import storage
 
 SETTINGS = "evaluation.json"
 PARTS = "per_image"
@@ -52,13 +53,13 @@ def begin(
             cannot be, continued.
     """
     path = folder / SETTINGS
-    settings = report_files.plain(settings, "settings")
-    if (folder / report_files.REPORT).exists() and not path.exists():
+    settings = storage.plain(settings, "settings")
+    if (folder / storage.REPORT).exists() and not path.exists():
         raise ValueError(
             f"{folder} already holds a report, of which it is not known how it "
             "was made: pass another folder"
         )
-    started = (folder / report_files.REPORT).exists() or any(
+    started = (folder / storage.REPORT).exists() or any(
         (folder / PARTS).glob("part-*.parquet")
     )
     if path.exists() and started:
@@ -80,8 +81,7 @@ def begin(
             )
         return found["window"]
     (folder / PARTS).mkdir(parents=True, exist_ok=True)
-    content = json.dumps({**settings, "window": window}, indent=2)
-    report_files.replace(path, content.encode())
+    files.write_json(path, {**settings, "window": window})
     return window
 
 
@@ -108,11 +108,10 @@ def write(folder: pathlib.Path, number: int, part: dict, pixels) -> None:
     }
     part["checksum"] = _checksums(pixels)
     table = pa.table({**columns, "checksum": part["checksum"]})
-    totals = json.dumps(report_files.plain(part["totals"], "totals"))
+    totals = json.dumps(storage.plain(part["totals"], "totals"))
     table = table.replace_schema_metadata({"totals": totals})
-    buffer = pa.BufferOutputStream()
-    parquet.write_table(table, buffer)
-    report_files.replace(_path(folder, number), buffer.getvalue().to_pybytes())
+    with files.written_whole(_path(folder, number)) as temporary:
+        parquet.write_table(table, temporary)
 
 
 def read(folder: pathlib.Path, number: int) -> dict | None:
@@ -203,6 +202,6 @@ def finish(folder: pathlib.Path, found: list[dict]) -> None:
     """Removes the parts, which a saved report has made needless."""
     settings = json.loads((folder / SETTINGS).read_text())
     sums = np.concatenate([part["checksum"] for part in found])
-    content = json.dumps({**settings, "digest": _digest(sums)}, indent=2)
-    report_files.replace(folder / SETTINGS, content.encode())
+    settings["digest"] = _digest(sums)
+    files.write_json(folder / SETTINGS, settings)
     shutil.rmtree(folder / PARTS)

@@ -60,7 +60,7 @@ class Progress:
     On a terminal and in a notebook by a bar, elsewhere by a line every half
     minute. Before an expensive attack it states the cost.
 
-    It follows the batches that the members of the sweep attack, and not only
+    It follows the batches that the sweep attacks, and not only
     the images that are done: those that withstand the attack are all done
     at the end of a window.
 
@@ -146,7 +146,7 @@ class Progress:
 
     def _most_passes(self):
         return most_passes(
-            [member.attack for member in self.sweep.members],
+            self.sweep.attacks,
             self.sweep.num_classes,
             len(self.sweep.epsilons) - 1,
             self.sweep.bisect,
@@ -177,7 +177,7 @@ class Progress:
         """Returns how far the evaluation is, in words."""
         total = "" if self.total is None else f" of {self.total:,}"
         end = format_epsilon(
-            self.sweep.epsilons[-1], self.sweep.members[0].attack.norm
+            self.sweep.epsilons[-1], self.sweep.attacks[0].norm
         )
         # Those under attack may still be broken.
         at_most = "" if self.done == self.begun else "at most "

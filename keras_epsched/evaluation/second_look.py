@@ -18,7 +18,7 @@ from keras_epsched.attacks.ensemble import AutoAttack, MarginEnsemble
 from keras_epsched.attacks.fab import FAB
 from keras_epsched.attacks.square import Square
 from keras_epsched.epsilons import format_epsilon
-from keras_epsched.evaluation.statistics import wilson_interval
+from keras_epsched.reports.statistics import wilson_interval
 
 # Of fewer images a single one that falls would decide.
 FEWEST_IMAGES = 10

@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 
 from keras_epsched.epsilons import format_epsilon
-from keras_epsched.evaluation import report_text
-from keras_epsched.evaluation.comparison import (
-    Comparison,
-    compare,
-    differences,
-)
-from keras_epsched.evaluation.report import Report
+from keras_epsched.reports import wording
+from keras_epsched.reports.comparison import Comparison, compare
+from keras_epsched.reports.density import grid_place
+from keras_epsched.reports.matching import differences
+from keras_epsched.reports.report import Report
 
 # The p-value below which a difference is said to be confirmed.
 _LEVEL = 0.05
@@ -95,14 +93,14 @@ def _up_to(report, target_epsilon):
     where = ""
     if report.dataset is not None:
         # Version and origin stand in the table below.
-        kind, _, rest = report_text.dataset_name(report).partition(":")
+        kind, _, rest = wording.dataset_name(report).partition(":")
         where = f" on {rest if kind == 'image_folder' else kind}"
     return f"up to epsilon {target}{norm}{where}"
 
 
 def _of_one(name, report, target_epsilon):
     accuracies = f"{100 * report.clean_accuracy:.0f} % clean"
-    if report_text.has_epsilon(report, target_epsilon):
+    if grid_place(report.epsilons, target_epsilon) is not None:
         at_target = report.accuracy_at(target_epsilon)
         accuracies += f", {100 * at_target:.0f} % at the target"
     return (

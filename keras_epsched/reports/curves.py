@@ -1,4 +1,4 @@
-"""Plots: accuracy against epsilon, and the story of a training run."""
+"""Curves of accuracy against epsilon."""
 
 import textwrap
 from collections.abc import Mapping
@@ -6,13 +6,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from keras_epsched.epsilons import format_epsilon
-from keras_epsched.evaluation import figures
-from keras_epsched.evaluation.figures import Paths
+from keras_epsched.reports import figures
+from keras_epsched.reports.figures import Paths
+from keras_epsched.reports.statistics import standard_error
 
 _NORM_TEXT = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$", "l1": r"$\ell_1$"}
-
-# The share of the axes' width that the text of an onset takes.
-_ONSET_TEXT_WIDTH = 0.19
 
 # Characters in a line of the legend's title: as wide as the figure.
 _LEGEND_WIDTH = 76
@@ -138,96 +136,6 @@ def plot_report(
     return ax
 
 
-def plot_training_story(
-    arms: Mapping[str, Mapping],
-    path: Paths | None = None,
-    title: str | None = None,
-    chance: float | None = None,
-    onset_threshold: float | None = None,
-):
-    """Draws validation accuracy and epsilon against epochs, arm by arm.
-
-    It shows what a schedule changes: the epoch from which a run begins to
-    adapt to its task (the onset), and the epsilon it trained with meanwhile.
-
-    Reference:
-    - [Ngnawé et al., 2026](https://arxiv.org/abs/2509.23325), section 4
-
-    Args:
-        arms: Dict from the name of a run to a dict with equally long lists
-            `"epoch"`, `"val_accuracy"` (clean, fractions) and `"epsilon"`
-            (on the [0, 1] scale), and with `"onset"`, the epoch at which
-            task adaptation begins, or `None` if it never did.
-        path: Optional path ending in `.png` or `.svg`, or a list of such
-            paths, to which the figure is saved.
-        title: Optional string.
-        chance: Optional float, the accuracy of guessing, to be marked.
-        onset_threshold: Optional float, the accuracy that defines the
-            onset, to be marked.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
-
-    Raises:
-        ValueError: If there is no arm, or the lists of one differ in length.
-
-    Example:
-    ```python
-    plot_training_story(
-        {
-            "fixed": {
-                "epoch": [0, 1, 2],
-                "val_accuracy": [0.01, 0.01, 0.20],
-                "epsilon": [4 / 255, 4 / 255, 4 / 255],
-                "onset": 2,
-            },
-        },
-        path="story.png",
-        chance=1 / 100,
-    )
-    ```
-    """
-    _check_arms(arms)
-    figure = figures.new_figure(6.8, 5.6)
-    top, bottom = figure.subplots(
-        2, 1, sharex=True, gridspec_kw={"height_ratios": (2.4, 1)}
-    )
-    for index, (name, arm) in enumerate(arms.items()):
-        # Runs share values of epsilon, so each has its own line style too.
-        style = {
-            "color": figures.color(index),
-            "linestyle": ("-", "--", "-.", ":")[index % 4],
-            "linewidth": 1.8,
-        }
-        accuracy = 100 * np.asarray(arm["val_accuracy"], "float64")
-        label = f"{name} (no onset)" if arm["onset"] is None else name
-        top.plot(arm["epoch"], accuracy, label=label, **style)
-        bottom.plot(arm["epoch"], arm["epsilon"], **style)
-    figures.percent_limits(top)
-    for value, text, line in (
-        (chance, "chance", ":"),
-        (onset_threshold, "onset threshold", "--"),
-    ):
-        if value is not None:
-            label = f"{text} ({100 * value:.3g} %)"
-            style = {"color": "0.5", "linewidth": 1, "linestyle": line}
-            top.axhline(100 * value, label=label, **style)
-    top.set_ylabel("clean validation\naccuracy (%)")
-    bottom.set_xlabel("epoch")
-    bottom.xaxis.get_major_locator().set_params(integer=True)
-    bottom.set_ylabel("training $\\epsilon$\n([0, 1] scale)")
-    end = float(bottom.dataLim.y1)
-    figures.epsilon_ticks(bottom.yaxis, end, 5, "linf")
-    bottom.set_ylim(-0.06 * (end or 1), 1.1 * (end or 1))
-    for axes in top, bottom:
-        figures.tidy(axes)
-    _mark_onsets(top, arms)
-    figure.suptitle(title or "")
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    figures.save_figure(figure, path)
-    return figure
-
-
 def _check_groups(groups: Mapping[str, list]) -> str:
     """Returns the norm that all reports share."""
     norms = {report.norm for group in groups.values() for report in group}
@@ -260,7 +168,7 @@ def _expected_text(group, target: float) -> str:
     )
     if len(group) == 1:
         return f"{values[0]:.1f} %"
-    error = _standard_error(values)
+    error = standard_error(values)
     return f"{values.mean():.1f} ± {error:.1f} % ({len(group)} seeds)"
 
 
@@ -271,7 +179,7 @@ def _draw_curve(axes, group, index: int, **kwargs) -> None:
         band = [group[0].accuracy_interval(epsilon) for epsilon in epsilons]
         low, high = np.transpose(band)
     else:
-        error = _standard_error(curves)
+        error = standard_error(curves)
         low, high = curves.mean(axis=0) - error, curves.mean(axis=0) + error
     style = {
         "color": figures.color(index),
@@ -292,10 +200,6 @@ def _draw_curve(axes, group, index: int, **kwargs) -> None:
     )
 
 
-def _standard_error(values: np.ndarray) -> np.ndarray:
-    return np.std(values, axis=0, ddof=1) / np.sqrt(len(values))
-
-
 def _label_curve_axes(axes, norm: str) -> None:
     axes.set_xlabel(
         f"perturbation $\\epsilon$ ({_NORM_TEXT[norm]}, pixels in [0, 1])"
@@ -304,54 +208,3 @@ def _label_curve_axes(axes, norm: str) -> None:
     figures.epsilon_ticks(axes.xaxis, float(axes.dataLim.x1), 9, norm)
     figures.percent_limits(axes)
     figures.tidy(axes)
-
-
-def _check_arms(arms: Mapping[str, Mapping]) -> None:
-    if not arms:
-        raise ValueError("`arms` must name at least one run. Received none.")
-    keys = ("epoch", "val_accuracy", "epsilon")
-    for name, arm in arms.items():
-        missing = [key for key in (*keys, "onset") if key not in arm]
-        lengths = {key: len(arm[key]) for key in keys if key in arm}
-        if missing or len(set(lengths.values())) != 1 or not lengths["epoch"]:
-            raise ValueError(
-                f"The arm {name!r} must hold equally long lists {keys} of at "
-                "least one epoch, and 'onset'. "
-                f"Received lengths {lengths}, missing {missing}."
-            )
-
-
-def _mark_onsets(axes, arms: Mapping[str, Mapping]) -> None:
-    """A vertical line at each onset, its text in a free row above the axes."""
-    low, high = axes.get_xlim()
-    onsets = [arm["onset"] for arm in arms.values()]
-    row_ends = []
-    for onset, index in sorted(
-        (onset, index)
-        for index, onset in enumerate(onsets)
-        if onset is not None
-    ):
-        # Lines at the same epoch take turns, dash by dash.
-        turns, turn = onsets.count(onset), onsets[:index].count(onset)
-        dashes = (4 * turn, (4, 4 * max(turns - 1, 1)))
-        color = figures.color(index)
-        axes.axvline(onset, color=color, linewidth=1.2, linestyle=dashes)
-        start = (onset - low) / (high - low)
-        fits = start + _ONSET_TEXT_WIDTH <= 1
-        if not fits:
-            start -= _ONSET_TEXT_WIDTH
-        row = next(
-            (row for row, end in enumerate(row_ends) if end <= start),
-            len(row_ends),
-        )
-        row_ends[row : row + 1] = [start + _ONSET_TEXT_WIDTH]
-        axes.annotate(
-            f"onset: epoch {onset}",
-            (onset, 1),
-            xycoords=axes.get_xaxis_transform(),
-            xytext=(0, 3 + 12 * row),
-            textcoords="offset points",
-            ha="left" if fits else "right",
-            color=color,
-            fontsize="small",
-        )

@@ -1,22 +1,20 @@
 """A report as a web page: one file that shows everything it holds."""
 
-import base64
 import io
 import os
-import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
+from keras_epsched import files
 from keras_epsched.epsilons import SAME_EPSILON, format_epsilon
-from keras_epsched.evaluation import plots, report_files, report_text
-from keras_epsched.evaluation.headline import comparisons, headline
-from keras_epsched.evaluation.report import Report
+from keras_epsched.reports import curves, wording
+from keras_epsched.reports.density import grid_place
+from keras_epsched.reports.gallery import data_uri, galleries
+from keras_epsched.reports.headline import comparisons, headline
+from keras_epsched.reports.report import Report
 
 _TEMPLATE = "report.html.jinja"
-
-# Images narrower than this are enlarged with their pixels left visible.
-_SMALL = 160
 
 # In this order the outcomes of self-checks are listed.
 _STATUSES = ("fired", "not run", "passed")
@@ -65,13 +63,13 @@ def write_html(
             "`Report` each, and not empty. Received "
             + (f"something else for the names {wrong}." if wrong else "none.")
         )
-    path = pathlib.Path(path)
     target = target_epsilon
     if target is None:
         target = min(report.target_epsilon for report in reports.values())
+    pictures = galleries(reports)
     # Names come from users: none may be taken for markup.
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("keras_epsched", "evaluation"),
+        loader=jinja2.PackageLoader("keras_epsched", "reports"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -85,21 +83,21 @@ def write_html(
         verdict=_verdict(reports),
         curves=_curves(reports, target_epsilon),
         headline=_unbroken(headline(reports, target)),
-        bounds=_shared(
-            {n: {"": report_text.bound(r)} for n, r in reports.items()}
-        )[""],
+        bounds=_said_by(reports, wording.bound),
         **_accuracies(reports, target),
         comparisons=_comparisons(reports, target),
         breakers=_breakers(reports),
         checks=_checks(reports),
         cost=_shared(
-            {n: report_text.cost(report) for n, report in reports.items()}
+            {n: wording.cost(report) for n, report in reports.items()}
         ),
-        galleries=_galleries(reports),
+        galleries=pictures,
+        transfers=_said_by(
+            {name: reports[name] for name in pictures}, wording.transfer
+        ),
         footer=_footer(reports),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    report_files.replace(path, page.encode())
+    files.write(path, page)
 
 
 def _shared(lines: Mapping[str, dict]) -> dict[str, list]:
@@ -118,8 +116,14 @@ def _shared(lines: Mapping[str, dict]) -> dict[str, list]:
     return merged
 
 
+def _said_by(reports, sentence) -> list:
+    """A sentence on each report, once where it is the same for all."""
+    said = {name: {"": sentence(report)} for name, report in reports.items()}
+    return _shared(said).get("", [])
+
+
 def _subject(reports) -> dict:
-    lines = {n: report_text.subject(report) for n, report in reports.items()}
+    lines = {n: wording.subject(report) for n, report in reports.items()}
     models = ", ".join(
         name
         if report.model_name in (None, name)
@@ -175,10 +179,10 @@ def _unbroken(text: str) -> str:
 
 
 def _curves(reports, target_epsilon) -> str:
-    figure = plots.plot_curves(reports, target_epsilon=target_epsilon)
+    figure = curves.plot_curves(reports, target_epsilon=target_epsilon)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return _data_uri(buffer.getvalue(), "image/svg+xml")
+    return data_uri(buffer.getvalue(), "image/svg+xml")
 
 
 def _accuracies(reports, target) -> dict:
@@ -209,20 +213,20 @@ def _accuracies(reports, target) -> dict:
         "summary": summary,
         "target": format_epsilon(target, norm),
         "monotony": _shared(
-            {n: report_text.monotony(r) for n, r in reports.items()}
+            {n: wording.monotony(r) for n, r in reports.items()}
         ),
     }
 
 
 def _accuracy(report, epsilon) -> tuple[str, str] | None:
     """A cell of the table, empty where the report has no such epsilon."""
-    if not report_text.has_epsilon(report, epsilon):
+    if grid_place(report.epsilons, epsilon) is None:
         return None
     return _cell(report.accuracy_at(epsilon), report.accuracy_interval(epsilon))
 
 
 def _cell(value, interval) -> tuple[str, str]:
-    return f"{100 * value:.2f}", report_text.percent_interval(interval)
+    return f"{100 * value:.2f}", wording.percent_interval(interval)
 
 
 def _comparisons(reports, target) -> list[dict]:
@@ -273,7 +277,7 @@ def _comparison(name, first, compared) -> dict:
 
 def _breakers(reports) -> list[tuple]:
     return [
-        (name, *report_text.breakers(report))
+        (name, *wording.breakers(report))
         for name, report in reports.items()
         if len(report.attack_members) > 1
     ]
@@ -290,7 +294,7 @@ def _checks(reports) -> list[tuple]:
         ):
             name, purpose = check["name"], ""
             if name not in explained:
-                purpose = report_text.check_purpose(name)
+                purpose = wording.check_purpose(name)
             explained.add(name)
             outcomes.append({**check, "purpose": purpose})
         if outcomes:
@@ -313,63 +317,3 @@ def _footer(reports) -> dict:
             for name, report in reports.items()
         }
     )
-
-
-# === The gallery ===
-
-
-def _galleries(reports) -> list[tuple]:
-    """For each model that has examples which are images, its pictures."""
-    return [
-        (name, [_example(report, index) for index in range(count)])
-        for name, report in reports.items()
-        if (count := _num_pictures(report.examples))
-    ]
-
-
-def _num_pictures(examples) -> int:
-    if examples is None or examples.clean.ndim != 4:
-        return 0
-    return len(examples.clean) if examples.clean.shape[-1] in (1, 3) else 0
-
-
-def _example(report, index) -> dict:
-    """Pictures of one example, and its caption."""
-    examples = report.examples
-    low, high = report.value_range
-    clean, adversarial = (
-        (images[index].astype("float64") - low) / (high - low)
-        for images in (examples.clean, examples.adversarial)
-    )
-    epsilon = float(examples.epsilon[index])
-    difference = adversarial - clean
-    extent = epsilon if report.norm == "linf" else np.abs(difference).max()
-    # Where nothing was changed there is nothing to magnify.
-    factor = 0.5 / extent if extent > 0 else 1.0
-    return {
-        "clean": _png(clean),
-        "adversarial": _png(adversarial),
-        "perturbation": _png(0.5 + factor * difference),
-        "factor": f"{factor:.3g}",
-        "label": int(examples.label[index]),
-        "prediction": int(examples.prediction[index]),
-        "epsilon": format_epsilon(epsilon, report.norm),
-        "small": clean.shape[1] < _SMALL,
-    }
-
-
-def _png(image: np.ndarray) -> str:
-    """Data URI of an image with values in [0, 1] and 1 or 3 channels."""
-    from PIL import Image
-
-    levels = np.clip(np.rint(255 * np.nan_to_num(image)), 0, 255)
-    levels = levels.astype("uint8")
-    if levels.shape[-1] == 1:
-        levels = levels[..., 0]
-    buffer = io.BytesIO()
-    Image.fromarray(levels).save(buffer, format="png", optimize=True)
-    return _data_uri(buffer.getvalue(), "image/png")
-
-
-def _data_uri(content: bytes, media_type: str) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"

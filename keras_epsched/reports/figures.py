@@ -6,6 +6,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from keras_epsched import files
 from keras_epsched.epsilons import format_epsilon, pixel_levels
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
@@ -71,8 +72,8 @@ def save_figure(figure, path: Paths | None) -> None:
                 f"path. Received: {str(one)!r}"
             )
     for one in paths:
-        one.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(one, dpi=150)
+        with files.written_whole(one) as temporary:
+            figure.savefig(temporary, dpi=150)
 
 
 def color(index: int) -> str:

@@ -1,4 +1,4 @@
-"""Intervals for accuracies, and weights that turn them into expectations."""
+"""Weights of a grid's points that turn accuracies into an expectation."""
 
 import numbers
 from collections.abc import Callable
@@ -7,104 +7,20 @@ import numpy as np
 
 from keras_epsched.epsilons import SAME_EPSILON
 
-# Elements that one batch of bootstrap resamples may hold (80 MB in float64).
-BATCH_ELEMENTS = 10_000_000
 
-
-def wilson_interval(
-    successes: int, total: int, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Wilson score interval of a proportion, such as an accuracy.
-
-    Unlike the normal approximation it stays inside [0, 1] and is still right
-    near 0 and 1, where adversarial and clean accuracies often lie.
+def grid_place(epsilons: np.ndarray, epsilon: float) -> int | None:
+    """Returns the place of an epsilon in a grid, or `None` if it has none.
 
     Args:
-        successes: Int. Number of images classified correctly.
-        total: Int. Number of images, at least 1.
-        confidence: Float between 0 and 1. Defaults to `0.95`.
-
-    Returns:
-        A pair of floats `(low, high)`, fractions.
-
-    Raises:
-        ValueError: If `successes` is not between 0 and `total`, `total` is
-            below 1, or `confidence` is not between 0 and 1.
+        epsilons: Array of shape `(num_epsilons,)`.
+        epsilon: Float. May have passed through float32.
 
     Example:
-    >>> low, high = wilson_interval(80, 100)
-    >>> round(low, 4), round(high, 4)
-    (0.7112, 0.8666)
+    >>> grid_place([0, 0.1, 0.2], 0.1)
+    1
     """
-    from scipy.stats import binomtest
-
-    check_confidence(confidence)
-    if total < 1 or not 0 <= successes <= total:
-        raise ValueError(
-            "`total` must be at least 1 and `successes` between 0 and "
-            f"`total`. Received: successes={successes}, total={total}"
-        )
-    interval = binomtest(int(successes), int(total)).proportion_ci(
-        confidence_level=confidence, method="wilson"
-    )
-    return float(interval.low), float(interval.high)
-
-
-def bootstrap_interval(
-    values: np.ndarray,
-    confidence: float = 0.95,
-    seed: int = 0,
-    num_resamples: int = 2000,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of one value an image.
-
-    Use it for means of values that are not just right or wrong, such as
-    expected robustness. The percentile method is meant for test sets of a
-    hundred images and more; BCa would correct its skew on smaller ones, but
-    its jackknife costs time quadratic in the number of images.
-
-    When all values are equal, every resample has the same mean and the
-    interval is that single point: the bootstrap cannot know of images that
-    the sample does not contain. `wilson_interval` remains informative there.
-
-    Args:
-        values: Array of shape `(num_images,)`, at least one value.
-        confidence: Float between 0 and 1. Defaults to `0.95`.
-        seed: Int. Equal seeds give equal intervals. Defaults to `0`.
-        num_resamples: Int, at least 1. Defaults to `2000`.
-
-    Returns:
-        A pair of floats `(low, high)`.
-
-    Raises:
-        ValueError: If `values` is empty, not one-dimensional or not finite,
-            or if `confidence` is not between 0 and 1.
-
-    Example:
-    >>> bootstrap_interval([0.25, 0.25, 0.25])
-    (0.25, 0.25)
-    """
-    from scipy.stats import bootstrap
-
-    check_confidence(confidence)
-    values = np.asarray(values, dtype="float64")
-    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
-        raise ValueError(
-            "`values` must be a non-empty one-dimensional array of finite "
-            f"numbers. Received an array of shape {values.shape}."
-        )
-    if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])
-    interval = bootstrap(
-        (values,),
-        np.mean,
-        confidence_level=confidence,
-        n_resamples=num_resamples,
-        method="percentile",
-        batch=max(1, BATCH_ELEMENTS // values.size),
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+    close = np.isclose(epsilons, epsilon, rtol=SAME_EPSILON, atol=0)
+    return int(close.argmax()) if close.any() else None
 
 
 def density_weights(
@@ -193,19 +109,10 @@ def density_weights(
     return weights / weights.sum() @ _interpolation(nodes, grid)
 
 
-def check_confidence(confidence: float) -> None:
-    """Raises a `ValueError` unless it lies between 0 and 1."""
-    if not 0 < confidence < 1:
-        raise ValueError(
-            "`confidence` must lie between 0 and 1, for example 0.95. "
-            f"Received: confidence={confidence}"
-        )
-
-
 def _snap(epsilon: float, grid: np.ndarray, end: float, name: str) -> float:
     """The grid point that `epsilon` means, or `epsilon` between points."""
-    close = np.isclose(grid, epsilon, rtol=SAME_EPSILON, atol=0)
-    epsilon = grid[close][0] if close.any() else epsilon
+    place = grid_place(grid, epsilon)
+    epsilon = epsilon if place is None else grid[place]
     if not 0 <= epsilon <= end:
         raise ValueError(
             f"`{name}` must lie between 0 and {end:.6g}, where accuracy was "

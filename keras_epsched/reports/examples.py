@@ -1,6 +1,5 @@
 """A few adversarial images of an evaluation, to look at."""
 
-import io
 import pathlib
 import zipfile
 import zlib
@@ -8,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
-from keras_epsched.evaluation import report_files
+from keras_epsched import files
 
 _FILE = "examples.npz"
 # What NumPy makes of a file that is empty, cut, changed, or something else.
@@ -48,9 +47,8 @@ class Examples:
 
     def save(self, folder: pathlib.Path) -> None:
         """Writes `examples.npz`."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **asdict(self))
-        report_files.replace(folder / _FILE, buffer.getvalue())
+        with files.written_whole(folder / _FILE) as temporary:
+            np.savez_compressed(temporary, **asdict(self))
 
     @classmethod
     def load(cls, folder: pathlib.Path) -> "Examples | None":

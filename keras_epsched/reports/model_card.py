@@ -4,9 +4,10 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from keras_epsched import files
 from keras_epsched.epsilons import format_epsilon
-from keras_epsched.evaluation import report_files, report_text
-from keras_epsched.evaluation.report import Report
+from keras_epsched.reports import wording
+from keras_epsched.reports.report import Report
 
 _TEMPLATE = pathlib.Path(__file__).with_name("model_card.md.jinja")
 _NORMS = {"linf": "l-infinity", "l2": "l2", "l1": "l1"}
@@ -65,7 +66,7 @@ def write_model_card(
         (
             format_epsilon(epsilon, report.norm),
             f"{100 * accuracy:.1f}",
-            report_text.percent_interval(report.accuracy_interval(epsilon)),
+            wording.percent_interval(report.accuracy_interval(epsilon)),
         )
         for epsilon, accuracy in zip(
             report.epsilons, report.accuracy, strict=True
@@ -99,25 +100,24 @@ def write_model_card(
             disable_numparse=True,
         ),
         expected=f"{100 * report.expected_robustness():.1f}",
-        expected_interval=report_text.percent_interval(
+        expected_interval=wording.percent_interval(
             report.expected_robustness_interval()
         ),
         target=target,
         norm=_NORMS[report.norm],
-        bound=report_text.bound(report),
+        bound=wording.bound(report),
         alarms=[each for each in report.checks if each["status"] == "fired"],
         missing=[each for each in report.checks if each["status"] == "not run"],
         notes=report.notes,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    report_files.replace(path, f"{card}\n".encode())
+    files.write(path, f"{card}\n")
 
 
 def _subject(report):
     """What was evaluated; a card may be made public, so no place of files."""
-    lines = report_text.subject(report)
+    lines = wording.subject(report)
     _, comma, split = lines["dataset"].partition(", split")
-    name = report_text.dataset_name(report)
+    name = wording.dataset_name(report)
     return {**lines, "dataset": f"{name}{comma}{split}"}
 
 
@@ -125,7 +125,7 @@ def _results(report, target):
     """The results as the hub lists them."""
     import huggingface_hub
 
-    dataset = report_text.dataset_name(report)
+    dataset = wording.dataset_name(report)
     values = {
         "Clean accuracy": report.clean_accuracy,
         f"Accuracy at epsilon {target} ({report.norm})": report.accuracy_at(

@@ -1,10 +1,10 @@
-"""A report as text: the table that `print(report)` shows."""
+"""What a report says, in words: for tables, pages and cards alike."""
 
 import pathlib
 
 import numpy as np
 
-from keras_epsched.epsilons import SAME_EPSILON, format_epsilon
+from keras_epsched.epsilons import format_epsilon
 
 # The protocols of an evaluation, in words.
 PROTOCOLS = {
@@ -97,12 +97,6 @@ def is_paper_protocol(report) -> bool:
     )
 
 
-def has_epsilon(report, epsilon: float) -> bool:
-    """Whether an epsilon is a point of the grid of a `Report`."""
-    close = np.isclose(report.epsilons, epsilon, rtol=SAME_EPSILON, atol=0)
-    return bool(close.any())
-
-
 def dataset_name(report) -> str:
     """Returns the name of the dataset, of a folder without its place.
 
@@ -112,44 +106,6 @@ def dataset_name(report) -> str:
     name = str((report.dataset or {}).get("dataset", "unnamed"))
     kind, colon, place = name.partition(":")
     return f"{kind}{colon}{pathlib.PurePath(place).name}"
-
-
-def table(report) -> str:
-    """Returns the printable table of a `Report`.
-
-    Args:
-        report: A `Report`.
-
-    Returns:
-        A string of several lines: what was evaluated, accuracy at each
-        epsilon with its 95 % Wilson interval, the summary and the cost.
-    """
-    from tabulate import tabulate
-
-    rows = []
-    for epsilon, accuracy in zip(report.epsilons, report.accuracy, strict=True):
-        interval = report.accuracy_interval(epsilon)
-        rows.append(
-            (
-                format_epsilon(epsilon, report.norm),
-                f"{100 * accuracy:.2f}",
-                percent_interval(interval),
-            )
-        )
-    curve = tabulate(
-        rows,
-        headers=("epsilon", "accuracy %", "95 % interval"),
-        colalign=("right", "right", "right"),
-        disable_numparse=True,
-    )
-    summary = {**_results(report), **cost(report)}
-    blocks = [_align(subject(report)), [curve]]
-    if len(report.attack_members) > 1:
-        header, counts = breakers(report)
-        blocks.append([tabulate(counts, header)])
-    blocks.append(_align(summary))
-    blocks.append(_checks(report) + _warnings(report))
-    return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
 def breakers(report) -> tuple[tuple, list[tuple]]:
@@ -171,30 +127,6 @@ def breakers(report) -> tuple[tuple, list[tuple]]:
         )
     ]
     return ("images broken by", *header), rows
-
-
-def _checks(report) -> list[str]:
-    """Failed checks in words, and the others by name."""
-    by_status = {"passed": [], "fired": [], "not run": []}
-    for check in report.checks:
-        by_status[check["status"]].append(check)
-    lines = [
-        f"WARNING: {check['name']}: {check['message']}"
-        for check in by_status["fired"]
-    ]
-    if by_status["passed"]:
-        names = ", ".join(check["name"] for check in by_status["passed"])
-        lines.append(f"self-checks passed: {names}")
-    lines += [
-        f"self-check not run: {check['name']} ({check['message']})"
-        for check in by_status["not run"]
-    ]
-    return lines
-
-
-def _align(lines: dict) -> list[str]:
-    width = max(len(name) for name in lines)
-    return [f"{name:<{width}}  {text}" for name, text in lines.items()]
 
 
 def percent_interval(interval: tuple[float, float]) -> str:
@@ -231,19 +163,6 @@ def subject(report) -> dict[str, str]:
     return lines
 
 
-def _results(report) -> dict:
-    target = format_epsilon(report.target_epsilon, report.norm)
-    at_target = report.accuracy_at(report.target_epsilon)
-    interval = percent_interval(report.expected_robustness_interval())
-    return {
-        "clean accuracy": f"{100 * report.clean_accuracy:.2f} %",
-        f"accuracy at {target}": f"{100 * at_target:.2f} %",
-        "expected robustness": f"{100 * report.expected_robustness():.2f} % "
-        f"(95 % interval {interval}), epsilon uniform on [0, {target}]",
-        **monotony(report),
-    }
-
-
 def monotony(report) -> dict[str, str]:
     """Returns a line on accuracies that rise with epsilon, if any do."""
     if not report.violations:
@@ -275,5 +194,21 @@ def cost(report) -> dict[str, str]:
     return lines
 
 
-def _warnings(report) -> list[str]:
-    return [f"NOTE: {note}" for note in (bound(report), *report.notes)]
+def transfer(report) -> str:
+    """Returns how far the adversarial images that are kept can be reused.
+
+    Args:
+        report: A `Report`.
+
+    Returns:
+        A string, one sentence, or an empty one where no images are kept.
+    """
+    if report.examples is None:
+        return ""
+    where = "in the precision and on the device of this evaluation"
+    if report.precision:
+        where = f"in {report.precision} on a {report.device}"
+    return (
+        f"The adversarial images that are kept were found {where}; they "
+        "transfer less well to another precision or device."
+    )

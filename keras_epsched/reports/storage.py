@@ -1,51 +1,18 @@
 """The two files of a saved report: `report.json` and `per_image.parquet`."""
 
 import hashlib
-import importlib
-import importlib.metadata
 import json
-import os
 import pathlib
 
-import keras
 import numpy as np
 
+from keras_epsched import files
 from keras_epsched.epsilons import format_epsilon
+from keras_epsched.reports.fields import ALWAYS, LATER, names
 
 REPORT = "report.json"
 PER_IMAGE = "per_image.parquet"
 _FORMAT = "keras_epsched.report/2"
-
-# The constructor's arguments that are stored as they are.
-_METADATA = (
-    "created",
-    "model_name",
-    "dataset",
-    "value_range",
-    "norm",
-    "protocol",
-    "attack",
-    "attack_name",
-    "attack_members",
-    "bisect",
-    "shard",
-    "model_fingerprint",
-    "target_epsilon",
-    "seed",
-    "forward_passes",
-    "backward_passes",
-    "naive_forward_passes",
-    "naive_backward_passes",
-    "check_forward_passes",
-    "check_backward_passes",
-    "seconds",
-    "zero_gradient_images",
-    "checks",
-    "notes",
-    "versions",
-)
-# Those that older files lack.
-_LATER = ("attack_title", "member_titles", "precision", "device")
 
 
 def plain(value, name: str):
@@ -77,28 +44,11 @@ def plain(value, name: str):
         ) from error
 
 
-def package_versions() -> dict:
-    """Returns the versions of the packages that decide a result."""
-    backend = keras.config.backend()
-    versions = {
-        "keras": keras.__version__,
-        backend: importlib.import_module(backend).__version__,
-        "numpy": np.__version__,
-        "backend": backend,
-    }
-    try:
-        own = importlib.metadata.version("keras-epsched")
-    except importlib.metadata.PackageNotFoundError:
-        own = "not installed"
-    return {"keras_epsched": own, **versions}
-
-
 def save(report, folder: pathlib.Path) -> None:
     """Writes both files of `report` into `folder`.
 
-    Each is written beside its destination and renamed, so a reader never
-    sees half a file; the checksum tells when one rename was interrupted
-    before the other.
+    Each is written whole; the checksum tells when the writing stopped between
+    the two.
 
     Args:
         report: A `Report`.
@@ -106,8 +56,6 @@ def save(report, folder: pathlib.Path) -> None:
     """
     import pyarrow as pa
     import pyarrow.parquet as parquet
-
-    folder.mkdir(parents=True, exist_ok=True)
 
     def lists(matrix):
         offsets = np.arange(len(matrix) + 1, dtype="int32") * matrix.shape[1]
@@ -126,15 +74,16 @@ def save(report, folder: pathlib.Path) -> None:
     buffer = pa.BufferOutputStream()
     parquet.write_table(table, buffer)
     per_image = buffer.getvalue().to_pybytes()
-    replace(folder / PER_IMAGE, per_image)
+    files.write(folder / PER_IMAGE, per_image)
     text = json.dumps(_summary(report, per_image), indent=2, allow_nan=False)
-    replace(folder / REPORT, (text + "\n").encode())
+    files.write(folder / REPORT, text + "\n")
 
 
-def load(folder: pathlib.Path) -> dict:
+def load(report_class: type, folder: pathlib.Path) -> dict:
     """Reads both files from `folder`.
 
     Args:
+        report_class: `Report`, whose fields the files hold.
         folder: Path of the folder given to `save`.
 
     Returns:
@@ -162,9 +111,11 @@ def load(folder: pathlib.Path) -> dict:
             f"{folder / REPORT} was not written by `Report.save`: expected a "
             f"JSON object whose `format` is {_FORMAT!r}."
         )
+    always = names(report_class, saved=ALWAYS)
+    later = names(report_class, saved=LATER)
     missing = [
         name
-        for name in (*_METADATA, "epsilons", "per_image_sha256")
+        for name in (*always, "epsilons", "per_image_sha256")
         if name not in summary
     ]
     if missing:
@@ -186,8 +137,8 @@ def load(folder: pathlib.Path) -> dict:
         return flat.reshape(table.num_rows, -1)
 
     return {
-        **{name: summary[name] for name in _METADATA},
-        **{name: summary.get(name) for name in _LATER},
+        **{name: summary[name] for name in always},
+        **{name: summary.get(name) for name in later},
         "epsilons": summary["epsilons"],
         "image_ids": table["image"].to_numpy(),
         "labels": table["label"].to_numpy(),
@@ -212,9 +163,10 @@ def _summary(report, per_image: bytes) -> dict:
             }
         )
     low, high = report.expected_robustness_interval()
+    saved = names(report, saved=ALWAYS) + names(report, saved=LATER)
     return {
         "format": _FORMAT,
-        **{name: getattr(report, name) for name in (*_METADATA, *_LATER)},
+        **{name: getattr(report, name) for name in saved},
         "num_images": report.num_images,
         "epsilons": report.epsilons.tolist(),
         "clean_accuracy": report.clean_accuracy,
@@ -229,14 +181,3 @@ def _summary(report, per_image: bytes) -> dict:
         "broken_counts": report.broken_counts.tolist(),
         "per_image_sha256": hashlib.sha256(per_image).hexdigest(),
     }
-
-
-def replace(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file such that a reader never sees half of it."""
-    # The rename is atomic only within one file system, hence the same folder.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,0 +1,192 @@
+"""What follows from which images stand at which epsilons."""
+
+import numpy as np
+
+from keras_epsched.epsilons import format_epsilon
+from keras_epsched.reports.density import density_weights, grid_place
+from keras_epsched.reports.statistics import (
+    bootstrap_interval,
+    wilson_interval,
+)
+
+
+class Measures:
+    """Accuracy, expected robustness and their intervals.
+
+    The base of `Report`, which holds the data.
+    """
+
+    epsilons: np.ndarray
+    correct: np.ndarray
+    broken_by: np.ndarray
+    attack_members: list[str]
+    norm: str
+    target_epsilon: float
+    forward_passes: int
+    backward_passes: int
+    naive_forward_passes: int
+    naive_backward_passes: int
+
+    @property
+    def num_images(self) -> int:
+        """Number of images evaluated."""
+        return len(self.correct)
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """Accuracy at each epsilon, fractions of shape `(num_epsilons,)`."""
+        return self.correct.mean(axis=0)
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Accuracy on the images as they are, a fraction."""
+        return float(self.accuracy[0])
+
+    @property
+    def critical_epsilon(self) -> np.ndarray:
+        """Smallest epsilon of the grid that broke each image.
+
+        Shape `(num_images,)`: 0 for an image misclassified without any
+        attack, infinity for one that survived the whole grid.
+        """
+        broken = ~self.correct
+        first = self.epsilons[broken.argmax(axis=1)]
+        return np.where(broken.any(axis=1), first, np.inf)
+
+    @property
+    def violations(self) -> int:
+        """Entries that are correct though a smaller epsilon broke the image.
+
+        The perturbation that broke it is allowed at the larger epsilon too,
+        so each is a failure of the attack. Always 0 when nested; for an
+        independent sweep it tells how far from monotone that was.
+        """
+        broken_so_far = np.logical_or.accumulate(~self.correct, axis=1)
+        return int((self.correct & broken_so_far).sum())
+
+    @property
+    def broken_counts(self) -> np.ndarray:
+        """Images that each attack broke at each epsilon.
+
+        Shape `(num_attacks, num_epsilons)`. An attack sees only what those
+        before it have left standing; when nested, an image that is broken at
+        a smaller epsilon counts for the attack that did it there.
+        """
+        return np.stack(
+            [
+                (self.broken_by == number).sum(axis=0)
+                for number in range(len(self.attack_members))
+            ]
+        )
+
+    @property
+    def saving_factor(self) -> float:
+        """Passes of the naive sweep for each pass made (NaN if unknown)."""
+        passes = self.forward_passes + self.backward_passes
+        naive = self.naive_forward_passes + self.naive_backward_passes
+        return naive / passes if passes and naive else float("nan")
+
+    def _place(self, epsilon: float, name: str = "epsilon") -> int:
+        place = grid_place(self.epsilons, epsilon)
+        if place is None:
+            grid = ", ".join(
+                format_epsilon(each, self.norm) for each in self.epsilons
+            )
+            raise ValueError(
+                f"`{name}` must be a point of the grid that was evaluated: "
+                f"{grid}. Received: {name}={epsilon}"
+            )
+        return place
+
+    def accuracy_at(self, epsilon: float) -> float:
+        """Accuracy at one epsilon of the grid, a fraction.
+
+        Args:
+            epsilon: Float, on the [0, 1] scale.
+
+        Returns:
+            A float.
+
+        Raises:
+            ValueError: If `epsilon` is not on the grid.
+        """
+        return float(self.accuracy[self._place(epsilon)])
+
+    def accuracy_interval(
+        self, epsilon: float, confidence: float = 0.95
+    ) -> tuple[float, float]:
+        """Wilson interval of the accuracy at one epsilon of the grid.
+
+        Args:
+            epsilon: Float, on the [0, 1] scale.
+            confidence: Float between 0 and 1. Defaults to `0.95`.
+
+        Returns:
+            A pair of floats `(low, high)`.
+
+        Raises:
+            ValueError: If `epsilon` is not on the grid.
+        """
+        successes = self.correct[:, self._place(epsilon)].sum()
+        return wilson_interval(successes, self.num_images, confidence)
+
+    def weights(
+        self, density=None, target_epsilon: float | None = None
+    ) -> np.ndarray:
+        """Weights of the grid's points in `expected_robustness`.
+
+        Args:
+            density: As in `expected_robustness`.
+            target_epsilon: As in `expected_robustness`.
+
+        Returns:
+            A float64 array of shape `(num_epsilons,)` with sum 1.
+        """
+        # A point mass, or weights, may lie beyond the target.
+        spread = density is None or callable(getattr(density, "pdf", density))
+        if target_epsilon is None and spread:
+            target_epsilon = self.target_epsilon
+        return density_weights(self.epsilons, density, target_epsilon)
+
+    def expected_robustness(
+        self, density=None, target_epsilon: float | None = None
+    ) -> float:
+        """Mean accuracy under a distribution of epsilon.
+
+        Args:
+            density: `None` for the uniform distribution (the paper's), a
+                number for a point mass, a density function, a frozen
+                `scipy.stats` distribution, or weights of the grid's points.
+                See `density_weights`.
+            target_epsilon: Optional float, the upper end of the interval.
+                Defaults to that of the report.
+
+        Returns:
+            A float, a fraction.
+        """
+        weights = self.weights(density, target_epsilon)
+        return float(self.accuracy @ weights)
+
+    def expected_robustness_interval(
+        self,
+        density=None,
+        target_epsilon: float | None = None,
+        confidence: float = 0.95,
+        seed: int = 0,
+    ) -> tuple[float, float]:
+        """Bootstrap interval of expected robustness, over the images.
+
+        It is the uncertainty that comes from the images of the test set,
+        not from the seed of the training run.
+
+        Args:
+            density: As in `expected_robustness`.
+            target_epsilon: As in `expected_robustness`.
+            confidence: Float between 0 and 1. Defaults to `0.95`.
+            seed: Int, the seed of the resamples. Defaults to `0`.
+
+        Returns:
+            A pair of floats `(low, high)`.
+        """
+        weights = self.weights(density, target_epsilon)
+        return bootstrap_interval(self.correct @ weights, confidence, seed)

@@ -1,0 +1,335 @@
+"""What an evaluation found: accuracy of every image at every epsilon."""
+
+import dataclasses
+import datetime
+import functools
+import os
+import pathlib
+
+import numpy as np
+
+from keras_epsched.epsilons import check_epsilon, check_norm
+from keras_epsched.reports import fields, storage
+from keras_epsched.reports.density import density_weights
+from keras_epsched.reports.examples import Examples
+from keras_epsched.reports.fields import (
+    ALWAYS,
+    FIRST,
+    LATER,
+    ROWS,
+    SAME,
+    SUM,
+    field,
+)
+from keras_epsched.reports.measures import Measures
+from keras_epsched.reports.table import report_table
+from keras_epsched.reports.wording import PROTOCOLS
+from keras_epsched.versions import package_versions
+
+
+def _array(dtype):
+    return functools.partial(np.asarray, dtype=dtype)
+
+
+def _json(name):
+    return functools.partial(storage.plain, name=name)
+
+
+def _each(kind, sequence):
+    """Converter to a sequence of which each element is of a kind."""
+    return lambda values: sequence(kind(value) for value in values)
+
+
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
+class Report(Measures):
+    """Robustness of one classifier on one dataset, image by image.
+
+    `keras_epsched.evaluate` returns it. Because it keeps whether each image
+    survived at each epsilon, any density over epsilon and any confidence
+    interval is computed from it later, without attacking again. `print` it
+    for the table, `plot` it for the curve, `save` it for the record.
+
+    Reference:
+    - [Ngnawé et al., 2026](https://arxiv.org/abs/2509.23325)
+
+    Args:
+        epsilons: Floats of shape `(num_epsilons,)`, on the [0, 1] scale,
+            ascending from 0.
+        correct: Booleans of shape `(num_images, num_epsilons)`: whether the
+            image is classified correctly after the attack at that epsilon.
+            Column 0 is clean.
+        labels: Ints of shape `(num_images,)`, the true classes.
+        predictions: Ints of shape `(num_images,)`, predictions on clean
+            images.
+        image_ids: Ints of shape `(num_images,)`, all different.
+        broken_by: Optional ints of shape `(num_images, num_epsilons)`: the
+            number of the attack of `attack_members` that broke the image, or
+            -1 if none did, because it stands or was misclassified anyway.
+        norm: String. `"linf"`, `"l2"` or `"l1"`.
+        protocol: String. `"nested"`, where an image broken at one epsilon
+            counts as broken at every larger one, or `"independent"`, where
+            each epsilon is attacked afresh.
+        attack: Dict, the serialised attack: `"class_name"` and `"config"`.
+        attack_name: String, the attack with all its arguments.
+        attack_members: Strings, the same of each attack of an ensemble.
+            Defaults to `attack_name` alone.
+        attack_title: Optional string, by which tables and pages name the
+            attack, see `Attack.title`. Defaults to `attack_name`.
+        member_titles: Optional strings, the same of each of `attack_members`.
+            Defaults to `attack_members`.
+        bisect: Boolean. Whether the nested sweep bisected.
+        shard: Optional pair `(index, count)`: these are only every `count`-th
+            of the images.
+        model_fingerprint: Optional string, a checksum of the classifier.
+        target_epsilon: Optional float, a point of the grid: the end of expected
+            robustness, beyond which the curve may go on. Defaults to the end
+            of the grid.
+        dataset: Optional dict that says which images these are: `"dataset"`
+            (name and version), `"split"`, `"base"`, `"start"`, `"stop"` and
+            `"num_examples"`.
+        value_range: Pair of floats, the pixel range of the classifier.
+            Defaults to `(0, 255)`.
+        seed: Int, the seed of the attacks. Defaults to `0`.
+        forward_passes: Int. Forward passes, counted image by image.
+        backward_passes: Int. Backward passes, counted image by image.
+        naive_forward_passes: Int. Forward passes that attacking every image
+            that is correct without attack at every epsilon above 0 afresh
+            would have taken; by one attack after the other until it is broken.
+            Of a nested sweep an estimate, for an ensemble somewhat too high.
+        naive_backward_passes: Int. The same for backward passes.
+        check_forward_passes: Int. Forward passes of the self-checks, which
+            `forward_passes` does not contain.
+        check_backward_passes: Int. The same for backward passes.
+        seconds: Float. Wall time of the evaluation.
+        zero_gradient_images: Int. Images whose gradient vanished, on which
+            a gradient attack is blind. Defaults to `0`.
+        checks: Dicts, the outcomes of the self-checks, each with `"name"`,
+            `"status"` (`"passed"`, `"fired"` or `"not run"`), `"message"` and
+            `"estimate"`: of the check "stronger attack" a dict of numbers.
+        examples: Optional `Examples`, a few adversarial images.
+        model_name: Optional string, the name of the classifier.
+        notes: Strings, the warnings raised while evaluating.
+        created: Optional string, the time of the evaluation in ISO format.
+            Defaults to now.
+        versions: Optional dict of the package versions it ran with.
+            Defaults to the running ones.
+        precision: Optional string, the dtypes that the layers of the
+            classifier computed in, as `"float16, float32"`.
+        device: Optional string, `"CPU"`, `"GPU"` or `"TPU"`.
+
+    Raises:
+        ValueError: If shapes or values do not fit together.
+
+    Example:
+    ```python
+    report = keras_epsched.evaluate(
+        model, data.test, epsilons=keras_epsched.epsilon_grid(4 / 255)
+    )
+    print(report)
+    report.accuracy_at(4 / 255)
+    report.expected_robustness()
+    report.expected_robustness(scipy.stats.beta(2, 5, scale=4 / 255))
+    report.plot("curve.png")
+    report.save("runs/first")
+    ```
+    """
+
+    epsilons: np.ndarray = field(_array("float64"), merge=SAME)
+    correct: np.ndarray = field(np.asarray, merge=ROWS)
+    labels: np.ndarray = field(_array("int64"), merge=ROWS)
+    predictions: np.ndarray = field(_array("int64"), merge=ROWS)
+    image_ids: np.ndarray = field(_array("int64"), merge=ROWS)
+    broken_by: np.ndarray = field(_array("int8"), merge=ROWS, default=None)
+    examples: Examples | None = field(None, merge=FIRST, default=None)
+    # In the order of `report.json`.
+    created: str = field(str, saved=ALWAYS, default=None)
+    model_name: str | None = field(str, saved=ALWAYS, merge=SAME, default=None)
+    dataset: dict | None = field(
+        _json("dataset"), saved=ALWAYS, merge=SAME, default=None
+    )
+    value_range: tuple[float, float] = field(
+        _each(float, tuple), saved=ALWAYS, merge=SAME, default=(0, 255)
+    )
+    norm: str = field(check_norm, saved=ALWAYS, merge=SAME)
+    protocol: str = field(str, saved=ALWAYS, merge=SAME)
+    attack: dict = field(_json("attack"), saved=ALWAYS, merge=SAME)
+    attack_name: str = field(str, saved=ALWAYS, merge=FIRST)
+    attack_members: list[str] = field(
+        list, saved=ALWAYS, merge=FIRST, default=None
+    )
+    bisect: bool = field(bool, saved=ALWAYS, merge=SAME, default=False)
+    shard: list[int] | None = field(
+        _each(int, list), saved=ALWAYS, default=None
+    )
+    model_fingerprint: str | None = field(
+        str, saved=ALWAYS, merge=SAME, default=None
+    )
+    target_epsilon: float = field(float, saved=ALWAYS, merge=SAME, default=None)
+    seed: int = field(int, saved=ALWAYS, merge=SAME, default=0)
+    forward_passes: int = field(int, saved=ALWAYS, merge=SUM, default=0)
+    backward_passes: int = field(int, saved=ALWAYS, merge=SUM, default=0)
+    naive_forward_passes: int = field(int, saved=ALWAYS, merge=SUM, default=0)
+    naive_backward_passes: int = field(int, saved=ALWAYS, merge=SUM, default=0)
+    check_forward_passes: int = field(int, saved=ALWAYS, merge=SUM, default=0)
+    check_backward_passes: int = field(int, saved=ALWAYS, merge=SUM, default=0)
+    seconds: float = field(float, saved=ALWAYS, merge=SUM, default=0.0)
+    zero_gradient_images: int = field(int, saved=ALWAYS, merge=SUM, default=0)
+    checks: list[dict] = field(_json("checks"), saved=ALWAYS, default=())
+    notes: list[str] = field(_each(str, list), saved=ALWAYS, default=())
+    versions: dict = field(dict, saved=ALWAYS, merge=SAME, default=None)
+    attack_title: str = field(str, saved=LATER, merge=FIRST, default=None)
+    member_titles: list[str] = field(
+        list, saved=LATER, merge=FIRST, default=None
+    )
+    precision: str | None = field(str, saved=LATER, merge=SAME, default=None)
+    device: str | None = field(str, saved=LATER, default=None)
+
+    def __post_init__(self):
+        fields.convert_all(self)
+        if self.broken_by is None:
+            attacked = self.correct[:, :1] & ~self.correct
+            self.broken_by = np.where(attacked, 0, -1).astype("int8")
+        if self.target_epsilon is None:
+            self.target_epsilon = float(self.epsilons[-1])
+        self.attack_members = self.attack_members or [self.attack_name]
+        self.attack_title = self.attack_title or self.attack_name
+        self.member_titles = self.member_titles or list(self.attack_members)
+        self.versions = self.versions or package_versions()
+        if not self.created:
+            now = datetime.datetime.now(datetime.UTC)
+            self.created = now.isoformat(timespec="seconds")
+        self._validate()
+
+    def _validate(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(
+                f"`protocol` must be one of {tuple(PROTOCOLS)}. "
+                f"Received: {self.protocol!r}"
+            )
+        density_weights(self.epsilons)  # Checks that the grid ascends from 0.
+        check_epsilon(self.epsilons[-1], self.norm, "epsilons[-1]")
+        self.target_epsilon = float(
+            self.epsilons[self._place(self.target_epsilon, "target_epsilon")]
+        )
+        shape = (self.labels.size, self.epsilons.size)
+        if not self.labels.size or self.correct.shape != shape:
+            raise ValueError(
+                "`correct` must have shape (num_images, num_epsilons) = "
+                f"{shape} with at least one image. Received shape "
+                f"{self.correct.shape}."
+            )
+        if self.correct.dtype != bool:
+            raise ValueError(
+                "`correct` must be boolean. Received dtype "
+                f"{self.correct.dtype}."
+            )
+        for name in ("labels", "predictions", "image_ids"):
+            if getattr(self, name).shape != shape[:1]:
+                raise ValueError(
+                    f"`{name}` must have shape {shape[:1]}. Received shape "
+                    f"{getattr(self, name).shape}."
+                )
+        if not np.array_equal(
+            self.broken_by >= 0, self.correct[:, :1] & ~self.correct
+        ) or self.broken_by.max() >= len(self.attack_members):
+            raise ValueError(
+                "`broken_by` must name an attack of `attack_members` exactly "
+                "where an image that is correct without attack is not any more"
+            )
+        if len(self.member_titles) != len(self.attack_members):
+            raise ValueError(
+                "`member_titles` must name each of `attack_members`. Received: "
+                f"{len(self.member_titles)} titles of "
+                f"{len(self.attack_members)} attacks"
+            )
+        if np.unique(self.image_ids).size != self.num_images:
+            raise ValueError("`image_ids` must all be different.")
+        if (self.correct[:, 0] & (self.labels != self.predictions)).any():
+            raise ValueError(
+                "Column 0 of `correct` must be clean: an image counts as "
+                "correct there although its prediction is not its label."
+            )
+        if self.protocol == "nested" and self.violations:
+            raise ValueError(
+                'With protocol="nested" an image that is wrong at one '
+                "epsilon must be wrong at every larger one, but "
+                f"{self.violations} entries of `correct` are not. Use "
+                '`protocol="independent"`, or accumulate the failures.'
+            )
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes `report.json` and `per_image.parquet`, each by a rename.
+
+        And `examples.npz`, if there are examples.
+
+        Args:
+            folder: Path of a folder, created if need be.
+        """
+        folder = pathlib.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.examples is not None:
+            self.examples.save(folder)
+        storage.save(self, folder)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> "Report":
+        """Reads what `save` wrote.
+
+        Args:
+            folder: Path of the folder given to `save`.
+
+        Returns:
+            A `Report` equal to the saved one.
+
+        Raises:
+            FileNotFoundError: If one of the two files is missing.
+            ValueError: If they were not written by `save`, or not together.
+        """
+        folder = pathlib.Path(folder)
+        return cls(**storage.load(cls, folder), examples=Examples.load(folder))
+
+    def plot(self, path=None, ax=None, label: str | None = None, **kwargs):
+        """Draws accuracy against epsilon with the 95 % Wilson band.
+
+        Args:
+            path: Optional path ending in `.png` or `.svg`, or a list of such
+                paths, to which the figure is saved.
+            ax: Optional `matplotlib` axes to draw on. Defaults to a new
+                figure, which is `plot(...).figure`.
+            label: Optional string, the name of the curve in the legend.
+                Defaults to `model_name`.
+            **kwargs: Passed on to `Axes.plot`, such as `color`.
+
+        Returns:
+            The `matplotlib` axes.
+
+        Example:
+        ```python
+        axes = first.plot(label="fixed")
+        second.plot("both.png", ax=axes, label="scheduled")
+        ```
+        """
+        from keras_epsched.reports import curves
+
+        return curves.plot_report(self, path, ax, label, **kwargs)
+
+    def __eq__(self, other):
+        if type(self) is not type(other):
+            return NotImplemented
+        return self.examples == other.examples and all(
+            np.array_equal(value, vars(other)[name])
+            for name, value in vars(self).items()
+            if name != "examples"
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self):
+        return (
+            f"<Report model={self.model_name!r} num_images={self.num_images} "
+            f"clean_accuracy={self.clean_accuracy:.4f} "
+            f"expected_robustness={self.expected_robustness():.4f}>"
+        )
+
+    def __str__(self):
+        return report_table(self)
