@@ -24,8 +24,16 @@ def run(main: Callable[[], int | None]) -> None:
     Args:
         main: Function without arguments. What it returns is the exit status.
     """
+    sys.excepthook = _show
+    app.run(checked(main))
 
-    def checked(arguments):
+
+def checked(
+    main: Callable[[], int | None],
+) -> Callable[[list[str]], int | None]:
+    """Returns `main` as absl calls it, which takes flags alone."""
+
+    def called(arguments):
         if len(arguments) > 1:
             raise app.UsageError(
                 "expected flags alone, as --epsilon=4/255. Received: "
@@ -35,8 +43,7 @@ def run(main: Callable[[], int | None]) -> None:
         logging.set_verbosity(logging.ERROR)
         return in_flags(main)
 
-    sys.excepthook = _show
-    app.run(checked)
+    return called
 
 
 def in_flags(main: Callable[[], int | None]) -> int | None:

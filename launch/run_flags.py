@@ -72,5 +72,13 @@ def as_flags(text: str, kind: type[Settings] | None = None) -> str:
     """
     known = list(FLAGS if kind is None else entries(kind))
     names = "|".join(map(re.escape, known))
-    text = re.sub(rf"`({names})`", r"--\1", text)
-    return re.sub(rf"(?<![\w.`(\-])({names})=(?=\S)", r"--\1=", text)
+    # Arguments within a call, as PGD(norm='l2'), are Python's.
+    named = rf"\w+\([^()]*\)|`({names})`|(?<![\w.\-])({names})=(?=\S)"
+
+    def typed(match):
+        quoted, given = match.groups()
+        if quoted:
+            return f"--{quoted}"
+        return f"--{given}=" if given else match[0]
+
+    return re.sub(named, typed, text)

@@ -7,7 +7,7 @@ from keras_epsched import optional
 from keras_epsched.epsilons import check_epsilon
 from keras_epsched.runs import build
 from keras_epsched.runs.config import Settings
-from keras_epsched.runs.folder import RunUnderWay
+from keras_epsched.runs.folder import RunUnderWay, check_output
 from keras_epsched.runs.values import ConfigError
 
 _KINDS = (ValueError, ImportError, OSError, RunUnderWay)
@@ -34,6 +34,7 @@ def check(config: Settings) -> None:
         ConfigError: If values do not go together.
         ImportError: If a package is missing that a value needs.
     """
+    check_output(config)
     check_epsilon(config.epsilon, config.norm, "epsilon")
     if config.epsilon == 0:
         raise ConfigError("`epsilon` must be above 0: it is the target")

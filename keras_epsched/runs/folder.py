@@ -54,8 +54,7 @@ def opened(
         ConfigError: If the folder holds another run, or something else.
         RunUnderWay: If a run is under way in it.
     """
-    if config.resume and config.output is None:
-        raise ConfigError("`resume` needs the `output` of the run")
+    check_output(config)
     folder = pathlib.Path(
         config.output or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     )
@@ -76,6 +75,12 @@ def opened(
             # Claims the folder.
             write_config(folder, config, command)
         yield folder, config
+
+
+def check_output(config: Settings) -> None:
+    """Raises a `ConfigError` if there is no telling which run resumes."""
+    if config.resume and config.output is None:
+        raise ConfigError("`resume` needs the `output` of the run")
 
 
 def is_begun(folder: pathlib.Path) -> bool:

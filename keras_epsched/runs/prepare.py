@@ -96,8 +96,9 @@ def announce(config: Settings) -> None:
         kind = type(config)
         print(f"{recipes.for_config(config.recipe, kind)}\n")
         others = set(recipes.get(config.recipe).flags) - set(entries(kind))
-        # A comparison takes the rate of a recipe as its only one.
-        others -= {"learning_rate"} if "learning_rates" in entries(kind) else {}
+        if "learning_rates" in entries(kind):
+            # A comparison takes the rate of a recipe as its only one.
+            others -= {"learning_rate"}
         if others:
             print(
                 f"recipe={config.recipe}: there are no values "

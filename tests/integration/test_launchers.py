@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import absl.app
 import keras
 import pytest
 
@@ -193,18 +194,13 @@ def test_finetune_writes_a_report(tmp_path):
 
 
 def test_bad_flags_are_told_before_training(tmp_path):
-    output = f"--output={tmp_path / 'run'}"
-    text = _run("compare.py", output, "--epsilon=8", *_SHORT, code=1)
-    # In one sentence, which says what to do.
-    assert "error: " in text and "8/255" in text
-    assert "Traceback" not in text
-    text = _run("compare.py", output, "epsilon=8/255", code=1)
-    assert "expected flags alone" in text
-    text = _run("compare.py", output, "--protocols=nested,all", code=1)
-    assert "nested, independent, paper" in text
-    text = _run("finetune.py", output, "--probe=adversarial", code=1)
-    # Named as they are typed.
+    flags = (f"--output={tmp_path / 'run'}", "--probe=adversarial", *_SHORT)
+    text = _run("finetune.py", *flags, code=1)
+    # In one sentence, which says what to do in the words of the shell.
     assert "error: --probe=adversarial needs --probe_epochs" in text
+    assert "Traceback" not in text
+    text = _run("finetune.py", *flags, "--epsilon=eight", "epochs", code=1)
+    assert "--epsilon must be a number or a fraction" in text
     assert not (tmp_path / "run").exists()
 
 
@@ -249,32 +245,30 @@ import sys
 sys.path.insert(0, sys.argv.pop(1))
 import app
 def main():
-    {body}
+    raise type("OutOfMemoryError", (RuntimeError,), {})("x")
 app.run(main)
 """
 
 
 def test_a_device_out_of_memory_is_told_with_what_to_do():
-    def run_main(body):
-        return subprocess.run(
-            [sys.executable, "-c", _MAIN.format(body=body)]
-            + [str(_ROOT / "launch")],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    done = run_main("raise type('OutOfMemoryError', (RuntimeError,), {})('x')")
+    done = subprocess.run(
+        [sys.executable, "-c", _MAIN, str(_ROOT / "launch")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1 and "Traceback" in done.stderr
     assert "--batch_size" in done.stderr.splitlines()[-1]
-    # As a study of which cells have failed.
-    assert run_main("return 3").returncode == 3
 
 
-def test_what_is_no_memory_error_is_shown_as_it_is(monkeypatch):
+def test_the_end_of_a_launcher(monkeypatch):
     monkeypatch.syspath_prepend(str(_ROOT / "launch"))
     import app
 
+    # As a study of which cells have failed.
+    assert app.in_flags(lambda: 3) == 3
+    with pytest.raises(absl.app.UsageError, match="expected flags alone"):
+        app.checked(lambda: 0)(["compare.py", "epsilon=8/255"])
     assert app._is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: 3 GiB"))
     assert not app._is_out_of_memory(RuntimeError("other"))
 
