@@ -23,11 +23,18 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("only", "", "Part of the names of the mutants to run.")
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
-_ATTACKS = ("test_norms", "test_apgd", "test_attacks", "test_fab")
+_ATTACKS = (
+    "test_norms",
+    "test_apgd",
+    "test_attacks",
+    "test_fab",
+    "test_own_attacks",
+)
 _SWEEP = ("test_queues", "test_evaluate", "test_sweep", "test_self_checks")
-_BASE, _APGD, _NORMS, _SWEEP_FILE, _QUEUES = (
-    "attacks/base.py",
-    "attacks/apgd.py",
+_PROBLEM, _TRACKER, _STEPPERS, _NORMS, _SWEEP_FILE, _QUEUES = (
+    "attacks/problem.py",
+    "attacks/tracker.py",
+    "attacks/steppers.py",
     "attacks/norms.py",
     "evaluation/sweep.py",
     "evaluation/queues.py",
@@ -75,30 +82,30 @@ _MUTANTS = [
     (
         "step never halved",
         _ATTACKS,
-        _APGD,
+        _STEPPERS,
         "halve = check & (",
         "halve = check & (index < 0) & (",
     ),
     (
         "momentum 1",
         _ATTACKS,
-        _APGD,
+        _STEPPERS,
         "_MOMENTUM = 0.75",
         "_MOMENTUM = 1.0",
     ),
     (
         "best not kept",
         _ATTACKS,
-        _BASE,
+        _TRACKER,
         '"best": select(better, moved, state["best"])',
         '"best": moved',
     ),
     (
         "broken not sticky",
         _ATTACKS,
-        _BASE,
-        '"broken": state["broken"] | broken',
-        '"broken": broken',
+        _TRACKER,
+        '"broken": state["broken"] | seen.broken',
+        '"broken": seen.broken',
     ),
     (
         "a later run overwrites what an earlier one broke",
@@ -114,7 +121,7 @@ _MUTANTS = [
     (
         "epsilon off by the range's width",
         _ATTACKS,
-        _BASE,
+        _PROBLEM,
         'ops.cast(epsilon, "float32") * (high - low)',
         'ops.cast(epsilon, "float32")',
     ),
@@ -136,9 +143,23 @@ _MUTANTS = [
     (
         "warm start not projected",
         _ATTACKS,
-        _BASE,
-        "problem.select(use_start, problem.project(start), own_start)",
-        "problem.select(use_start, start, own_start)",
+        _PROBLEM,
+        "self.select(self.use_start, self.project(self.start), own_start)",
+        "self.select(self.use_start, self.start, own_start)",
+    ),
+    (
+        "a point outside counts",
+        _ATTACKS,
+        _TRACKER,
+        "broken, distance = found.broken & inside, None",
+        "broken, distance = found.broken, None",
+    ),
+    (
+        "images to train on are not held",
+        _ATTACKS,
+        "attacks/base.py",
+        "problem.confine(moved, self.stays_in_ball)",
+        "moved",
     ),
     (
         "warm start not moved to the new sphere",

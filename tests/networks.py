@@ -161,9 +161,9 @@ class ShapesSeen(ke.attacks.PGD):
     def get_config(self):
         return {"steps": self.steps}
 
-    def _search(self, problem, *args):
+    def search_problem(self, problem, *args):
         self.seen.append(problem.images.shape[0])
-        return super()._search(problem, *args)
+        return super().search_problem(problem, *args)
 
 
 def only_on(backend, reason):

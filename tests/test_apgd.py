@@ -6,8 +6,8 @@ import pytest
 from keras import ops
 
 from keras_epsched.attacks import APGD
-from keras_epsched.attacks.apgd import MomentumStepper, checkpoints
-from keras_epsched.attacks.base import Problem
+from keras_epsched.attacks.problem import Problem
+from keras_epsched.attacks.steppers import MomentumStepper, checkpoints
 
 
 def numpy(tensors):

@@ -19,7 +19,7 @@ from keras_epsched.attacks import (
     losses,
     noise,
 )
-from keras_epsched.attacks.base import Problem
+from keras_epsched.attacks.problem import Problem
 
 RANGES = [(0, 255), (0, 1), (-1, 1)]
 
@@ -425,7 +425,7 @@ def pixel_gradient(network, images, labels, scale=1.0):
             return scale * ops.cast(network(moved), "float32")
 
         problem = Problem(PGD(1), logits_fn, images, labels, 0.01, (0, 255))
-        return problem.gradient(problem.images)[2]
+        return problem.gradient(problem.images).gradient
 
     images = ops.convert_to_tensor(images)
     return numpy(backend.compile(gradient, jit_compile=False)(images))

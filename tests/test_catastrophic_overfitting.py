@@ -24,7 +24,7 @@ IMAGES, LABELS = make_data(96)
 class Nothing(ke.attacks.FGSM):
     """An attack that leaves the images as they are, as a misled one does."""
 
-    def _perturb(self, problem, key):
+    def perturb_problem(self, problem, key):
         return problem.images
 
 

@@ -7,7 +7,7 @@ from networks import logits_of, not_on
 
 import keras_epsched as ke
 from keras_epsched import attacks, backend
-from keras_epsched.attacks.base import Problem
+from keras_epsched.attacks.problem import Problem
 
 
 def _zero_share(source, images, dtype, **kwargs):
@@ -26,7 +26,7 @@ def _zero_share(source, images, dtype, **kwargs):
             8 / 255,
             (0, 255),
         )
-        return problem.gradient(images)[2]
+        return problem.gradient(images).gradient
 
     values = ops.convert_to_numpy(
         backend.compile(gradient, False, model.variables)(images)

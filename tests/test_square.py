@@ -6,7 +6,7 @@ from keras import ops
 from linear import NORMS, Linear, assert_within, run
 
 from keras_epsched.attacks import Square, noise
-from keras_epsched.attacks.base import Problem
+from keras_epsched.attacks.problem import Problem
 from keras_epsched.attacks.square import (
     Bumps,
     _window,

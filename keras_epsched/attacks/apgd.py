@@ -1,48 +1,20 @@
 """Auto-PGD: projected gradient descent that chooses its own step."""
 
-import numpy as np
 from keras import ops
 
 from keras_epsched import backend
 from keras_epsched.attacks import losses
 from keras_epsched.attacks.base import (
     Attack,
-    Tracker,
-    begin_at,
     check_count,
     counted,
     loss_title,
 )
+from keras_epsched.attacks.steppers import MomentumStepper, SparseStepper
+from keras_epsched.attacks.tracker import Tracker
 from keras_epsched.configurable import register
 
-_MOMENTUM = 0.75
-_MIN_PROGRESS = 0.75  # rho of the paper
 _WIDE_SHARE = 0.3  # share of the steps in each of the wider balls of l1
-
-
-def checkpoints(steps: int) -> list[int]:
-    """Steps at which Auto-PGD reconsiders its step size.
-
-    The first interval is 22 % of the budget; each is 3 % shorter than the one
-    before, and never shorter than 6 %.
-
-    Args:
-        steps: Int. Number of steps of the attack.
-
-    Example:
-    ```python
-    checkpoints(100)  # [22, 41, 57, 70, 80, 87, 93, 99]
-    ```
-    """
-    interval = max(int(0.22 * steps), 1)
-    shortest = max(int(0.06 * steps), 1)
-    shrink = max(int(0.03 * steps), 1)
-    points, at = [], interval
-    while at < steps:
-        points.append(at)
-        interval = max(interval - shrink, shortest)
-        at += interval
-    return points
 
 
 @register
@@ -110,7 +82,7 @@ class APGD(Attack):
             "eot": self.eot,
         }
 
-    def _particulars(self):
+    def particulars(self):
         own = []
         if not self.random_start:
             own.append("no random start")
@@ -118,7 +90,7 @@ class APGD(Attack):
             own.append(counted(self.restarts, "restart"))
         if self.eot > 1:
             own.append(f"averaged over {counted(self.eot, 'draw')}")
-        return [*own, *super()._particulars()]
+        return [*own, *super().particulars()]
 
     def num_variants(self, num_classes):
         return self.restarts
@@ -130,16 +102,16 @@ class APGD(Attack):
         forward += 2 if self.eot > 1 else 0
         return forward * self.eot, backward * self.eot
 
-    def _perturb(self, problem, key):
+    def perturb_problem(self, problem, key):
         variant = ops.zeros_like(problem.labels)
-        return self._search(problem, key, None, None, variant).best
+        return self.search_problem(problem, key, variant).best
 
-    def _search(self, problem, key, start, use_start, variant):
+    def search_problem(self, problem, key, variant):
         if self.random_start:
             own_start = problem.random_start(key, on_sphere=True)
         else:
             own_start = problem.project(problem.images)
-        moved = begin_at(problem, own_start, start, use_start)
+        moved = problem.begin_at(own_start)
         zero = None
         steps = self.steps
         if self.norm == "l1":
@@ -180,13 +152,14 @@ class APGD(Attack):
 
         def body(index, carry):
             moved, state, steps, no_gradient = carry
-            loss, broken, gradient, vanishes = problem.gradient(moved)
+            seen = problem.gradient(moved)
             before = state["best_loss"]
-            state = tracker.update(state, moved, loss, broken)
-            gains = {"improved": state["best_loss"] > before, "loss": loss}
-            zero = ops.where(index == 0, vanishes, no_gradient)
+            state = tracker.update(state, moved, seen)
+            improved = state["best_loss"] > before
+            gains = {"improved": improved, "loss": seen.loss}
+            zero = ops.where(index == 0, seen.vanishes, no_gradient)
             moved, steps = stepper.advance(
-                index, moved, gradient, state["best"], gains, steps
+                index, moved, seen.gradient, state["best"], gains, steps
             )
             return moved, state, steps, zero
 
@@ -197,7 +170,7 @@ class APGD(Attack):
             body,
             (moved, begin, stepper.begin(moved), begin["broken"]),
         )
-        state = tracker.update(state, moved, *problem.judge(moved))
+        state = tracker.update(state, moved, problem.judge(moved))
         return tracker.result(state, zero)
 
 
@@ -244,7 +217,7 @@ class TargetedAPGD(APGD):
         del config["restarts"]
         return {**config, "targets": self.targets}
 
-    def _headline(self):
+    def headline(self):
         loss = loss_title(self.loss).removeprefix("the ")
         targets = counted(self.targets, "target")
         return f"APGD-T-{self.steps}, {targets} ({loss})"
@@ -257,122 +230,8 @@ class TargetedAPGD(APGD):
         # The order of the clean logits.
         return forward + self.eot, backward
 
-    def _search(self, problem, key, start, use_start, variant):
-        targets = problem.rivals(problem.mean_logits(problem.images), variant)
+    def search_problem(self, problem, key, variant):
+        targets = problem.targets(problem.mean_logits(problem.images), variant)
         loss = losses.get_targeted(self.loss)
         problem.loss = lambda labels, logits: loss(labels, targets, logits)
-        return super()._search(problem, key, start, use_start, variant)
-
-
-class MomentumStepper:
-    """The step rule of Auto-PGD for l-infinity and l2."""
-
-    def __init__(self, problem, steps):
-        self.problem = problem
-        interval = np.zeros(steps, "float32")
-        at = checkpoints(steps)
-        interval[at] = np.diff([0, *at])
-        # Length of the interval that ends at a step; 0 if none does.
-        self.interval = interval
-
-    def begin(self, moved):
-        """State before the first step."""
-        zeros = ops.zeros_like(self.problem.labels, dtype="float32")
-        return {
-            "length": 2.0 * self.problem.radius,
-            "previous": moved,
-            "previous_loss": zeros,
-            "best_gradient": ops.zeros_like(moved),
-            "rises": zeros,
-            "improved": ops.zeros_like(self.problem.labels, dtype="bool"),
-            # "Halved last time" switches the second condition off at the
-            # first checkpoint, as the paper wants.
-            "halved": ops.ones_like(self.problem.labels, dtype="bool"),
-        }
-
-    def advance(self, index, moved, gradient, best, gains, state):
-        """Returns the next point and state."""
-        problem, loss, better = self.problem, gains["loss"], gains["improved"]
-        best_gradient = problem.select(better, gradient, state["best_gradient"])
-        rose = (loss > state["previous_loss"]) & (index > 0)
-        rises = state["rises"] + ops.cast(rose, "float32")
-        improved = state["improved"] | (better & (index > 0))
-
-        interval = ops.take(ops.convert_to_tensor(self.interval), index)
-        check = interval > 0
-        stuck = ~state["halved"] & ~improved
-        halve = check & ((rises <= _MIN_PROGRESS * interval) | stuck)
-        length = ops.where(
-            problem.mask(halve), state["length"] / 2.0, state["length"]
-        )
-        gradient = problem.select(halve, best_gradient, gradient)
-        current = problem.select(halve, best, moved)
-        previous = problem.select(halve, best, state["previous"])
-
-        step = problem.norm.step(gradient, current, length, problem.box)
-        target = problem.project(current + step)
-        momentum = ops.where(index == 0, 1.0, _MOMENTUM)
-        following = problem.project(
-            current
-            + momentum * (target - current)
-            + (1.0 - momentum) * (current - previous)
-        )
-        return following, {
-            "length": length,
-            "previous": current,
-            "previous_loss": loss,
-            "best_gradient": best_gradient,
-            "rises": ops.where(check, 0.0, rises),
-            "improved": improved & ~check,
-            "halved": ops.where(check, halve, state["halved"]),
-        }
-
-
-class SparseStepper:
-    """The step rule of Auto-PGD for l1."""
-
-    def __init__(self, problem, steps):
-        self.problem = problem
-        self.period = max(int(0.04 * steps), 1)
-
-    def _share(self, moved):
-        """Share of the pixels that `moved` changes, for each image."""
-        changed = ops.cast(moved != self.problem.images, "float32")
-        axes = tuple(range(1, len(moved.shape)))
-        return ops.mean(changed, axis=axes, keepdims=True)
-
-    def begin(self, moved):
-        """State before the first step."""
-        ones = ops.ones_like(self.problem.radius)
-        return {
-            "length": self.problem.radius,
-            "share": 0.2 * ones,
-            "best_share": ones,
-            "best_gradient": ops.zeros_like(moved),
-        }
-
-    def advance(self, index, moved, gradient, best, gains, state):
-        """Returns the next point and state."""
-        problem, radius = self.problem, self.problem.radius
-        best_gradient = problem.select(
-            gains["improved"], gradient, state["best_gradient"]
-        )
-        check = (index > 0) & (index % self.period == 0)
-        best_share = self._share(best)
-        # A much sparser best point opens a new stage: long steps from there.
-        restart = check & (best_share < 0.95 * state["best_share"])
-        shorter = ops.maximum(state["length"] / 1.5, radius / 10.0)
-        length = ops.where(check, shorter, state["length"])
-        length = ops.where(restart, radius, length)
-        share = ops.where(check, best_share / 1.5, state["share"])
-        moved = ops.where(restart, best, moved)
-        gradient = ops.where(restart, best_gradient, gradient)
-        step = problem.norm.sparse_step(
-            gradient, moved, length, problem.box, share
-        )
-        return problem.project(moved + step), {
-            "length": length,
-            "share": share,
-            "best_share": ops.where(check, best_share, state["best_share"]),
-            "best_gradient": best_gradient,
-        }
+        return super().search_problem(problem, key, variant)

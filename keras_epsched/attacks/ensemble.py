@@ -9,9 +9,6 @@ from keras_epsched.attacks.square import Square
 from keras_epsched.configurable import Configurable, register
 from keras_epsched.epsilons import check_norm
 
-_VERSIONS = ("standard", "plus", "rand")
-_MARGIN_VERSIONS = ("standard", "thorough")
-
 
 @register
 class AttackEnsemble(Configurable):
@@ -72,11 +69,27 @@ class AttackEnsemble(Configurable):
 
 
 class NamedEnsemble(AttackEnsemble):
-    """Base class of ensembles that follow from a version and a norm."""
+    """Base class of ensembles that follow from a version and a norm.
 
-    def __init__(self, version, members):
-        super().__init__(members)
+    Subclasses have the `versions` there are, and choose the members.
+    """
+
+    versions: tuple[str, ...] = ()
+
+    def __init__(self, version="standard", norm="linf"):
+        if version not in self.versions:
+            raise ValueError(
+                f"`version` must be one of {self.versions}. Received: "
+                f"version={version!r}"
+            )
+        super().__init__(self.choose_members(version, check_norm(norm)))
         self.version = version
+
+    def choose_members(self, version: str, norm: str) -> tuple[Attack, ...]:
+        """Returns the attacks of a version, in a norm."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `choose_members()`"
+        )
 
     def __repr__(self):
         return f"{type(self).__name__}({self.version!r}, norm={self.norm!r})"
@@ -89,15 +102,6 @@ class NamedEnsemble(AttackEnsemble):
 
     def get_config(self):
         return {"version": self.version, "norm": self.norm}
-
-
-def _check(version, versions, norm):
-    if version not in versions:
-        raise ValueError(
-            f"`version` must be one of {versions}. Received: "
-            f"version={version!r}"
-        )
-    check_norm(norm)
 
 
 @register
@@ -127,33 +131,29 @@ class AutoAttack(NamedEnsemble):
     ```
     """
 
-    def __init__(self, version="standard", norm="linf"):
-        _check(version, _VERSIONS, norm)
-        targeted = (TargetedAPGD(100, norm), FAB(100, norm, targets=9))
+    versions = ("standard", "plus", "rand")
+
+    def choose_members(self, version, norm):
         if version == "standard":
             # The reference gives l1 more restarts and fewer targets.
             restarts = 5 if norm == "l1" else 1
             targets = 5 if norm == "l1" else 9
-            members = (
+            return (
                 APGD(100, norm, restarts=restarts),
                 TargetedAPGD(100, norm, targets=targets),
                 FAB(100, norm, targets=9),
                 Square(5000, norm),
             )
-        elif version == "plus":
-            members = (
+        if version == "plus":
+            return (
                 APGD(100, norm, restarts=5),
                 APGD(100, norm, "dlr", restarts=5),
                 FAB(100, norm, restarts=5),
                 Square(5000, norm),
-                *targeted,
+                TargetedAPGD(100, norm),
+                FAB(100, norm, targets=9),
             )
-        else:
-            members = (
-                APGD(100, norm, eot=20),
-                APGD(100, norm, "dlr", eot=20),
-            )
-        super().__init__(version, members)
+        return APGD(100, norm, eot=20), APGD(100, norm, "dlr", eot=20)
 
 
 @register
@@ -190,12 +190,12 @@ class MarginEnsemble(NamedEnsemble):
     ```
     """
 
-    def __init__(self, version="standard", norm="linf"):
-        _check(version, _MARGIN_VERSIONS, norm)
+    versions = ("standard", "thorough")
+
+    def choose_members(self, version, norm):
         targets = 9 if version == "thorough" else 4
-        members = (
+        return (
             APGD(10, norm, "probability_margin"),
             APGD(100, norm, "ce"),
             TargetedAPGD(100, norm, targets=targets, loss="margin"),
         )
-        super().__init__(version, members)

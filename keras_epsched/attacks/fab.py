@@ -6,12 +6,8 @@ from keras import ops
 
 from keras_epsched import backend
 from keras_epsched.attacks import losses
-from keras_epsched.attacks.base import (
-    Attack,
-    SearchResult,
-    check_count,
-    counted,
-)
+from keras_epsched.attacks.base import Attack, check_count, counted
+from keras_epsched.attacks.tracker import SearchResult
 from keras_epsched.configurable import register
 
 _MOST_BIAS = 0.1
@@ -54,6 +50,8 @@ class FAB(Attack):
     ```
     """
 
+    minimises_distance = True
+
     def __init__(self, steps=100, norm="linf", targets=None, restarts=1):
         super().__init__(steps, norm, "margin")
         if targets is not None:
@@ -66,16 +64,16 @@ class FAB(Attack):
         del config["loss"]
         return {**config, "targets": self.targets, "restarts": self.restarts}
 
-    def _headline(self):
+    def headline(self):
         if self.targets is None:
             return f"FAB-{self.steps}"
         return f"FAB-T-{self.steps}, {counted(self.targets, 'target')}"
 
-    def _particulars(self):
+    def particulars(self):
         own = []
         if self.restarts > 1:
             own.append(counted(self.restarts, "restart"))
-        return [*own, *super()._particulars()]
+        return [*own, *super().particulars()]
 
     def num_variants(self, num_classes):
         return self.restarts * self._num_targets(num_classes)
@@ -90,7 +88,7 @@ class FAB(Attack):
         forward += 0 if self.targets is None else 1
         return forward, boundaries * self.steps
 
-    def _search(self, problem, key, start, use_start, variant):
+    def search_problem(self, problem, key, variant):
         count = self._num_targets(problem.num_classes())
         rivals = self._rivals(problem, variant % count)
         first = problem.images
@@ -108,7 +106,7 @@ class FAB(Attack):
             moved = state["moved"]
             value, gradient = _nearest_boundary(problem, moved, rivals)
             following = _follow(problem, moved, value, gradient)
-            _, broken = problem.judge(following)
+            broken = problem.judge(following).broken
             distance = problem.norm.size(following - problem.images)
             better = broken & (distance < state["distance"])
             # Back towards the image, to cross the boundary nearer to it.
@@ -128,8 +126,9 @@ class FAB(Attack):
     def _rivals(self, problem, target):
         """Number of boundaries that are looked at, and the class of each."""
         if self.targets is not None:
-            rivals = problem.rivals(problem.logits(problem.images), target)
-            return 1, lambda _: rivals
+            clean = problem.logits(problem.images)
+            targets = problem.targets(clean, target)
+            return 1, lambda _: targets
         count = problem.num_classes()
         return count - 1, lambda step: (problem.labels + step + 1) % count
 
@@ -144,18 +143,19 @@ def _nearest_boundary(problem, moved, rivals):
 
     def look(step, nearest):
         rival = rival_of(step)
-        value, gradient, _ = problem.linearise(
+        seen = problem.linearise(
             moved,
             lambda labels, logits: losses.targeted_margin(
                 labels, rival, logits
             ),
         )
-        away = ops.abs(value) / (problem.norm.dual_size(gradient) + 1e-12)
+        slope = problem.norm.dual_size(seen.gradient)
+        away = ops.abs(seen.loss) / (slope + 1e-12)
         closer = away < nearest[0]
         return (
             ops.where(closer, away, nearest[0]),
-            ops.where(closer, value, nearest[1]),
-            problem.select(closer, gradient, nearest[2]),
+            ops.where(closer, seen.loss, nearest[1]),
+            problem.select(closer, seen.gradient, nearest[2]),
         )
 
     none = ops.full_like(problem.labels, math.inf, "float32")
@@ -190,7 +190,9 @@ def _finish(problem, state):
     def refine(_, carry):
         middle = 0.5 * (carry["low"] + carry["high"])
         point = images + problem.mask(middle) * (best - images)
-        _, broken = problem.judge(point)
+        # A resized image may lie outside of the box by a hair.
+        point = ops.clip(point, *problem.box)
+        broken = problem.judge(point).broken
         return {
             "low": ops.where(broken, carry["low"], middle),
             "high": ops.where(broken, middle, carry["high"]),
@@ -199,12 +201,9 @@ def _finish(problem, state):
 
     begin = {"low": low, "high": low + 1.0, "point": best}
     point = backend.fori_loop(0, _REFINEMENTS, refine, begin)["point"]
-    distance = ops.where(found, problem.norm.size(point - images), math.inf)
-    low, high = problem.box
     return SearchResult(
-        adversarial=ops.stop_gradient(point),
-        broken=distance <= ops.reshape(problem.radius, (-1,)),
-        best=ops.stop_gradient(problem.project(point)),
+        adversarial=point,
+        broken=found,
+        best=problem.project(point),
         zero_gradient=state["no_gradient"],
-        distance=distance / (high - low),
     )

@@ -7,8 +7,10 @@ pixels. Radii have the shape `(batch, 1, ..., 1)`: every image has its own.
 
 import math
 
+import numpy as np
 from keras import ops
 
+from keras_epsched import backend
 from keras_epsched.attacks import noise
 from keras_epsched.epsilons import check_norm
 
@@ -16,6 +18,8 @@ from keras_epsched.epsilons import check_norm
 ORDERS = {"linf": math.inf, "l2": 2, "l1": 1}
 _BISECTIONS = 30
 _NEWTON_STEPS = 10
+# Share of the radius by which a float32 sum over many pixels may miss.
+_ROUNDING = 1e-5
 # Keeps float32 sums over many pixels on the inner side of the sphere.
 _INSIDE = 1.0 - 1e-6
 
@@ -91,7 +95,40 @@ def _newton(gain, need):
     return multiplier
 
 
-class Linf:
+def slack(norm, radius, box):
+    """How far beyond a radius a point may seem to lie, by rounding alone."""
+    ulp = float(np.spacing(np.float32(max(map(abs, box)))))
+    return 2 * ulp + (0.0 if norm == "linf" else _ROUNDING) * radius
+
+
+def in_box(moved, box):
+    """Whether all pixels of each image are finite and in the box."""
+    return ops.all((moved >= box[0]) & (moved <= box[1]), axis=_axes(moved))
+
+
+class Norm:
+    """What all norms share: a look at whether points lie inside."""
+
+    name: str
+
+    def contains(self, moved, x, radius, box):
+        """Whether points lie in the box, and in the ball up to rounding."""
+        limit = radius + slack(self.name, radius, box)
+        near = self.size(moved - x) <= ops.reshape(limit, (-1,))
+        return near & in_box(moved, box)
+
+    def confine(self, moved, x, radius, box):
+        """Projects points outside; those inside are kept bit for bit."""
+        outside = ~self.contains(moved, x, radius, box)
+
+        def project():
+            here = ops.reshape(outside, (-1, *(1 for _ in x.shape[1:])))
+            return ops.where(here, self.project(moved, x, radius, box), moved)
+
+        return backend.cond(ops.any(outside), project, lambda: moved)
+
+
+class Linf(Norm):
     """Every pixel within epsilon."""
 
     name = "linf"
@@ -99,6 +136,10 @@ class Linf:
     def size(self, delta):
         """Norm of each image's perturbation, shape `(batch,)`."""
         return ops.max(ops.abs(delta), axis=_axes(delta))
+
+    def confine(self, moved, x, radius, box):
+        # Clipping keeps points inside as they are, and costs less than a look.
+        return self.project(moved, x, radius, box)
 
     def project(self, moved, x, radius, box):
         """Nearest point of `moved` in the ball around `x` and the box."""
@@ -134,7 +175,7 @@ class Linf:
         return self.project(x + radius * direction, x, radius, box)
 
 
-class L2:
+class L2(Norm):
     """Euclidean distance within epsilon."""
 
     name = "l2"
@@ -203,7 +244,7 @@ class L2:
         return self.project(x + direction, x, radius, box)
 
 
-class L1:
+class L1(Norm):
     """Sum of the absolute changes within epsilon."""
 
     name = "l1"

@@ -3,12 +3,8 @@
 from keras import ops
 
 from keras_epsched import backend
-from keras_epsched.attacks.base import (
-    Attack,
-    Tracker,
-    begin_at,
-    loss_title,
-)
+from keras_epsched.attacks.base import Attack, loss_title
+from keras_epsched.attacks.tracker import Tracker
 from keras_epsched.configurable import register
 
 
@@ -66,48 +62,51 @@ class PGD(Attack):
             "random_start": self.random_start,
         }
 
-    def _particulars(self):
+    def particulars(self):
         own = []
         if self.step_ratio is not None:
             own.append(f"steps of {self.step_ratio:g} epsilon")
         if not self.random_start:
             own.append("no random start")
-        return [*own, *super()._particulars()]
+        return [*own, *super().particulars()]
 
-    def _start(self, problem, key):
+    def start_point(self, problem, key):
+        """Returns where the steps begin."""
         if self.random_start:
             return problem.random_start(key)
         return problem.project(problem.images)
 
-    def _step(self, problem, moved, gradient):
+    def next_point(self, problem, moved, gradient):
+        """Returns where a step along the gradient ends."""
         ratio = 2.5 / self.steps if self.step_ratio is None else self.step_ratio
         length = ratio * problem.radius
         step = problem.norm.step(gradient, moved, length, problem.box)
         return problem.project(moved + step)
 
-    def _perturb(self, problem, key):
+    def perturb_problem(self, problem, key):
         def body(_, moved):
-            return self._step(problem, moved, problem.gradient(moved)[2])
+            gradient = problem.gradient(moved).gradient
+            return self.next_point(problem, moved, gradient)
 
-        return backend.fori_loop(0, self.steps, body, self._start(problem, key))
+        start = self.start_point(problem, key)
+        return backend.fori_loop(0, self.steps, body, start)
 
-    def _search(self, problem, key, start, use_start, variant):
+    def search_problem(self, problem, key, variant):
         tracker = Tracker(problem)
-        own_start = self._start(problem, key)
-        moved = begin_at(problem, own_start, start, use_start)
 
         def body(index, carry):
             moved, state, no_gradient = carry
-            loss, broken, gradient, vanishes = problem.gradient(moved)
-            state = tracker.update(state, moved, loss, broken)
-            zero = ops.where(index == 0, vanishes, no_gradient)
-            return self._step(problem, moved, gradient), state, zero
+            seen = problem.gradient(moved)
+            state = tracker.update(state, moved, seen)
+            zero = ops.where(index == 0, seen.vanishes, no_gradient)
+            return self.next_point(problem, moved, seen.gradient), state, zero
 
+        start = problem.begin_at(self.start_point(problem, key))
         begin = tracker.begin()
         moved, state, zero = backend.fori_loop(
-            0, self.steps, body, (moved, begin, begin["broken"])
+            0, self.steps, body, (start, begin, begin["broken"])
         )
-        state = tracker.update(state, moved, *problem.judge(moved))
+        state = tracker.update(state, moved, problem.judge(moved))
         return tracker.result(state, zero)
 
 
@@ -144,16 +143,16 @@ class FGSM(PGD):
         del config["steps"]
         return config
 
-    def _headline(self):
+    def headline(self):
         return f"{type(self).__name__} on {loss_title(self.loss)}"
 
-    def _particulars(self):
+    def particulars(self):
         own = []
         if self.step_ratio != 1.0:
             own.append(f"a step of {self.step_ratio:g} epsilon")
         if self.random_start:
             own.append("random start")
-        return [*own, *Attack._particulars(self)]
+        return [*own, *Attack.particulars(self)]
 
 
 @register
@@ -181,6 +180,8 @@ class NFGSM(Attack):
     ```
     """
 
+    stays_in_ball = False
+
     def __init__(self, norm="linf", loss="ce", noise_ratio=2.0, step_ratio=1.0):
         super().__init__(1, norm, loss)
         for name, ratio in (
@@ -204,20 +205,20 @@ class NFGSM(Attack):
             "step_ratio": self.step_ratio,
         }
 
-    def _headline(self):
+    def headline(self):
         return f"N-FGSM on {loss_title(self.loss)}"
 
-    def _particulars(self):
+    def particulars(self):
         own = []
         if self.noise_ratio != 2.0:
             own.append(f"noise of {self.noise_ratio:g} epsilon")
         if self.step_ratio != 1.0:
             own.append(f"a step of {self.step_ratio:g} epsilon")
-        return [*own, *super()._particulars()]
+        return [*own, *super().particulars()]
 
-    def _perturb(self, problem, key):
+    def perturb_problem(self, problem, key):
         moved = problem.widened(self.noise_ratio).random_start(key)
-        gradient = problem.gradient(moved)[2]
+        gradient = problem.gradient(moved).gradient
         length = self.step_ratio * problem.radius
         step = problem.norm.step(gradient, moved, length, problem.box)
-        return ops.clip(moved + step, *problem.box)
+        return moved + step

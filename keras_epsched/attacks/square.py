@@ -5,7 +5,8 @@ from keras import ops
 
 from keras_epsched import backend
 from keras_epsched.attacks import noise
-from keras_epsched.attacks.base import Attack, Tracker, begin_at, counted
+from keras_epsched.attacks.base import Attack, counted
+from keras_epsched.attacks.tracker import Tracker
 from keras_epsched.configurable import register
 
 # Queries, of ten thousand, after which the share of changed pixels halves.
@@ -101,16 +102,16 @@ class Square(Attack):
             "rescale": self.rescale,
         }
 
-    def _headline(self):
+    def headline(self):
         return f"Square, {counted(self.steps, 'query')}"
 
-    def _particulars(self):
+    def particulars(self):
         own = []
         if self.share != 0.8:
             own.append(f"windows from {100 * self.share:g} % of the image")
         if self.rescale:
             own.append("rescaled windows")
-        return [*own, *super()._particulars()]
+        return [*own, *super().particulars()]
 
     def window_sides(self, height, width):
         """Side of the window of each query."""
@@ -135,12 +136,12 @@ class Square(Attack):
     def passes(self, num_classes):
         return self.steps + 1, 0
 
-    def _search(self, problem, key, start, use_start, variant):
+    def search_problem(self, problem, key, variant):
         self.check_shape(problem.images.shape)
         tracker = Tracker(problem)
         proposals = (Windows if self.norm == "linf" else Bumps)(self, problem)
-        moved = begin_at(problem, proposals.first(key), start, use_start)
-        state = tracker.update(tracker.begin(), moved, *problem.judge(moved))
+        moved = problem.begin_at(proposals.first(key))
+        state = tracker.update(tracker.begin(), moved, problem.judge(moved))
 
         def unfinished(query, state):
             return (query < self.steps) & ~ops.all(state["broken"])
@@ -148,11 +149,11 @@ class Square(Attack):
         def body(query, state):
             draw = noise.make_key(key, query + 1)
             moved = proposals.next(query, state["best"], draw)
-            loss, broken = problem.judge(moved)
-            return query + 1, tracker.update(state, moved, loss, broken)
+            state = tracker.update(state, moved, problem.judge(moved))
+            return query + 1, state
 
         _, state = backend.while_loop(unfinished, body, (0, state))
-        return tracker.result(state, ops.zeros_like(state["broken"]))
+        return tracker.result(state)
 
 
 def _offsets(key, size, side):

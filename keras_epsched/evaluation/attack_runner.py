@@ -13,7 +13,8 @@ import numpy as np
 
 from keras_epsched import backend, checks
 from keras_epsched.attacks import noise
-from keras_epsched.attacks.base import Attack, SearchResult
+from keras_epsched.attacks.base import Attack
+from keras_epsched.attacks.tracker import SearchResult
 from keras_epsched.identity import identify, identify_model
 
 # More than one evaluation needs. Who tries attack after attack on one

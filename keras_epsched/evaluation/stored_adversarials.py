@@ -91,9 +91,7 @@ def is_within(
     """
     low, high = value_range
     radius = epsilons * (high - low)
-    slack = 2 * np.spacing(np.float32(max(abs(low), abs(high))))
-    # Rounding adds up in sums over pixels.
-    slack = slack + (0.0 if norm == "linf" else 1e-5) * radius
+    slack = norms.slack(norm, radius, value_range)
     delta = np.asarray(adversarial, "float64") - np.asarray(images, "float64")
     delta = delta.reshape(len(delta), -1)
     size = np.linalg.norm(delta, norms.ORDERS[norm], axis=1)
