@@ -215,3 +215,20 @@ def test_epochs_of_unknown_length():
     np.testing.assert_allclose(
         statistics(trainer)[0], expected_mean(3, 0.9), rtol=1e-4
     )
+
+
+def test_a_momentum_that_is_set_after_fit_holds():
+    trainer = make_trainer(0.0)
+    trainer.compile("sgd", networks.cross_entropy(), run_eagerly=True)
+    mean = fit(trainer, 5)
+    layer_of(trainer).momentum = 0.5
+    trainer.train_on_batch(*batches(1)[0])
+    expected = expected_mean(1, 0.5, mean)
+    np.testing.assert_allclose(statistics(trainer)[0], expected, rtol=1e-4)
+    assert layer_of(trainer).momentum == 0.5
+    # And the next training lowers none that is low enough.
+    later = fit(trainer, 4)
+    np.testing.assert_allclose(
+        later, expected_mean(4, 0.5, expected), rtol=1e-4
+    )
+    assert layer_of(trainer).momentum == 0.5

@@ -18,8 +18,10 @@ from networks import (
 )
 
 import keras_epsched as ke
+from keras_epsched.callbacks.base import TrainerCallback
 
 TARGET = 8 / 255
+TARGET_SCHEDULE = ke.schedules.Constant(TARGET)
 
 
 def small_trainer(**kwargs):
@@ -267,3 +269,99 @@ def test_robust_validation_is_at_the_target_also_after_a_peak():
 def test_a_checkpoint_needs_robust_validation(tmp_path):
     with pytest.raises(ValueError, match="validation_attack"):
         checkpoint_fit(tmp_path, ke.schedules.Constant(TARGET), attack=False)
+
+
+# === What `fit` asks of a callback ===
+
+
+class Named(TrainerCallback):
+    """Notes what it is told, and when it is called."""
+
+    def __init__(self, fit_order, called):
+        super().__init__()
+        self.fit_order, self.called = fit_order, called
+
+    def before_fit(self, data, seek, shuffle, callbacks):
+        self.told = data, seek, shuffle, callbacks
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.called.append((self.fit_order, self.model.epsilon))
+
+
+def test_callbacks_are_called_in_their_order():
+    images, labels = make_data()
+    called = []
+    named = [Named(order, called) for order in (2, 0, -2, 1)]
+    plain = keras.callbacks.Callback()
+    small_trainer().fit(
+        images,
+        labels,
+        verbose=0,
+        callbacks=[
+            *named,
+            plain,
+            ke.callbacks.EpsilonScheduler(ke.schedules.Constant(TARGET)),
+        ],
+    )
+    # The scheduler, at -1, comes between the first two.
+    assert [order for order, _ in called] == [-2, 0, 1, 2]
+    epsilons = [epsilon for _, epsilon in called]
+    assert epsilons == pytest.approx([0.0, TARGET, TARGET, TARGET])
+    for each in named:
+        data, seek, shuffle, callbacks = each.told
+        assert data is images and seek is None and shuffle is True
+        ours = [one for one in callbacks if one in (*named, plain)]
+        assert ours == [named[2], named[1], plain, named[3], named[0]]
+
+
+def test_fit_tells_how_the_data_are_sought():
+    images, labels = make_data()
+    data = ke.datasets.ImageBatches(
+        list(zip(images.astype("uint8"), labels, strict=True)), (8, 8), 8
+    )
+    named = Named(0, [])
+
+    def told(**arguments):
+        small_trainer(epsilon=TARGET).fit(
+            data, verbose=0, callbacks=[named], **arguments
+        )
+        return named.told[1:3]
+
+    assert told(shuffle=False) == (data.seek, False)
+    # Keras spreads an epoch of the data over several of its own.
+    assert told(steps_per_epoch=1) == (None, True)
+
+
+@pytest.mark.filterwarnings("error:epsilon is 0")
+def test_whoever_drives_epsilon_says_so():
+    class Drives(keras.callbacks.Callback):
+        drives_epsilon = True
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.model.epsilon = TARGET
+
+    trainer = small_trainer()
+    trainer.fit(*make_data(), verbose=0, callbacks=[Drives()])
+    assert trainer.epsilon == pytest.approx(TARGET)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda folder: ke.callbacks.EpsilonScheduler(TARGET_SCHEDULE),
+        lambda folder: ke.callbacks.AutoEpsilonScheduler(TARGET),
+        lambda folder: ke.callbacks.PacedEpsilonScheduler(TARGET),
+        lambda folder: ke.callbacks.TransferMonitor(3),
+        lambda folder: ke.callbacks.RobustCheckpoint(folder / "best.keras"),
+        lambda folder: ke.callbacks.ExactBackup(folder),
+        lambda folder: ke.callbacks.RobustOverfittingMonitor(*make_data()),
+        lambda folder: ke.callbacks.CatastrophicOverfittingAlarm(*make_data()),
+        lambda folder: ke.callbacks.AdversarialImages(*make_data(), folder),
+    ],
+)
+def test_each_callback_says_that_it_needs_a_trainer(make, tmp_path):
+    callback = make(tmp_path)
+    callback.set_model(conv_net())
+    name = type(callback).__name__
+    with pytest.raises(ValueError, match=f"`{name}` needs a .*Received: a mod"):
+        callback.on_train_begin()

@@ -14,7 +14,7 @@ from keras import ops
 from networks import not_on, only_on
 
 import keras_epsched as ke
-from keras_epsched.callbacks import exact_backup
+from keras_epsched.callbacks import backup_files, callback_states
 
 SIZE, CLASSES, BATCH, STEPS, EPOCHS = 8, 3, 8, 5, 3
 
@@ -309,11 +309,11 @@ def test_a_full_disk_loses_nothing(whole, tmp_path, monkeypatch):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def full(file, **arrays):
-        file.write(b"half")
+        file.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(exact_backup.np, "savez", full)
+        patch.setattr(backup_files.np, "savez", full)
         with pytest.raises(OSError, match="No space left.*kept.*resume"):
             train(tmp_path)
     after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -374,7 +374,9 @@ def test_callbacks_remember(tmp_path):
     found = train(tmp_path / "killed", *again)
     assert_same(found, expected)
     for its, other in zip(again, first, strict=True):
-        mine, theirs = (exact_backup._get_state(each) for each in (its, other))
+        mine, theirs = (
+            callback_states.get_state(each) for each in (its, other)
+        )
         assert mine.keys() == theirs.keys() != set()
         for name, value in mine.items():
             np.testing.assert_equal(value, theirs[name])

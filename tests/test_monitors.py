@@ -15,7 +15,7 @@ from networks import (
 
 import keras_epsched as ke
 from keras_epsched import onset
-from keras_epsched.callbacks.probe import Probe
+from keras_epsched.callbacks.monitored_images import MonitoredImages
 
 TARGET = 8 / 255
 
@@ -335,7 +335,7 @@ def test_a_healthy_training_is_left_alone():
     assert len(history["probe_target_accuracy"]) == 2
 
 
-def test_a_probe_that_judges_is_on_the_margin_and_says_so(capsys):
+def test_a_monitor_that_judges_is_on_the_margin_and_says_so(capsys):
     images, labels = make_data()
     monitor = ke.callbacks.RobustOverfittingMonitor(images, labels)
     make_trainer(conv_net(dropout=0, batchnorm=False)).fit(
@@ -374,23 +374,25 @@ def test_epochs_of_the_ramp_do_not_count():
     assert at_target[monitor.best_epoch - 1]
 
 
-class Moved(Probe):
-    """What the attack of a probe makes of its images."""
+class Moved(MonitoredImages):
+    """What the attack makes of the images."""
 
-    def look(self, images, labels, places):
-        found = self.attacked(images, labels, places, TARGET)
+    def measure_batch(self, images, labels, places):
+        found = self.search(images, labels, places, TARGET)
         return [found.adversarial, places]
 
 
-def test_a_probe_is_the_same_in_small_batches():
+def test_monitored_images_are_the_same_in_small_batches():
     images, labels = make_data()
     model = make_trainer(conv_net(dropout=0, batchnorm=False))
     moved = []
     for batch_size in (5, len(images)):
-        probe = Moved(images, labels, ke.attacks.PGD(3), batch_size=batch_size)
-        probe.set_model(model)
-        probe.on_train_begin()
-        adversarial, places = probe.measure()
+        monitor = Moved(
+            images, labels, ke.attacks.PGD(3), batch_size=batch_size
+        )
+        monitor.set_model(model)
+        monitor.on_train_begin()
+        adversarial, places = monitor.measure()
         assert places.tolist() == list(range(len(images)))
         moved.append(adversarial)
     # Starts belong to the image, not to its place in a batch.
@@ -400,21 +402,21 @@ def test_a_probe_is_the_same_in_small_batches():
     assert 4 < size.min() and size.max() < 255 * TARGET + 1e-3
 
 
-def test_a_probe_is_compiled_once(counter):
+def test_a_measurement_is_compiled_once(counter):
     images, labels = make_data(13)
     model = make_trainer(conv_net(dropout=0, batchnorm=False))
     schedule = ke.schedules.Constant(TARGET)
     # Batches of 5, 4 and 4 images.
-    probe = Moved(images, labels, ke.attacks.PGD(2), batch_size=5)
+    monitor = Moved(images, labels, ke.attacks.PGD(2), batch_size=5)
     for _ in range(2):
         model.fit(
             images,
             labels,
             epochs=2,
-            callbacks=[ke.callbacks.EpsilonScheduler(schedule), probe],
+            callbacks=[ke.callbacks.EpsilonScheduler(schedule), monitor],
             verbose=0,
         )
-        adversarial, places = probe.measure()
+        adversarial, places = monitor.measure()
         assert places.tolist() == list(range(13))
         assert adversarial.shape == images.shape
     assert counter.made == 1

@@ -445,7 +445,7 @@ def test_only_kernels_move_and_nothing_else_is_touched():
     )
     before = weights_of(model)
     seeds = [np.asarray(each) for each in trainer._seed_states()]
-    moves = trainer.weight_moves(trainer.perturb((images, labels)))
+    moves = trainer.weight_perturbations(trainer.perturb((images, labels)))
     by_id = {id(each): each for each in trainer.trainable_variables}
     assert moves and all(by_id[key].ndim >= 2 for key in moves)
     for key, move in moves.items():

@@ -1,6 +1,7 @@
 """The trainer: its step in closed form, and what it leaves to Keras."""
 
 import gc
+import inspect
 import warnings
 
 import keras
@@ -726,13 +727,50 @@ def test_fit_takes_the_positional_arguments_of_keras():
     assert len(history.history["val_loss"]) == 2
 
 
-def test_the_probe_is_taken_from_everywhere():
+def test_fit_has_the_arguments_of_keras():
+    def arguments(cls):
+        parameters = inspect.signature(cls.fit).parameters.values()
+        return [(each.name, each.default) for each in parameters]
+
+    assert arguments(ke.AdversarialTrainer) == arguments(keras.Model)
+
+
+def test_the_number_of_classes_is_known_before_the_first_step():
+    trainer = linear_trainer()
+    seen = []
+    look = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: seen.append(trainer.num_classes)
+    )
+    assert trainer.num_classes is None
+    trainer.fit(*make_data(), callbacks=[*drive(), look], verbose=0)
+    assert seen == [CLASSES]
+
+
+def test_several_outputs_are_named_without_a_look_at_the_data():
+    inputs = keras.Input(SHAPE)
+    outputs = keras.layers.Dense(CLASSES)(keras.layers.Flatten()(inputs))
+    trainer = make_trainer(keras.Model(inputs, [outputs, outputs]))
+    with pytest.raises(ValueError, match="must have one output"):
+        trainer.perturb(make_data())
+
+
+def test_the_target_is_reached_up_to_rounding():
+    trainer = linear_trainer()
+    assert not trainer.at_target
+    trainer.target_epsilon = EPSILON
+    for share, reached in ((0.9999, False), (1 - 1e-7, True), (1.5, True)):
+        trainer.epsilon = share * EPSILON
+        assert trainer.at_target is reached
+        assert trainer.reaches_target(share * EPSILON) is reached
+
+
+def test_the_first_look_is_at_images_from_everywhere():
     images, labels = make_data(96)
     order = np.argsort(labels)
-    (_, probed), _ = first_batch.check(
+    (_, seen), _ = first_batch.check(
         linear_trainer(), images[order], labels[order]
     )
-    assert len(probed) == 64 and set(probed) == {0, 1, 2}
+    assert len(seen) == 64 and set(seen) == {0, 1, 2}
 
 
 def test_datasets_are_looked_at_too():

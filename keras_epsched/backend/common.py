@@ -11,20 +11,22 @@ class TrainerSteps:
     """The steps of a trainer whose variables are changed in place.
 
     A mixin before `keras.Model`, for a class that has `perturb(data)`,
-    `weight_moves(data)`, `in_step()` and `measure_robustness(data)`.
+    `weight_perturbations(data)`, `in_step()` and `measure_robustness(data)`.
     """
 
     def train_step(self, data):
         """One step: perturb, then the step of `keras.Model`."""
         data = self.perturb(data)
-        moves = self.weight_moves(data)
-        moved = [v for v in self.trainable_variables if id(v) in moves]
-        for variable in moved:
-            variable.assign_add(moves[id(variable)])
+        perturbations = self.weight_perturbations(data)
+        perturbed = [
+            v for v in self.trainable_variables if id(v) in perturbations
+        ]
+        for variable in perturbed:
+            variable.assign_add(perturbations[id(variable)])
         with self.in_step():
             logs = super().train_step(data)
-        for variable in moved:
-            variable.assign_sub(moves[id(variable)])
+        for variable in perturbed:
+            variable.assign_sub(perturbations[id(variable)])
         return logs
 
     def test_step(self, data):

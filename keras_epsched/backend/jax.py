@@ -35,21 +35,23 @@ class TrainerSteps:
         trainable, others, optimizer, metrics = state
         with self._scope(trainable, others, metrics) as scope:
             data = self.perturb(data)
-            moves = self.weight_moves(data)
+            perturbations = self.weight_perturbations(data)
         # Seeds were drawn, and clean accuracy was measured.
         others, metrics = self._rest(scope)
         # In the order of the weights; None for those that stay.
-        moves = [moves.get(id(each)) for each in self.trainable_variables]
+        perturbations = [
+            perturbations.get(id(each)) for each in self.trainable_variables
+        ]
         trainable = [
-            value if move is None else value + move
-            for value, move in zip(trainable, moves, strict=True)
+            value if change is None else value + change
+            for value, change in zip(trainable, perturbations, strict=True)
         ]
         state = trainable, others, optimizer, metrics
         with self.in_step():
             logs, (trainable, *rest) = super().train_step(state, data)
         trainable = [
-            value if move is None else value - move
-            for value, move in zip(trainable, moves, strict=True)
+            value if change is None else value - change
+            for value, change in zip(trainable, perturbations, strict=True)
         ]
         return logs, (trainable, *rest)
 

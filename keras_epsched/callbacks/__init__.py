@@ -27,6 +27,6 @@ from keras_epsched.callbacks.robust_overfitting import (
 from keras_epsched.callbacks.transfer_monitor import (
     TransferMonitor as TransferMonitor,
 )
-from keras_epsched.training.batchnorm import (
+from keras_epsched.training.batchnorm_monitor import (
     BatchNormMonitor as BatchNormMonitor,
 )

@@ -8,10 +8,11 @@ from keras import ops
 
 from keras_epsched import optional
 from keras_epsched.attacks.pgd import PGD
-from keras_epsched.callbacks.probe import Probe
+from keras_epsched.callbacks.monitored_images import MonitoredImages
+from keras_epsched.training import passes
 
 
-class AdversarialImages(Probe):
+class AdversarialImages(MonitoredImages):
     """Shows what the epsilon of each epoch does to a few images.
 
     A picture in TensorBoard has the clean image, the adversarial one, and
@@ -85,12 +86,11 @@ class AdversarialImages(Probe):
         folder = str(self.log_dir / "adversarial")
         self._writer = tensorflow.summary.create_file_writer(folder)
 
-    def look(self, images, labels, places):
+    def measure_batch(self, images, labels, places):
         trainer = self.model
-        moved = self.attacked(
-            images, labels, places, trainer._epsilon
-        ).adversarial
-        logits = trainer.frozen_logits(False)(moved)
+        found = self.search(images, labels, places, trainer._epsilon)
+        moved = found.adversarial
+        logits = passes.frozen_logits(trainer, False)(moved)
         return [
             moved,
             ops.argmax(logits, axis=-1),

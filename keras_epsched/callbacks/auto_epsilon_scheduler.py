@@ -122,7 +122,6 @@ class AutoEpsilonScheduler(EpsilonScheduler):
             self._wait += 1
 
     def get_state(self):
-        """What a training that goes on must remember."""
         return {
             "ramp_epoch": self.ramp_epoch,
             "best": self._best if math.isfinite(self._best) else None,
@@ -130,7 +129,6 @@ class AutoEpsilonScheduler(EpsilonScheduler):
         }
 
     def set_state(self, state):
-        """Takes what `get_state` returned."""
         self._best = -math.inf if state["best"] is None else state["best"]
         self._wait = state["wait"]
         if state["ramp_epoch"] is not None:

@@ -6,10 +6,11 @@ from keras import ops
 
 from keras_epsched.attacks.base import Attack
 from keras_epsched.attacks.pgd import PGD
-from keras_epsched.callbacks.probe import Probe
+from keras_epsched.callbacks.monitored_images import MonitoredImages
+from keras_epsched.training import passes
 
 
-class CatastrophicOverfittingAlarm(Probe):
+class CatastrophicOverfittingAlarm(MonitoredImages):
     """Notices when a network only withstands the attack that it trains on.
 
     Networks that train on one-step attacks may learn, within an epoch, to
@@ -20,17 +21,17 @@ class CatastrophicOverfittingAlarm(Probe):
     one with its past, it is not misled by an epsilon that rises.
 
     `probe_training_accuracy` and `probe_robust_accuracy` go into the logs. The
-    probe is in inference mode and leaves the training as it is.
+    network is in inference mode, and the training stays as it is.
 
-    Reference: Wong et al., ICLR 2020 (arXiv 2001.03994), who probe by PGD with
-    five steps.
+    Reference: Wong et al., ICLR 2020 (arXiv 2001.03994), who notice it by
+    PGD with five steps.
 
     Args:
         images: Array `(batch, ...)` of pixels: training images, 64 or more.
         labels: Array of their labels.
-        attack: `Attack` of the probe. Defaults to `PGD(steps=5)` in the norm of
-            the training attack. It is on cross-entropy, as the training: the
-            two are to differ in their steps alone.
+        attack: `Attack` of several steps. Defaults to `PGD(steps=5)` in the
+            norm of the training attack. It is on cross-entropy, as the
+            training: the two are to differ in their steps alone.
         gap: Float. The difference of accuracies at which it fires. One step is
             weaker than several on sound networks too.
         action: `"warn"`; `"stop"`, which brings back the weights of the last
@@ -91,15 +92,16 @@ class CatastrophicOverfittingAlarm(Probe):
         self._fallback = self.fallback or self._attack
         self.fired_at = self._sound = None
 
-    def look(self, images, labels, places):
+    def measure_batch(self, images, labels, places):
         trainer = self.model
-        # A fixed seed: the probe must not advance that of the training.
+        # A fixed seed: the alarm must not advance that of the training.
         classes = trainer.class_labels(labels, images)
         # Where moving statistics lag, an attack on those of the batch misses
         # the network that is asked here; that is no overfitting.
-        moved = trainer.attacked(images, classes, (0, 0), "inference")
-        predicted = ops.argmax(trainer.frozen_logits(False)(moved), axis=-1)
-        found = self.attacked(images, labels, places, trainer._epsilon)
+        moved = trainer.adversarial_view(images, classes, (0, 0), "inference")
+        logits = passes.frozen_logits(trainer, False)(moved)
+        predicted = ops.argmax(logits, axis=-1)
+        found = self.search(images, labels, places, trainer._epsilon)
         return [ops.cast(predicted, "int32") == classes, found.broken]
 
     def on_epoch_end(self, epoch, logs=None):
@@ -123,14 +125,12 @@ class CatastrophicOverfittingAlarm(Probe):
             self._act(epoch, trained, robust)
 
     def get_state(self):
-        """What a training that goes on must remember."""
         return {
             "fired_at": self.fired_at,
             "sound": self._sound or [],
         }
 
     def set_state(self, state):
-        """Takes what `get_state` returned."""
         self.fired_at, self._sound = state["fired_at"], state["sound"] or None
         if self.fired_at is not None and self.action == "fall_back":
             self._fall_back()
@@ -154,7 +154,7 @@ class CatastrophicOverfittingAlarm(Probe):
             self._fall_back()
             consequence += f" The training goes on with {self._fallback!r}."
         warnings.warn(
-            f"epoch {epoch + 1}: catastrophic overfitting. Of the probe "
+            f"epoch {epoch + 1}: catastrophic overfitting. Of the images "
             f"{trained:.0%} withstand the attack of the training, but "
             f"{robust:.0%} that of several steps. {consequence}",
             stacklevel=3,

@@ -2,15 +2,14 @@
 
 import warnings
 
-import keras
 import numpy as np
 
 from keras_epsched import schedules
+from keras_epsched.callbacks.base import TrainerCallback
 from keras_epsched.epsilons import check_epsilon, format_epsilon
-from keras_epsched.training.trainer import AdversarialTrainer
 
 
-class EpsilonScheduler(keras.callbacks.Callback):
+class EpsilonScheduler(TrainerCallback):
     """Sets the epsilon of an `AdversarialTrainer` by a schedule.
 
     The only driver of epsilon. The progress that the schedule sees follows
@@ -48,6 +47,10 @@ class EpsilonScheduler(keras.callbacks.Callback):
     ```
     """
 
+    # The others find epsilon in the logs.
+    fit_order = -1
+    drives_epsilon = True
+
     def __init__(self, schedule, update_freq="epoch", verbose=0):
         super().__init__()
         if update_freq not in ("epoch", "batch"):
@@ -61,13 +64,7 @@ class EpsilonScheduler(keras.callbacks.Callback):
         self._epoch = 0
 
     def on_train_begin(self, logs=None):
-        if not isinstance(self.model, AdversarialTrainer):
-            raise ValueError(
-                "`EpsilonScheduler` drives a "
-                "`keras_epsched.AdversarialTrainer`: wrap the classifier, "
-                "`AdversarialTrainer(model)`, and fit that. Received: a "
-                f"model of type {type(self.model).__name__}"
-            )
+        super().on_train_begin(logs)
         # The whole schedule, for a peak may lie before the target.
         progress = np.linspace(0.0, 1.0, 1001)
         for epsilon in (

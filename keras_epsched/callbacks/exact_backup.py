@@ -1,43 +1,18 @@
 """A backup from which a training goes on as if it had never stopped."""
 
-import contextlib
-import json
-import pathlib
-import re
 import time
-import warnings
-import zipfile
-import zlib
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_epsched import backend, files
-from keras_epsched.training.trainer import AdversarialTrainer
-
-_META = "meta"
-# What NumPy makes of a file that is empty, cut, changed, or no backup at all.
-_UNREADABLE = (
-    *(OSError, EOFError, ValueError, KeyError, NotImplementedError),
-    *(zipfile.BadZipFile, zlib.error),
-)
-# What Keras' own callbacks would forget.
-_STATE_OF_KERAS = {
-    keras.callbacks.EarlyStopping: (
-        "wait",
-        "stopped_epoch",
-        "best",
-        "best_epoch",
-        "best_weights",
-    ),
-    keras.callbacks.ReduceLROnPlateau: ("wait", "cooldown_counter", "best"),
-    keras.callbacks.ModelCheckpoint: ("best",),
-    keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
-}
+from keras_epsched import backend
+from keras_epsched.callbacks import callback_states
+from keras_epsched.callbacks.backup_files import BackupFiles
+from keras_epsched.callbacks.base import TrainerCallback
 
 
-class ExactBackup(keras.callbacks.Callback):
+class ExactBackup(TrainerCallback):
     """Backs up a training, and continues it exactly after an interruption.
 
     Use it where a training may be killed. Call the same program again: `fit`
@@ -85,6 +60,9 @@ class ExactBackup(keras.callbacks.Callback):
     ```
     """
 
+    # It finds what the others have done, and remembers it.
+    fit_order = 1
+
     def __init__(self, folder, every_steps=None, every_minutes=10.0):
         super().__init__()
         for name, value in (
@@ -96,11 +74,10 @@ class ExactBackup(keras.callbacks.Callback):
                     f"`{name}` must be above 0, or None. Received: "
                     f"{name}={value!r}"
                 )
-        self.folder = pathlib.Path(folder)
         self.every_steps = every_steps
         self.every_minutes = every_minutes
-        # Set by `AdversarialTrainer.fit`.
-        self.seek, self.others = None, ()
+        self._files = BackupFiles(folder)
+        self._seek, self._callbacks = None, []
         self._logs = []
         self._epoch = self._last_step = 0
         self._last_time = time.monotonic()
@@ -108,14 +85,18 @@ class ExactBackup(keras.callbacks.Callback):
 
     # === Going on ===
 
-    def on_train_begin(self, logs=None):
-        trainer = self.model
-        if not isinstance(trainer, AdversarialTrainer):
+    def before_fit(self, data, seek, shuffle, callbacks):
+        if shuffle and isinstance(data, keras.utils.PyDataset):
             raise ValueError(
-                "`ExactBackup` needs an `keras_epsched.AdversarialTrainer`. "
-                f"Received: a model of type {type(trainer).__name__}"
+                "pass `shuffle=False` with `ExactBackup`: by default Keras "
+                "shuffles the order of the batches by a generator that no "
+                "backup holds. `ImageBatches` shuffles its examples itself."
             )
-        if self.seek is None:
+        self._seek, self._callbacks = seek, callbacks
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        if self._seek is None:
             raise ValueError(
                 "`ExactBackup` needs data that is a function of epoch and "
                 "index, with `seek(epoch, batch)`, and no `steps_per_epoch`: "
@@ -134,6 +115,7 @@ class ExactBackup(keras.callbacks.Callback):
                 f"executed together: {found['steps']}. Received: "
                 f"{self._steps()}"
             )
+        trainer = self.model
         # Not what passes over, if that was interrupted.
         trainer.make_train_function(force=True)
         self._logs = found["logs"]
@@ -143,7 +125,9 @@ class ExactBackup(keras.callbacks.Callback):
         )
         self._restore(found["arrays"], "weight")
         # Last of all callbacks, after they have forgotten.
-        self._restore_others(found)
+        callback_states.restore(
+            self._callbacks, found["callbacks"], found["arrays"]
+        )
 
     def _steps(self):
         return [self.params.get("steps"), self.model.steps_per_execution]
@@ -158,7 +142,7 @@ class ExactBackup(keras.callbacks.Callback):
         # Keras' own is called after this one, and forgets when training
         # begins.
         self.model.history.epoch = list(range(len(self._logs)))
-        self.model.history.history = history_of(self._logs)
+        self.model.history.history = _history_of(self._logs)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._last_step = epoch, 0
@@ -171,7 +155,7 @@ class ExactBackup(keras.callbacks.Callback):
         arrays, batch = found["arrays"], found["batch"]
         draws = sum(name.startswith("random_") for name in arrays)
         self._random = [arrays[f"random_{index}"] for index in range(draws)]
-        self.seek(epoch, batch)
+        self._seek(epoch, batch)
         if batch:
             # Keras has reset the metrics of the epoch.
             self._restore(arrays, "metric")
@@ -200,26 +184,7 @@ class ExactBackup(keras.callbacks.Callback):
         Raises:
             ValueError: If there are backups, but all of them are corrupt.
         """
-        faults = []
-        for path in reversed(self._paths()):
-            try:
-                found = _read(path)
-            except _UNREADABLE as error:
-                faults.append(f"{path}: {error}")
-                continue
-            if faults:
-                warnings.warn(
-                    "a backup is corrupt, and the one before is taken: "
-                    f"{faults[0]}",
-                    stacklevel=2,
-                )
-            return found
-        if faults:
-            raise ValueError(
-                "no backup can be read; move them away to start anew:\n  "
-                + "\n  ".join(faults)
-            )
-        return None
+        return self._files.latest()
 
     def _restore(self, arrays, kind):
         backend.synchronise(self.model)
@@ -235,27 +200,6 @@ class ExactBackup(keras.callbacks.Callback):
                 # NumPy does not know bfloat16 by its name.
                 array = array.view(ops.convert_to_numpy(variable).dtype)
             variable.assign(array)
-
-    def _restore_others(self, found):
-        states = found["callbacks"]
-        others = [each for each in self.others if _get_state(each)]
-        names = [type(each).__name__ for each in others]
-        if [name for name, _ in states] != names:
-            raise ValueError(
-                "the backup is of a training with other callbacks that have "
-                f"something to remember. Expected: "
-                f"{[name for name, _ in states]}. Received: {names}"
-            )
-        for index, (each, (_, state)) in enumerate(
-            zip(others, states, strict=True)
-        ):
-            for name, value in state.items():
-                if isinstance(value, dict):
-                    state[name] = [
-                        found["arrays"][f"callback_{index}_{name}_{i}"]
-                        for i in range(value["arrays"])
-                    ]
-            _set_state(each, state)
 
     # === Backing up ===
 
@@ -292,17 +236,7 @@ class ExactBackup(keras.callbacks.Callback):
         }
         for index, state in enumerate(backend.random_state()):
             arrays[f"random_{index}"] = state
-        states = [
-            (type(each).__name__, state)
-            for each in self.others
-            if (state := _get_state(each))
-        ]
-        for index, (_, state) in enumerate(states):
-            for name, value in state.items():
-                if isinstance(value, list):
-                    for i, array in enumerate(value):
-                        arrays[f"callback_{index}_{name}_{i}"] = array
-                    state[name] = {"arrays": len(value)}
+        states, of_callbacks = callback_states.pack(self._callbacks)
         meta = {
             "epoch": epoch,
             "batch": batch,
@@ -312,30 +246,14 @@ class ExactBackup(keras.callbacks.Callback):
             "logs": self._logs,
             "callbacks": states,
         }
-        path = self.folder / f"backup-{epoch:06}-{batch:09}.npz"
-        _write(path, arrays, meta)
-        for old in self._paths()[:-2]:
-            _delete(old)
-
-    def _paths(self):
-        # Names of a fixed width, in order; and none of temporary files.
-        return sorted(
-            path
-            for path in self.folder.glob("backup-*.npz")
-            if re.fullmatch(r"backup-\d{6}-\d{9}\.npz", path.name)
-        )
+        self._files.write(epoch, batch, {**arrays, **of_callbacks}, meta)
 
     def clear(self) -> None:
         """Deletes all backups, when the training is over."""
-        # With what a kill has left half written, by older versions too.
-        for pattern in ("backup-*.npz*", ".backup-*.npz"):
-            for path in self.folder.glob(pattern):
-                _delete(path)
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
+        self._files.clear()
 
 
-def history_of(logs: list[dict]) -> dict[str, list]:
+def _history_of(logs):
     """Logs of epochs in the form of Keras' `History.history`."""
     history = {}
     for each in logs:
@@ -376,54 +294,3 @@ def _other(expected, received):
         "that it was made with, or another folder. "
         f"Expected: {expected}. Received: {received}"
     )
-
-
-def _get_state(callback):
-    if hasattr(callback, "get_state"):
-        return dict(callback.get_state())
-    for kind, names in _STATE_OF_KERAS.items():
-        if isinstance(callback, kind):
-            return {
-                # NumPy's numbers are no JSON.
-                name: value.item() if isinstance(value, np.generic) else value
-                for name in names
-                for value in [getattr(callback, name)]
-            }
-    return {}
-
-
-def _set_state(callback, state):
-    if hasattr(callback, "set_state"):
-        callback.set_state(state)
-    else:
-        for name, value in state.items():
-            setattr(callback, name, value)
-
-
-def _write(path, arrays, meta):
-    """Writes a backup whole, or leaves those before it as they are."""
-    text = np.frombuffer(json.dumps(meta).encode(), "uint8")
-    try:
-        with files.written_whole(path) as temporary:
-            np.savez(temporary, **{_META: text}, **arrays)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"the backup could not be written: {error.strerror}. What was "
-            "backed up before is kept: mend this, and resume",
-            str(path),
-        ) from error
-
-
-def _delete(path):
-    """Deletes a backup, emptied: the bin of Google Drive counts what it has."""
-    path.write_bytes(b"")
-    path.unlink()
-
-
-def _read(path):
-    """Reads a backup whole, so that every checksum is verified."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    meta = json.loads(arrays.pop(_META).tobytes())
-    return {**meta, "arrays": arrays}

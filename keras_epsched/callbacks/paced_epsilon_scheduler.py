@@ -102,7 +102,6 @@ class PacedEpsilonScheduler(EpsilonScheduler):
         self._rises = adapted and value >= self.hold * self._best
 
     def get_state(self):
-        """What a training that goes on must remember."""
         return {
             "share": self._share,
             "best": self._best,
@@ -110,6 +109,5 @@ class PacedEpsilonScheduler(EpsilonScheduler):
         }
 
     def set_state(self, state):
-        """Takes what `get_state` returned."""
         self._share, self._best = state["share"], state["best"]
         self._rises = state["rises"]

@@ -4,10 +4,10 @@ import warnings
 
 import keras
 
-from keras_epsched.training.trainer import AdversarialTrainer
+from keras_epsched.callbacks.base import TrainerCallback
 
 
-class RobustCheckpoint(keras.callbacks.ModelCheckpoint):
+class RobustCheckpoint(TrainerCallback, keras.callbacks.ModelCheckpoint):
     """Saves the epoch of best robust validation accuracy, after the ramp.
 
     While epsilon still rises, robust validation accuracy says little and
@@ -54,13 +54,8 @@ class RobustCheckpoint(keras.callbacks.ModelCheckpoint):
         self._reached = self._measured = False
 
     def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
         self._reached = self._measured = False
-        if not isinstance(self.model, AdversarialTrainer):
-            raise ValueError(
-                "`RobustCheckpoint` needs an "
-                "`keras_epsched.AdversarialTrainer`. Received: a model of "
-                f"type {type(self.model).__name__}"
-            )
         if (
             self.monitor == "val_robust_accuracy"
             and self.model.validation_attack is None
@@ -70,11 +65,9 @@ class RobustCheckpoint(keras.callbacks.ModelCheckpoint):
                 '`validation_attack=APGD(steps=10, loss="probability_margin")` '
                 "to `AdversarialTrainer` and `validation_data` to `fit`."
             )
-        super().on_train_begin(logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        target = self.model.target_epsilon
-        if not target > 0 or self.model.epsilon < target * (1 - 1e-6):
+        if not self.model.at_target:
             return
         self._reached = True
         # Keras would save an epoch without validation, whatever its worth.
@@ -83,7 +76,6 @@ class RobustCheckpoint(keras.callbacks.ModelCheckpoint):
             super().on_epoch_end(epoch, logs)
 
     def get_state(self):
-        """What a training that goes on must remember."""
         return {
             "best": None if self.best is None else float(self.best),
             "reached": self._reached,
@@ -91,7 +83,6 @@ class RobustCheckpoint(keras.callbacks.ModelCheckpoint):
         }
 
     def set_state(self, state):
-        """Takes what `get_state` returned."""
         self.best = state["best"]
         self._reached, self._measured = state["reached"], state["measured"]
 

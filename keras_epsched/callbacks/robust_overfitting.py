@@ -3,16 +3,16 @@
 import warnings
 
 from keras_epsched.attacks.apgd import APGD
-from keras_epsched.callbacks.probe import Probe
+from keras_epsched.callbacks.monitored_images import MonitoredImages
 from keras_epsched.training.validation import say_attack
 
 
-class RobustOverfittingMonitor(Probe):
-    """Watches robust accuracy on a small probe of images held out.
+class RobustOverfittingMonitor(MonitoredImages):
+    """Watches robust accuracy on a few images held out.
 
     Long adversarial training overfits: robust accuracy on new images falls
-    while that of training still rises. The probe is attacked after each epoch,
-    at the target, in inference mode; the training stays as it is.
+    while that of training still rises. The images are attacked after each
+    epoch, at the target, in inference mode; the training stays as it is.
 
     `probe_target_accuracy` goes into the logs. From the epoch on in which
     epsilon has reached its target it counts: when it has stayed `gap` below
@@ -25,7 +25,7 @@ class RobustOverfittingMonitor(Probe):
         images: Array `(batch, ...)` of pixels, of the validation split. The
             standard error of its accuracy is about `0.5 / sqrt(batch)`.
         labels: Array of their labels.
-        attack: `Attack` of the probe. Defaults to `APGD(steps=10)` on
+        attack: `Attack` on these images. Defaults to `APGD(steps=10)` on
             `"probability_margin"`, in the norm of the training attack: at the
             cost of 10 steps on cross-entropy it is closer to what strong
             attacks leave.
@@ -80,21 +80,20 @@ class RobustOverfittingMonitor(Probe):
         self._forget()
         say_attack(self, "probe_target_accuracy", self._attack)
 
-    def look(self, images, labels, places):
+    def measure_batch(self, images, labels, places):
         epsilon = self.model._target_epsilon
-        return [self.attacked(images, labels, places, epsilon).broken]
+        return [self.search(images, labels, places, epsilon).broken]
 
     def on_epoch_end(self, epoch, logs=None):
         trainer = self.model
-        target = trainer.target_epsilon
-        if not target > 0:
+        if not trainer.target_epsilon > 0:
             return
         (broken,) = self.measure()
         accuracy = 1.0 - float(broken.mean())
         if logs is not None:
             logs["probe_target_accuracy"] = accuracy
         # Epochs before say little.
-        if trainer.epsilon < target * (1 - 1e-6):
+        if not trainer.at_target:
             return
         if self.best is None or accuracy > self.best:
             self.best, self.best_epoch = accuracy, epoch + 1
@@ -119,13 +118,12 @@ class RobustOverfittingMonitor(Probe):
             )
         warnings.warn(
             f"epoch {epoch + 1}: robust overfitting. At the target "
-            f"{accuracy:.1%} of the probe are right, {self.best:.1%} were "
+            f"{accuracy:.1%} of the images are right, {self.best:.1%} were "
             f"after epoch {self.best_epoch}. {consequence}",
             stacklevel=3,
         )
 
     def get_state(self):
-        """What a training that goes on must remember."""
         return {
             "best": self.best,
             "best_epoch": self.best_epoch,
@@ -135,7 +133,6 @@ class RobustOverfittingMonitor(Probe):
         }
 
     def set_state(self, state):
-        """Takes what `get_state` returned."""
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.fired_at, self._wait = state["fired_at"], state["wait"]
         self._weights = state["weights"] or None

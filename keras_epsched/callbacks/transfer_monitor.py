@@ -3,11 +3,10 @@
 import math
 import warnings
 
-import keras
 import numpy as np
 
+from keras_epsched.callbacks.base import TrainerCallback
 from keras_epsched.onset import onset, onset_threshold
-from keras_epsched.training.trainer import AdversarialTrainer
 
 # A clean accuracy this far below that of standard fine-tuning is suboptimal.
 _SUBOPTIMAL = 0.9
@@ -15,7 +14,7 @@ _SUBOPTIMAL = 0.9
 _STEEP = 0.75
 
 
-class TransferMonitor(keras.callbacks.Callback):
+class TransferMonitor(TrainerCallback):
     """Watches task adaptation, and gives its verdict in one sentence.
 
     After the training `verdict` is `"failure"`, when the last epoch is below
@@ -75,12 +74,7 @@ class TransferMonitor(keras.callbacks.Callback):
         self._accuracies, self._epsilons = [], []
 
     def on_train_begin(self, logs=None):
-        if not isinstance(self.model, AdversarialTrainer):
-            raise ValueError(
-                "`TransferMonitor` needs an `keras_epsched."
-                "AdversarialTrainer`. Received: a model of type "
-                f"{type(self.model).__name__}"
-            )
+        super().on_train_begin(logs)
         self.verdict = self.advice = None
         self._accuracies, self._epsilons = [], []
 
@@ -196,8 +190,7 @@ class TransferMonitor(keras.callbacks.Callback):
 
     def _held(self):
         """Epochs at the target."""
-        target = self.model.target_epsilon * (1 - 1e-6)
-        return sum(each >= target for each in self._epsilons)
+        return sum(map(self.model.reaches_target, self._epsilons))
 
     def _short_of_the_target(self):
         """What more to say where hardly an epoch was at the target."""
@@ -238,13 +231,11 @@ class TransferMonitor(keras.callbacks.Callback):
         return 0.5
 
     def get_state(self):
-        """What a training that goes on must remember."""
         return {
             "accuracies": [np.asarray(self._accuracies)],
             "epsilons": [np.asarray(self._epsilons)],
         }
 
     def set_state(self, state):
-        """Takes what `get_state` returned."""
         self._accuracies = state["accuracies"][0].tolist()
         self._epsilons = state["epsilons"][0].tolist()

@@ -1,13 +1,6 @@
-"""BatchNorm in robust fine-tuning: its settings, and a monitor for it.
-
-In a short fine-tuning the moving statistics of BatchNorm lag behind. An
-attack in inference mode then fools those stale statistics, not the network
-that is being trained: the adversarial training loss is low and the final
-network is not robust. The monitor shows when the two modes part.
-"""
+"""Statistics of BatchNorm: which layers have them, and how fast they move."""
 
 import contextlib
-import warnings
 
 import keras
 import numpy as np
@@ -15,12 +8,6 @@ from keras import ops
 
 from keras_epsched import backend, batches, checks
 
-# The modes have parted when one loss is this many times the other, and the
-# difference is more than noise (in nats).
-_RATIO = 2.0
-_LEAST_GAP = 0.5
-# The first epochs of a new head part the modes anyway.
-_PATIENCE = 3
 # At the end of an epoch no more than this share of the moving statistics may
 # come from before it.
 _OLD_SHARE = 0.2
@@ -35,6 +22,11 @@ def batchnorm_layers(model: keras.Model) -> list:
         for layer in model._flatten_layers()
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
+
+
+def adapts(model: keras.Model) -> bool:
+    """Whether a model has BatchNorm layers whose statistics move."""
+    return any(layer.trainable for layer in batchnorm_layers(model))
 
 
 def configure(model: keras.Model, momentum, freeze: bool) -> None:
@@ -60,7 +52,7 @@ def highest_momentum(steps: int | None) -> float:
     return _OLD_SHARE ** (1 / steps) if steps else _UNKNOWN
 
 
-class KeepUp(keras.callbacks.Callback):
+class ShortEpochMomentum(keras.callbacks.Callback):
     """Lowers the momentum of BatchNorm in the steps of short epochs.
 
     Moving statistics of momentum 0.99 are those of the last hundred steps: in
@@ -91,7 +83,7 @@ class KeepUp(keras.callbacks.Callback):
                 f"{max(lowered):.3g}, since epochs are short",
                 flush=True,
             )
-        before, trainer._keep_up = trainer._keep_up, self
+        before, trainer._short_epochs = trainer._short_epochs, self
         if before.momenta != self.momenta if before else lowered:
             # The step may be compiled for what was before.
             trainer.make_train_function(force=True)
@@ -104,13 +96,19 @@ class KeepUp(keras.callbacks.Callback):
     @contextlib.contextmanager
     def in_step(self):
         """Layers have the lower momentum within, their own one behind."""
+        lowered = [
+            (layer, own, momentum)
+            for layer, own, momentum in self._layers
+            # Another one was set since, by hand.
+            if layer.momentum in (own, momentum)
+        ]
         try:
-            for layer, _, momentum in self._layers:
+            for layer, _, momentum in lowered:
                 layer.momentum = momentum
             yield
         finally:
             # As it was before the training: replicas are in a step together.
-            for layer, own, _ in self._layers:
+            for layer, own, _ in lowered:
                 layer.momentum = own
 
 
@@ -143,7 +141,7 @@ def reestimate_batchnorm(trainer, data) -> None:
     keras_epsched.training.reestimate_batchnorm(trainer, data.train)
     ```
     """
-    if not hasattr(trainer, "attacked"):
+    if not hasattr(trainer, "adversarial_view"):
         raise ValueError(
             "expected an `AdversarialTrainer`, whose attack the images are "
             f"under. Received: {type(trainer).__name__}"
@@ -156,7 +154,7 @@ def reestimate_batchnorm(trainer, data) -> None:
     momenta = [layer.momentum for layer in layers]
     before = [[ops.copy(each) for each in _moving(layer)] for layer in layers]
     statistics = []
-    attack = trainer._perturbation.of(trainer, trainer.attacked)
+    attack = trainer._compiled_view.of(trainer, trainer.adversarial_view)
     try:
         for layer in layers:
             # The layer then holds what it has seen last.
@@ -198,93 +196,3 @@ def reestimate_batchnorm(trainer, data) -> None:
 
 def _moving(layer):
     return layer.moving_mean, layer.moving_variance
-
-
-class BatchNormMonitor(keras.callbacks.Callback):
-    """Logs the adversarial loss in both modes of BatchNorm, on one batch.
-
-    After each epoch the batch is attacked as in training, at the current
-    epsilon, and the loss of the result is measured with moving statistics
-    (`adversarial_loss_inference`) and with those of the batch
-    (`adversarial_loss_training`). When they have parted for three epochs in a
-    row, or in the last epoch, it warns, once.
-    `AdversarialTrainer.fit` adds one by itself when the network has BatchNorm
-    layers that adapt. Training mode includes dropout: with strong dropout the
-    losses differ for that reason too.
-
-    Args:
-        images: Array `(batch, ...)` of pixels, the probe. Training images.
-        labels: Array of their labels.
-    """
-
-    def __init__(self, images, labels):
-        super().__init__()
-        self.images = ops.convert_to_numpy(images).astype("float32")
-        self.labels = ops.convert_to_numpy(labels)
-        self._parted = 0
-        self._warned = False
-
-    def on_train_begin(self, logs=None):
-        self._parted = 0
-        self._warned = False
-
-    def on_epoch_end(self, epoch, logs=None):
-        losses = mode_losses(self.model)(self.images, self.labels)
-        inference, training = (float(each) for each in losses)
-        if logs is not None:
-            logs["adversarial_loss_inference"] = inference
-            logs["adversarial_loss_training"] = training
-        low, high = sorted((inference, training))
-        parted = high > _RATIO * low and high - low > _LEAST_GAP
-        parted = parted and self.model.epsilon > 0
-        self._parted = self._parted + 1 if parted else 0
-        last = parted and epoch + 1 == self.params.get("epochs")
-        if (self._parted >= _PATIENCE or last) and not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"epoch {epoch + 1}: the loss on the same adversarial images "
-                f"is {inference:.2f} with BatchNorm's moving statistics and "
-                f"{training:.2f} with those of the batch. The network that "
-                "is trained and the one that will be used have parted, and "
-                "robustness may not carry over. Lower the momentum "
-                "(`batchnorm_momentum=0.9`), train longer, or, if the attack "
-                'ran in inference mode, use `attack_mode="training"`.',
-                stacklevel=2,
-            )
-
-    def get_state(self):
-        """What a training that goes on must remember."""
-        return {"parted": self._parted, "warned": self._warned}
-
-    def set_state(self, state):
-        """Takes what `get_state` returned."""
-        self._parted, self._warned = state["parted"], state["warned"]
-
-
-def mode_losses(trainer):
-    """The probe of `BatchNormMonitor`, compiled.
-
-    Args:
-        trainer: `AdversarialTrainer`.
-
-    Returns:
-        A function `(images, labels)` to the mean cross-entropy of the attacked
-        images in inference mode and in training mode.
-    """
-
-    def losses(images, labels):
-        labels = trainer.class_labels(labels, images)
-        # A fixed seed: the probe must not advance that of the training.
-        adversarial = trainer.attacked(images, labels, (0, 0))
-        return tuple(
-            ops.mean(
-                keras.losses.sparse_categorical_crossentropy(
-                    labels,
-                    trainer.frozen_logits(training)(adversarial),
-                    from_logits=True,
-                )
-            )
-            for training in (False, True)
-        )
-
-    return trainer._mode_losses.of(trainer, losses)

@@ -12,33 +12,6 @@ _SAME_LOSS = 1e-4
 _OF_PROBABILITIES = {"dice", "tversky"}
 
 
-def as_list(callbacks) -> list:
-    """Returns callbacks as a new list, from any form that `fit` takes."""
-    if callbacks is None:
-        return []
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        raise ValueError(
-            "pass `callbacks` as a list: the trainer adds its own to it. "
-            "Received: a `keras.callbacks.CallbackList`"
-        )
-    if isinstance(callbacks, (list, tuple)):
-        return list(callbacks)
-    return [callbacks]
-
-
-def set_directions(callbacks) -> None:
-    """Tells callbacks such as `EarlyStopping` that accuracies are to rise.
-
-    Keras finds that out by itself for the metrics given to `compile` alone.
-    """
-    for each in callbacks:
-        monitored = str(getattr(each, "monitor", ""))
-        if getattr(each, "mode", None) == "auto" and monitored.endswith(
-            "accuracy"
-        ):
-            each.mode = "max"
-
-
 def check(trainer, x, y=None, most=64):
     """Checks data, logits and loss of a trainer.
 
@@ -126,39 +99,3 @@ def remember_split(model, dataset) -> None:
     if split is not None:
         seen = tuple(getattr(model, "training_splits", ()))
         model.training_splits = (*seen, split)
-
-
-class EpochSeeker(keras.callbacks.Callback):
-    """Tells data which epoch begins: what they yield then follows from it."""
-
-    def __init__(self, *datasets):
-        super().__init__()
-        self.datasets = [each for each in datasets if hasattr(each, "seek")]
-
-    def on_epoch_begin(self, epoch, logs=None):
-        for each in self.datasets:
-            each.seek(epoch)
-
-
-class StateBuilder(keras.callbacks.Callback):
-    """Makes the state of optimizer and metrics before the first step.
-
-    Keras does so itself but on TensorFlow without a distribution strategy,
-    where they come into being while the step is traced: that trace is thrown
-    away, and the step with all of its attack is traced a second time.
-    """
-
-    def __init__(self, batch):
-        super().__init__()
-        self.batch = batch
-
-    def on_train_begin(self, logs=None):
-        trainer = self.model
-        if not trainer.optimizer.built:
-            trainer.optimizer.build(trainer.trainable_variables)
-        metrics = trainer._compile_metrics
-        if self.batch and metrics is not None and not metrics.built:
-            images, labels = self.batch
-            logits = trainer(images, training=False)
-            trainer.compute_metrics(images, labels, logits)
-            trainer.reset_metrics()

@@ -10,28 +10,15 @@ from keras import ops
 
 from keras_epsched import backend, checks
 from keras_epsched.attacks import noise
-from keras_epsched.attacks.base import Attack
 from keras_epsched.attacks.pgd import PGD
 from keras_epsched.configurable import register
 from keras_epsched.epsilons import check_epsilon
-from keras_epsched.training import (
-    batchnorm,
-    first_batch,
-    objectives,
-    validation,
-)
-from keras_epsched.training import weight_perturbation as perturbation
-from keras_epsched.training.look import CompiledLook
+from keras_epsched.training import arguments, batchnorm, objectives, passes
+from keras_epsched.training.compiled import CompiledFunction
+from keras_epsched.training.fit import arrange
 
-# Arguments of `fit` after `validation_data`.
-_LATER_ARGUMENTS = (
-    "shuffle",
-    "class_weight",
-    "sample_weight",
-    "initial_epoch",
-    "steps_per_epoch",
-)
-_ATTACK_MODES = ("inference", "training")
+# An epsilon this close to its target, relatively, is at the target.
+_ROUNDING = 1e-6
 _SEED_KEY = "seed_state"
 
 
@@ -150,59 +137,16 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         name="adversarial_trainer",
         **kwargs,
     ):
-        if not isinstance(model, keras.Model):
-            raise ValueError(
-                "`model` must be a `keras.Model`, see "
-                "`keras_epsched.models.classifier`. Received: "
-                f"{type(model).__name__}"
-            )
-        checks.check_takes_pixels(model)
-        if "dtype" not in kwargs and _computes_in_float16(model):
+        attack = PGD() if attack is None else attack
+        arguments.check_model(model)
+        arguments.check_attacks(attack, validation_attack, attack_mode)
+        arguments.check_weight_perturbation(weight_perturbation, model)
+        if "dtype" not in kwargs and arguments.computes_in_float16(model):
             # By the policy of the trainer, `compile` decides to scale the
             # loss; without it the gradients of float16 layers underflow.
             kwargs["dtype"] = "mixed_float16"
         # Pixels must reach the network in float32, whatever the policy.
         super().__init__(name=name, autocast=False, **kwargs)
-        attack = PGD() if attack is None else attack
-        for each in filter(None, (attack, validation_attack)):
-            if not isinstance(each, Attack):
-                raise ValueError(
-                    "expected an attack of `keras_epsched.attacks`. Received: "
-                    f"{each!r}"
-                )
-        if not attack.can_train:
-            raise ValueError(
-                f"{attack!r} is for evaluation only: it gives no images to "
-                "train on. Use `FGSM`, `PGD` or `APGD`."
-            )
-        if validation_attack and not validation_attack.can_evaluate:
-            raise ValueError(
-                f"{validation_attack!r} is for training only: its images may "
-                "lie outside of the ball. Validate with "
-                '`APGD(steps=10, loss="probability_margin")`.'
-            )
-        if validation_attack and validation_attack.norm != attack.norm:
-            raise ValueError(
-                "`validation_attack` must have the norm of `attack`, for they "
-                f"share epsilon. Received: {validation_attack.norm!r} and "
-                f"{attack.norm!r}"
-            )
-        if attack_mode not in _ATTACK_MODES:
-            raise ValueError(
-                f"`attack_mode` must be one of {_ATTACK_MODES}. Received: "
-                f"attack_mode={attack_mode!r}"
-            )
-        if not weight_perturbation >= 0:
-            raise ValueError(
-                "`weight_perturbation` must be at least 0. Received: "
-                f"weight_perturbation={weight_perturbation!r}"
-            )
-        if weight_perturbation and _computes_in_float16(model):
-            raise ValueError(
-                "`weight_perturbation` is not available in float16, where its "
-                "gradients may vanish unseen: use bfloat16 or float32. "
-                f"Received: weight_perturbation={weight_perturbation}"
-            )
         self.model = model
         self.attack = attack
         self.objective = objectives.get(objective)
@@ -249,11 +193,12 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         # Number of logits, known once it has seen an image.
         self.num_classes = None
         self._takes_training = _takes_training(model)
-        # Of the last `fit`: the momentum of BatchNorm within a step.
-        self._keep_up = None
-        # Of `BatchNormMonitor` and `reestimate_batchnorm`: they outlast both.
-        self._mode_losses = CompiledLook()
-        self._perturbation = CompiledLook()
+        # `ShortEpochMomentum` of the last `fit`.
+        self._short_epochs = None
+        # For `BatchNormMonitor` and `reestimate_batchnorm`: the functions
+        # outlast both.
+        self._mode_losses = CompiledFunction()
+        self._compiled_view = CompiledFunction()
         if model.built:
             self.built = True
         self.objective.prepare(self)
@@ -303,6 +248,15 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         backend.synchronise(self)
         self._target_epsilon.assign(epsilon)
 
+    @property
+    def at_target(self) -> bool:
+        """Whether epsilon has reached its target, where there is one."""
+        return self.target_epsilon > 0 and self.reaches_target(self.epsilon)
+
+    def reaches_target(self, epsilon: float) -> bool:
+        """Whether a strength is that of the target or above, up to rounding."""
+        return epsilon >= self.target_epsilon * (1 - _ROUNDING)
+
     def _read(self, variable):
         backend.synchronise(self)
         return float(variable.numpy())
@@ -336,45 +290,18 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
 
     def _logits(self, images, training, values=()):
         """Logits, with other values for some of the network's variables."""
-        images = ops.cast(images, "float32")
         if values:
-            values = {id(variable): value for variable, value in values}
-            return self._logits_by(values, images, training)
+            return passes.with_values(
+                values, self.model, lambda: self._logits(images, training)
+            )
+        images = ops.cast(images, "float32")
         if self._takes_training:
-            return self.model(images, training=bool(training))
-        return self.model(images)
-
-    def _logits_by(self, values, images, training):
-        variables = self.model.variables
-        # All of them: a scope hides what the one around it says of the others.
-        scope = keras.StatelessScope(
-            [(v, values.get(id(v), v.value)) for v in variables]
-        )
-        before = [scope.get_current_value(v) for v in variables]
-        with scope:
-            logits = self._logits(images, training)
-        for variable, old in zip(variables, before, strict=True):
-            new = scope.get_current_value(variable)
-            # Moving statistics and seeds, as without the scope.
-            if new is not old and id(variable) not in values:
-                variable.assign(new)
+            logits = self.model(images, training=bool(training))
+        else:
+            logits = self.model(images)
+        # Several outputs have no shape, and are refused by the checks.
+        self.num_classes = getattr(logits, "shape", (None,))[-1]
         return logits
-
-    def frozen_logits(self, training):
-        """Returns a function to logits that changes no variable."""
-
-        def logits_fn(images):
-            # Its own as well: an objective may read some of them.
-            own = self._trainable_variables + self._non_trainable_variables
-            variables = [
-                (v, backend.frozen(v)) for v in (*self.model.variables, *own)
-            ]
-            # Through the trainer, whose call context passes `training` on to
-            # layers of a model that has no such argument.
-            with keras.StatelessScope(variables):
-                return self(images, training=training)
-
-        return logits_fn
 
     @property
     def output_names(self):
@@ -384,15 +311,15 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
     def class_labels(self, labels, images):
         """Returns the class of each image, from any form of labels."""
         if self.num_classes is None:
-            # Of one image: in a compiled step nothing of it is left.
-            logits = self.frozen_logits(False)(images[:1])
-            self.num_classes = logits.shape[-1]
+            # No pass was before this, as in the first `train_on_batch`.
+            logits = passes.frozen_logits(self, False)(images[:1])
+            checks.single_output(logits)
         return checks.class_labels(labels, self.num_classes)
 
     # === Steps ===
 
-    def attacked(self, images, labels, seed, mode=None):
-        """The adversarial view at the current epsilon; free at 0.
+    def adversarial_view(self, images, labels, seed, mode=None):
+        """Returns the images under the attack; at epsilon 0 it costs nothing.
 
         Args:
             images: Float32 tensor `(batch, ...)` of pixels.
@@ -407,7 +334,8 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         epsilon = ops.convert_to_tensor(self._epsilon)
         places = ops.arange(ops.shape(images)[0])
         key = noise.make_key(seed[0], seed[1], backend.replica_id(), places)
-        network = self.frozen_logits((mode or self.attack_mode) == "training")
+        training = (mode or self.attack_mode) == "training"
+        network = passes.frozen_logits(self, training)
 
         def logits_fn(images):
             return self.objective.attacked_logits(network, images)
@@ -439,46 +367,25 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         images = checks.static_images(x)
         labels = self.class_labels(y, images)
         if self._clean_accuracy is not None:
-            logits = self.frozen_logits(False)(images)
+            logits = passes.frozen_logits(self, False)(images)
             hits = ops.cast(ops.argmax(logits, axis=-1), "int32") == labels
             self._clean_accuracy.update_state(ops.cast(hits, "float32"))
         # Drawn outside the condition on epsilon: runs with different schedules
         # draw the same.
         seed = ops.cast(self.seed_generator.next(), backend.HASH_DTYPE)
-        adversarial = self.attacked(images, labels, seed)
+        adversarial = self.adversarial_view(images, labels, seed)
         views = self.objective.views(images, adversarial)
         return views, y, sample_weight
 
+    def weight_perturbations(self, data):
+        """Returns how far each weight moves before a step, by its `id`."""
+        return passes.weight_perturbations(self, data)
+
     def in_step(self):
         """A context for the part of a step that moves statistics."""
-        if self._keep_up is None:
+        if self._short_epochs is None:
             return contextlib.nullcontext()
-        return self._keep_up.in_step()
-
-    def weight_moves(self, data):
-        """How far the weights move up the loss of a batch before a step.
-
-        Returns:
-            A dict from the `id` of a variable to a tensor; empty without
-            `weight_perturbation`.
-        """
-        if not self.weight_perturbation:
-            return {}
-        if backend.num_replicas() > 1:
-            raise ValueError(
-                "`weight_perturbation` is not available under a strategy of "
-                "`tf.distribute` with several replicas, whose weights would "
-                "move apart. Use one, or `keras.distribution` on JAX."
-            )
-        if getattr(self.optimizer, "use_ema", False):
-            raise ValueError(
-                "`weight_perturbation` with an optimizer that averages the "
-                "weights (`use_ema=True`) is not available: Keras would "
-                "average them where they have moved to."
-            )
-        moved = perturbation.kernels(self)
-        moves = perturbation.deltas(self, data)
-        return {id(v): move for v, move in zip(moved, moves, strict=True)}
+        return self._short_epochs.in_step()
 
     def _validation_epsilon(self):
         target = ops.convert_to_tensor(self._target_epsilon)
@@ -497,7 +404,7 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         images = checks.static_images(x)
         result = self.validation_attack.search(
-            self.frozen_logits(False),
+            passes.frozen_logits(self, False),
             images,
             self.class_labels(y, images),
             self._validation_epsilon(),
@@ -571,22 +478,40 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         callbacks=None,
         validation_split=0.0,
         validation_data=None,
-        *args,
-        **kwargs,
+        shuffle=True,
+        class_weight=None,
+        sample_weight=None,
+        initial_epoch=0,
+        steps_per_epoch=None,
+        validation_steps=None,
+        validation_batch_size=None,
+        validation_freq=1,
     ):
-        """Trains the classifier; as `keras.Model.fit`, after some checks.
+        """Trains the classifier, by `keras.Model.fit` and its arguments.
 
-        Before the first step the data and the validation data (arrays whole,
-        all else by its first batch, which a generator does not lose), the
-        logits and the compiled loss are checked. An `EpsilonScheduler` is
-        called before the other callbacks, so that they find epsilon in the
-        logs. Data of `keras_epsched.datasets` is remembered, so that an
-        evaluation on a split that was trained on warns.
+        First the data and the validation data are checked (arrays whole, all
+        else by the first batch, which a generator does not lose), then the
+        logits and the compiled loss. Data of `keras_epsched.datasets` is
+        remembered, so that an evaluation on a split that was trained on warns.
 
-        Data with a method or attribute `seek(epoch, batch=0)`, as that of
-        `keras_epsched.datasets`, is told which epoch begins, by its number:
-        who calls `fit` for one epoch after the other passes `initial_epoch`.
-        With `steps_per_epoch` it is left alone.
+        Callbacks are called in the order in which they are given, but for two
+        kinds: an `EpsilonScheduler` comes before the others, so that they find
+        epsilon in the logs, and an `ExactBackup` after them. `fit` adds by
+        itself:
+
+        - Where BatchNorm adapts, a `keras_epsched.callbacks.BatchNormMonitor`
+          on up to 64 training images, and no more than `batch_size`. At the
+          end of each epoch it costs about as much as one step, and once the
+          time to compile that.
+        - Where BatchNorm adapts and `batchnorm_momentum` is `None`, a lower
+          momentum in the steps of short epochs. `fit` prints it.
+        - With a `validation_attack` and validation data, a line that says
+          under which attack `val_robust_accuracy` is measured.
+        - The call `seek(epoch)` of data and validation data that have such a
+          method, as those of `keras_epsched.datasets`, when an epoch begins:
+          who calls `fit` for one epoch after the other passes `initial_epoch`.
+          With `steps_per_epoch` the data is left alone.
+        - What the objective needs: `"autolora"` sets its shares in each epoch.
 
         Args:
             x: As in `keras.Model.fit`.
@@ -597,93 +522,49 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
             callbacks: List of callbacks; an `EpsilonScheduler` among them.
             validation_split: As in `keras.Model.fit`.
             validation_data: As in `keras.Model.fit`.
-            *args: As in `keras.Model.fit`.
-            **kwargs: As in `keras.Model.fit`.
+            shuffle: As in `keras.Model.fit`.
+            class_weight: As in `keras.Model.fit`.
+            sample_weight: As in `keras.Model.fit`.
+            initial_epoch: As in `keras.Model.fit`.
+            steps_per_epoch: As in `keras.Model.fit`.
+            validation_steps: As in `keras.Model.fit`.
+            validation_batch_size: As in `keras.Model.fit`.
+            validation_freq: As in `keras.Model.fit`.
+
+        Returns:
+            `keras.callbacks.History`, as `keras.Model.fit`.
 
         Raises:
             ValueError: If data, logits or loss are not fit for an attack.
         """
-        from keras_epsched.callbacks.epsilon_scheduler import EpsilonScheduler
-        from keras_epsched.callbacks.exact_backup import ExactBackup
-
-        callbacks = first_batch.as_list(callbacks)
-        callbacks.sort(key=lambda each: not isinstance(each, EpsilonScheduler))
-        first_batch.set_directions(callbacks)
-        given = {**dict(zip(_LATER_ARGUMENTS, args, strict=False)), **kwargs}
-        # Keras spreads an epoch of the data over several of its own then.
-        spread = given.get("steps_per_epoch") is not None
-        seek = None if spread else getattr(x, "seek", None)
-        if seek is not None:
-            # What is looked at here is then the same when a training goes on.
-            seek(0)
-        most = min(batch_size or 64, 64)
-        batch, x = first_batch.check(self, x, y, most)
-        if isinstance(validation_data, (tuple, list)):
-            if len(validation_data) not in (2, 3) or isinstance(
-                validation_data[0], (tuple, list)
-            ):
-                raise ValueError(
-                    "`validation_data` must be a pair of arrays (images, "
-                    "labels), with weights behind, or a dataset. Received: a "
-                    f"list of {len(validation_data)} others"
-                )
-            first_batch.check(self, *validation_data[:2], most)
-        else:
-            _, validation_data = first_batch.check(self, validation_data)
-        if self.epsilon == 0 and not any(
-            isinstance(each, EpsilonScheduler) for each in callbacks
-        ):
-            warnings.warn(
-                "epsilon is 0 and no `EpsilonScheduler` is among the "
-                "callbacks: this is standard fine-tuning, without any attack. "
-                "If you mean it, pass EpsilonScheduler(Constant(0.0)).",
-                stacklevel=2,
-            )
-        adapts = any(
-            layer.trainable for layer in batchnorm.batchnorm_layers(self.model)
+        x, validation_data, callbacks = arrange(
+            self,
+            x,
+            y,
+            batch_size=batch_size,
+            callbacks=callbacks,
+            validation_split=validation_split,
+            validation_data=validation_data,
+            shuffle=shuffle,
+            steps_per_epoch=steps_per_epoch,
         )
-        if batch is not None and adapts:
-            # First, so that the others find its values in the logs.
-            callbacks.insert(0, batchnorm.BatchNormMonitor(*batch))
-        if not spread:
-            callbacks.insert(0, first_batch.EpochSeeker(x, validation_data))
-        # Before those of the user, which may want what they set.
-        callbacks = [*self.objective.callbacks(), *callbacks]
-        backups = [each for each in callbacks if isinstance(each, ExactBackup)]
-        others = [each for each in callbacks if each not in backups]
-        if (
-            backups
-            and isinstance(x, keras.utils.PyDataset)
-            and given.get("shuffle", True)
-        ):
-            raise ValueError(
-                "pass `shuffle=False` with `ExactBackup`: by default Keras "
-                "shuffles the order of the batches by a generator that no "
-                "backup holds. `ImageBatches` shuffles its examples itself."
-            )
-        for backup in backups:
-            backup.seek, backup.others = seek, others
-        if self.validation_attack is not None and (
-            validation_data is not None or validation_split
-        ):
-            # After the scheduler, which knows the target.
-            others.append(validation.AttackNote())
-        # They come last, so that they find what the others have done.
-        callbacks = [*others, first_batch.StateBuilder(batch), *backups]
-        first_batch.remember_split(self.model, x)
-        if adapts and self.batchnorm_momentum is None:
-            callbacks.insert(0, batchnorm.KeepUp())
         return super().fit(
             x,
             y,
-            batch_size,
-            epochs,
-            verbose,
-            callbacks,
-            validation_split,
-            validation_data,
-            *args,
-            **kwargs,
+            batch_size=batch_size,
+            epochs=epochs,
+            verbose=verbose,
+            callbacks=callbacks,
+            validation_split=validation_split,
+            validation_data=validation_data,
+            shuffle=shuffle,
+            class_weight=class_weight,
+            sample_weight=sample_weight,
+            initial_epoch=initial_epoch,
+            steps_per_epoch=steps_per_epoch,
+            validation_steps=validation_steps,
+            validation_batch_size=validation_batch_size,
+            validation_freq=validation_freq,
         )
 
     @contextlib.contextmanager
@@ -770,12 +651,6 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         for name in ("model", "attack", "objective", "validation_attack"):
             config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
-
-
-def _computes_in_float16(model):
-    return any(
-        layer.compute_dtype == "float16" for layer in model._flatten_layers()
-    )
 
 
 def _takes_training(model):

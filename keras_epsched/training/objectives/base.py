@@ -11,9 +11,23 @@ from keras_epsched.configurable import Configurable, register
 class Objective(Configurable):
     """Base class of objectives.
 
-    An objective that needs several views returns a `dict` from `views`; the
-    trainer's `call` then asks it for the `logits` of each, and `compute_loss`
-    receives a `dict` of outputs.
+    An objective of one view of the images needs `views` alone. The other
+    methods are there for these reasons:
+
+    - `compute_loss`, `predictions`: where `views` returns a `dict`, the
+      network is called on each of them. The loss receives a `dict` of outputs
+      then, and the metrics see one of them.
+    - `attack_loss`, `check_attack`: TRADES attacks the divergence of two
+      outputs, not the loss of the label, and cannot start at the clean image.
+    - `logits`: one of the views passes through the network with other values
+      of its variables. For TWINS these are the statistics of the pretraining,
+      for AutoLoRa the kernels of its branch.
+    - `attacked_logits`: TWINS attacks each half of a batch in the view that
+      will be trained on it, both in one pass.
+    - `prepare`: TWINS and AutoLoRa make those variables, which belong to the
+      trainer: it trains and saves them.
+    - `update_metrics`, `callbacks`: AutoLoRa measures an accuracy in the steps
+      of an epoch, and weighs the losses of the next epoch by it.
     """
 
     def prepare(self, trainer) -> None:

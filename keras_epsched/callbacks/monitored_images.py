@@ -1,16 +1,16 @@
 """What the callbacks share that attack the same few images each epoch."""
 
-import keras
 import numpy as np
 from keras import ops
 
 from keras_epsched.attacks import noise
 from keras_epsched.attacks.base import Attack, check_count
-from keras_epsched.training.look import CompiledLook
-from keras_epsched.training.trainer import AdversarialTrainer
+from keras_epsched.callbacks.base import TrainerCallback
+from keras_epsched.training import passes
+from keras_epsched.training.compiled import CompiledFunction
 
 
-class Probe(keras.callbacks.Callback):
+class MonitoredImages(TrainerCallback):
     """Base class: images, labels, and an attack in the norm of the training.
 
     Args:
@@ -47,18 +47,13 @@ class Probe(keras.callbacks.Callback):
         self.attack = attack
         self.action = action
         self.batch_size = batch_size
-        # The attack in use, and `look`, compiled.
+        # The attack in use, and `measure_batch`, compiled.
         self._attack = None
-        self._compiled = CompiledLook()
+        self._compiled = CompiledFunction()
 
     def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
         trainer = self.model
-        if not isinstance(trainer, AdversarialTrainer):
-            raise ValueError(
-                f"`{type(self).__name__}` needs an "
-                "`keras_epsched.AdversarialTrainer`. Received: a model of "
-                f"type {type(trainer).__name__}"
-            )
         optimizer = getattr(trainer, "optimizer", None)
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)
         if self.action == "stop" and getattr(optimizer, "use_ema", False):
@@ -86,8 +81,8 @@ class Probe(keras.callbacks.Callback):
         """
         raise NotImplementedError
 
-    def look(self, images, labels, places):
-        """What is looked at in a batch; to be overridden.
+    def measure_batch(self, images, labels, places):
+        """What is measured on a batch; to be overridden.
 
         Args:
             images: Float32 tensor `(batch, ...)` of pixels.
@@ -100,13 +95,14 @@ class Probe(keras.callbacks.Callback):
         raise NotImplementedError
 
     def measure(self) -> list:
-        """What `look` finds on the probe, as NumPy arrays."""
+        """What `measure_batch` finds on all the images, as NumPy arrays."""
         count = len(self.images)
         batches = -(-count // self.batch_size)
-        # Of one size, for which `look` is compiled. Some have one image twice,
-        # and no more: BatchNorm in training mode sees the whole batch.
+        # Of one size, for which `measure_batch` is compiled. Some have one
+        # image twice, and no more: BatchNorm in training mode sees the whole
+        # batch.
         size = -(-count // batches)
-        run = self._compiled.of(self.model, self.look, self._attack)
+        run = self._compiled.of(self.model, self.measure_batch, self._attack)
         found = []
         for places in np.array_split(np.arange(count, dtype="int32"), batches):
             needed = len(places)
@@ -115,11 +111,11 @@ class Probe(keras.callbacks.Callback):
             found.append([ops.convert_to_numpy(x)[:needed] for x in seen])
         return [np.concatenate(each) for each in zip(*found, strict=True)]
 
-    def attacked(self, images, labels, places, epsilon):
-        """What the attack of the probe finds, in inference mode."""
+    def search(self, images, labels, places, epsilon):
+        """What the attack finds on a batch, in inference mode."""
         trainer = self.model
         return self._attack.search(
-            trainer.frozen_logits(False),
+            passes.frozen_logits(trainer, False),
             images,
             trainer.class_labels(labels, images),
             ops.convert_to_tensor(epsilon),

@@ -1,4 +1,4 @@
-"""What is computed with a trainer beside its steps, and compiled once."""
+"""A function that is computed with a trainer beside its steps."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from keras_epsched import backend
 from keras_epsched.identity import identify, identify_model
 
 
-class CompiledLook:
+class CompiledFunction:
     """A function that reads a trainer, compiled where it was not yet.
 
     It is compiled again when the trainer has other variables, layers or

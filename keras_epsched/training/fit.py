@@ -1,0 +1,185 @@
+"""What `AdversarialTrainer.fit` arranges before Keras takes over.
+
+A callback may have these attributes, which `fit` asks for; those of
+`keras_epsched.callbacks` have them from `TrainerCallback`, others need none:
+
+- `fit_order`, 0 by default: callbacks with a lower number are called first.
+- `drives_epsilon`, `False` by default: whether it sets epsilon.
+- `before_fit`, a method that is told what `fit` was given.
+"""
+
+import warnings
+
+import keras
+
+from keras_epsched.training import batchnorm, first_batch, validation
+from keras_epsched.training.batchnorm_monitor import BatchNormMonitor
+
+# Most images of the first batch that are looked at.
+_MOST_IMAGES = 64
+
+
+def arrange(
+    trainer,
+    x,
+    y,
+    *,
+    batch_size,
+    callbacks,
+    validation_split,
+    validation_data,
+    shuffle,
+    steps_per_epoch,
+) -> tuple:
+    """Checks the data of a training, and completes and orders its callbacks.
+
+    Args:
+        trainer: `AdversarialTrainer`.
+        x: As in `keras.Model.fit`.
+        y: As in `keras.Model.fit`.
+        batch_size: As in `keras.Model.fit`.
+        callbacks: As in `keras.Model.fit`.
+        validation_split: As in `keras.Model.fit`.
+        validation_data: As in `keras.Model.fit`.
+        shuffle: As in `keras.Model.fit`.
+        steps_per_epoch: As in `keras.Model.fit`.
+
+    Returns:
+        What takes the place of `x`, `validation_data` and `callbacks`.
+
+    Raises:
+        ValueError: If data, logits or loss are not fit for an attack.
+    """
+    callbacks = _as_list(callbacks)
+    _set_directions(callbacks)
+    # Keras then spreads an epoch of the data over several of its own.
+    spread = steps_per_epoch is not None
+    seek = None if spread else getattr(x, "seek", None)
+    if seek is not None:
+        # What is looked at here is then the same when a training is resumed.
+        seek(0)
+    most = min(batch_size or _MOST_IMAGES, _MOST_IMAGES)
+    batch, x = first_batch.check(trainer, x, y, most)
+    validation_data = _check_validation(trainer, validation_data, most)
+    _warn_of_no_attack(trainer, callbacks)
+    first = [*trainer.objective.callbacks()]
+    if not spread:
+        first.append(EpochSeeker(x, validation_data))
+    if batchnorm.adapts(trainer.model):
+        if trainer.batchnorm_momentum is None:
+            first.insert(0, batchnorm.ShortEpochMomentum())
+        if batch is not None:
+            first.append(BatchNormMonitor(*batch))
+    last = [StateBuilder(batch)]
+    if trainer.validation_attack is not None and (
+        validation_data is not None or validation_split
+    ):
+        # After the scheduler, which knows the target.
+        last.insert(0, validation.AttackNote())
+    given = sorted(callbacks, key=_order)
+    callbacks = [
+        *first,
+        *(each for each in given if _order(each) <= 0),
+        *last,
+        *(each for each in given if _order(each) > 0),
+    ]
+    for each in callbacks:
+        if hasattr(each, "before_fit"):
+            each.before_fit(x, seek, shuffle, callbacks)
+    first_batch.remember_split(trainer.model, x)
+    return x, validation_data, callbacks
+
+
+def _as_list(callbacks):
+    """Callbacks as a new list, from any form that `fit` takes."""
+    if callbacks is None:
+        return []
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        raise ValueError(
+            "pass `callbacks` as a list: the trainer adds its own to it. "
+            "Received: a `keras.callbacks.CallbackList`"
+        )
+    if isinstance(callbacks, (list, tuple)):
+        return list(callbacks)
+    return [callbacks]
+
+
+def _order(callback):
+    return getattr(callback, "fit_order", 0)
+
+
+def _set_directions(callbacks):
+    """Tells callbacks such as `EarlyStopping` that accuracies are to rise.
+
+    Keras finds that out by itself for the metrics given to `compile` alone.
+    """
+    for each in callbacks:
+        monitored = str(getattr(each, "monitor", ""))
+        if getattr(each, "mode", None) == "auto" and monitored.endswith(
+            "accuracy"
+        ):
+            each.mode = "max"
+
+
+def _check_validation(trainer, validation_data, most):
+    """Checks validation data; returns what to validate on in its place."""
+    if not isinstance(validation_data, (tuple, list)):
+        return first_batch.check(trainer, validation_data)[1]
+    if len(validation_data) not in (2, 3) or isinstance(
+        validation_data[0], (tuple, list)
+    ):
+        raise ValueError(
+            "`validation_data` must be a pair of arrays (images, "
+            "labels), with weights behind, or a dataset. Received: a "
+            f"list of {len(validation_data)} others"
+        )
+    first_batch.check(trainer, *validation_data[:2], most)
+    return validation_data
+
+
+def _warn_of_no_attack(trainer, callbacks):
+    driven = any(getattr(each, "drives_epsilon", False) for each in callbacks)
+    if trainer.epsilon == 0 and not driven:
+        warnings.warn(
+            "epsilon is 0 and no `EpsilonScheduler` is among the "
+            "callbacks: this is standard fine-tuning, without any attack. "
+            "If you mean it, pass EpsilonScheduler(Constant(0.0)).",
+            # Where `fit` is called.
+            stacklevel=4,
+        )
+
+
+class EpochSeeker(keras.callbacks.Callback):
+    """Tells data which epoch begins: what they yield then follows from it."""
+
+    def __init__(self, *datasets):
+        super().__init__()
+        self.datasets = [each for each in datasets if hasattr(each, "seek")]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        for each in self.datasets:
+            each.seek(epoch)
+
+
+class StateBuilder(keras.callbacks.Callback):
+    """Makes the state of optimizer and metrics before the first step.
+
+    Keras does so itself but on TensorFlow without a distribution strategy,
+    where they come into being while the step is traced: that trace is thrown
+    away, and the step with all of its attack is traced a second time.
+    """
+
+    def __init__(self, batch):
+        super().__init__()
+        self.batch = batch
+
+    def on_train_begin(self, logs=None):
+        trainer = self.model
+        if not trainer.optimizer.built:
+            trainer.optimizer.build(trainer.trainable_variables)
+        metrics = trainer._compile_metrics
+        if self.batch and metrics is not None and not metrics.built:
+            images, labels = self.batch
+            logits = trainer(images, training=False)
+            trainer.compute_metrics(images, labels, logits)
+            trainer.reset_metrics()
