@@ -13,6 +13,7 @@ import fractions
 import math
 import numbers
 import warnings
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -465,11 +466,12 @@ def parse_hinges(text: str) -> tuple[float, float]:
 
 def _parse_points(text: str) -> list[tuple[float, float]]:
     """Reads the points of a `PiecewiseLinear`, as `"0.1:0;0.8:4/255"`."""
+    points = []
     try:
-        return [
-            tuple(float(fractions.Fraction(e)) for e in point.split(":"))
-            for point in text.split(";")
-        ]
+        for point in text.split(";"):
+            progress, epsilon = map(fractions.Fraction, point.split(":"))
+            points.append((float(progress), float(epsilon)))
+        return points
     except (ValueError, ZeroDivisionError) as error:
         raise ValueError(
             "expected points of progress and epsilon, as 0.1:0;0.8:4/255. "
@@ -478,7 +480,7 @@ def _parse_points(text: str) -> list[tuple[float, float]]:
 
 
 # Names of schedules that need nothing but a target and two hinges.
-NAMES = {
+NAMES: dict[str, Callable[[float, float, float], EpsilonSchedule]] = {
     "standard": lambda target, start, end: Constant(0.0),
     "fixed": lambda target, start, end: Constant(target),
     "scheduled": TwoHinge,

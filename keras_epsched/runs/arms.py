@@ -109,23 +109,24 @@ def compare(
     ```
     """
     started = time.time()
-    config = as_comparison(config)
-    with prepared(config, "compare", command, verbose) as run:
-        config = run.config
+    comparison = as_comparison(config)
+    with prepared(comparison, "compare", command, verbose) as run:
+        comparison = run.config
         rate, tried = choose_learning_rate(run)
-        seeds = range(config.seed, config.seed + config.seeds)
+        seeds = range(comparison.seed, comparison.seed + comparison.seeds)
         run.write_config(
             learning_rate=rate, learning_rate_choice=tried, seeds=list(seeds)
         )
         found = {
-            arm: {p: [] for p in config.protocols} for arm in config.schedules
+            arm: {p: [] for p in comparison.protocols}
+            for arm in comparison.schedules
         }
-        histories = {arm: [] for arm in config.schedules}
+        histories = {arm: [] for arm in comparison.schedules}
         for seed in seeds:
             standard = None
             # The others are judged by the standard one.
             for arm in sorted(
-                config.schedules, key=lambda arm: arm != "standard"
+                comparison.schedules, key=lambda arm: arm != "standard"
             ):
                 run.say(f"\n=== {arm}, seed {seed}")
                 history = _train_arm(run, arm, seed, rate, standard, found)
@@ -135,14 +136,16 @@ def compare(
         tables = _tables(run, found, histories)
         files.write(run.folder / "table.txt", tables)
         files.write_json(
-            run.folder / "results.json", _summary(config, found, histories)
+            run.folder / "results.json", _summary(comparison, found, histories)
         )
         _draw(run, found, histories)
     seconds = time.time() - started
-    return Compared(run.folder, found, histories, rate, tables, config, seconds)
+    return Compared(
+        run.folder, found, histories, rate, tables, comparison, seconds
+    )
 
 
-def choose_learning_rate(run: Run) -> tuple[float, list[dict]]:
+def choose_learning_rate(run: Run[Comparison]) -> tuple[float, list[dict]]:
     """Returns the rate at which the fixed schedule is best, and all tried.
 
     It is measured on the validation split.

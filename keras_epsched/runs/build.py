@@ -1,6 +1,7 @@
 """What a config describes, made: data, network, attacks, schedule, trainer."""
 
 import json
+from typing import cast
 
 import keras
 
@@ -143,7 +144,8 @@ def make_training_attack(config: Settings) -> attacks.Attack:
         return attacks.NFGSM(config.norm)
     if config.train_attack == "fgsm":
         return attacks.FGSM(config.norm, random_start=True, step_ratio=1.25)
-    return make_attack(config.train_attack, config.norm, config.train_steps)
+    attack = make_attack(config.train_attack, config.norm, config.train_steps)
+    return cast(attacks.Attack, attack)
 
 
 def evaluation_grid(config: Settings):

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from keras_epsched import schedules
 from keras_epsched.runs import recipes
@@ -79,6 +79,9 @@ _PROTOCOLS_HELP = (
     "steps on cross-entropy whatever `eval_attack` is, a loose upper bound. "
     "The first one makes curve.png and the model card."
 )
+
+
+Kind = TypeVar("Kind", bound="Settings")
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)

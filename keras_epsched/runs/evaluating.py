@@ -47,7 +47,7 @@ class Evaluated:
         return f"{found}\n\n{self.text()}"
 
 
-def evaluate_one(run: Run, classifier: keras.Model, **arguments):
+def evaluate_one(run: Run[Evaluation], classifier: keras.Model, **arguments):
     """Evaluates one classifier of a run, in this process."""
     return finetuning.evaluate(
         run.config,

@@ -16,7 +16,7 @@ import numpy as np
 
 import keras_epsched
 from keras_epsched import files
-from keras_epsched.runs.config import Settings
+from keras_epsched.runs.config import Kind, Settings
 from keras_epsched.runs.values import ConfigError, Role, entries
 
 CONFIG = "config.json"
@@ -30,11 +30,11 @@ class RunUnderWay(RuntimeError):
 
 @contextlib.contextmanager
 def opened(
-    config: Settings,
+    config: Kind,
     name: str,
     command: str | None = None,
     may_differ: tuple[str, ...] = (),
-) -> Iterator[tuple[pathlib.Path, Settings]]:
+) -> Iterator[tuple[pathlib.Path, Kind]]:
     """Opens a run folder, and keeps other runs out of it.
 
     With `resume` it is the folder that `output` names, whose run was begun by
@@ -115,8 +115,8 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
 
 def as_begun(
-    config: Settings, path: pathlib.Path, may_differ: tuple[str, ...] = ()
-) -> Settings:
+    config: Kind, path: pathlib.Path, may_differ: tuple[str, ...] = ()
+) -> Kind:
     """Returns a config for a run that was begun before.
 
     Values that were not given, and whose default has changed since, are as in
@@ -165,7 +165,7 @@ def as_begun(
     return config
 
 
-def with_earlier_defaults(config: Settings, stored: dict) -> Settings:
+def with_earlier_defaults(config: Kind, stored: dict) -> Kind:
     """Returns a config with the defaults that a stored run was begun with."""
     earlier = {
         name: entry.earlier_default

@@ -4,10 +4,11 @@ import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Iterator
+from typing import Generic
 
 from keras_epsched import datasets, models
 from keras_epsched.runs import build, checks, folder, recipes
-from keras_epsched.runs.config import Settings
+from keras_epsched.runs.config import Kind, Settings
 from keras_epsched.runs.device import computing_as, describe_device
 from keras_epsched.runs.values import ConfigError, entries
 
@@ -21,7 +22,7 @@ _ROBUST_BACKBONE = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Run(Generic[Kind]):
     """A run whose folder is open.
 
     Args:
@@ -32,7 +33,7 @@ class Run:
         verbose: Int. 0 for silence.
     """
 
-    config: Settings
+    config: Kind
     folder: pathlib.Path
     data: datasets.ImageData
     command: str | None
@@ -57,8 +58,8 @@ class Run:
 
 @contextlib.contextmanager
 def prepared(
-    config: Settings, name: str, command: str | None, verbose: int
-) -> Iterator[Run]:
+    config: Kind, name: str, command: str | None, verbose: int
+) -> Iterator[Run[Kind]]:
     """Checks config, data and backbone; then opens the run folder.
 
     What is wrong with any of them is said before anything is written.

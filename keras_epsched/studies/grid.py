@@ -30,7 +30,7 @@ class Cell:
     name: str
     texts: dict[str, str]
     config: Config
-    folder: pathlib.Path | None = None
+    folder: pathlib.Path = pathlib.Path()
     state: str = "waiting"
     since: float = 0.0
     failures: list[str] = dataclasses.field(default_factory=list)

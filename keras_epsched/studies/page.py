@@ -71,11 +71,12 @@ def studies(
         ValueError: If two have the same name.
     """
     named: dict[str, list[pathlib.Path]] = {}
-    for given in map(os.fspath, found):
-        match = re.fullmatch(r"(?:([\w-]+)=)?(.*)", given)
-        name, listed = match.groups()
+    for given in found:
+        text = os.fspath(given)
+        match = re.match(r"([\w-]+)=", text)
+        listed = text[match.end() :] if match else text
         paths = [pathlib.Path(each) for each in listed.split(",")]
-        name = name or name_of(paths[0])
+        name = match[1] if match else name_of(paths[0])
         if name in named:
             raise ValueError(
                 f"two studies have the name {name!r}: give one another, as "

@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_epsched import files, optional
 from keras_epsched.runs import Config, Finetuned
+from keras_epsched.runs.prepare import splits_of
 from keras_epsched.runs.values import as_text, entries
 
 # What came out.
@@ -78,7 +79,7 @@ def outcome(result: Finetuned, seconds: float) -> dict:
         **measured,
         "backend": keras.backend.backend(),
         "num_classes": result.data.num_classes,
-        "training_images": result.data.train.split_info.num_examples,
+        "training_images": splits_of(result.data)["train"]["num_examples"],
         "test_images": report.num_images,
         "clean": report.clean_accuracy,
         "at_target": report.accuracy_at(report.target_epsilon),

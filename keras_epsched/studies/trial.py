@@ -1,16 +1,22 @@
 """One trial of a search, in a process of its own."""
 
+from __future__ import annotations
+
 import time
+import typing
 
 import keras
 import numpy as np
 
-from keras_epsched.runs import Settings, build, finetuning
+from keras_epsched.runs import build, finetuning
 from keras_epsched.runs.device import computing_as
 from keras_epsched.studies import devices
 
+if typing.TYPE_CHECKING:
+    from keras_epsched.studies.tuning import Search
 
-def run(draw: dict, config: Settings, resources: dict) -> None:
+
+def run(draw: dict, config: Search, resources: dict) -> None:
     """Trains by a config and a draw of the search, and reports each epoch.
 
     Args:
@@ -50,7 +56,7 @@ def run(draw: dict, config: Settings, resources: dict) -> None:
         )
 
 
-def selection(config: Settings) -> tuple[np.ndarray, np.ndarray]:
+def selection(config: Search) -> tuple[np.ndarray, np.ndarray]:
     """Returns some validation images with labels, read once for all epochs."""
     number, batches = config.select_images, []
     for images, labels in build.load_data(config, config.seed).validation:
@@ -63,7 +69,7 @@ def selection(config: Settings) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def robustness(config: Settings, classifier: keras.Model, images) -> float:
+def robustness(config: Search, classifier: keras.Model, images) -> float:
     """Returns the expected robustness on some images."""
     report = finetuning.evaluate(
         config,

@@ -75,7 +75,7 @@ def evaluate(
 
 
 def _evaluate_by_workers(
-    run: Run, classifier: keras.Model, *, folder, **arguments
+    run: Run[SharedEvaluation], classifier: keras.Model, *, folder, **arguments
 ) -> reports.Report:
     """Evaluates each share in a process of its own, and merges the reports."""
     import ray

@@ -538,7 +538,7 @@ def test_a_row_has_what_measured():
 
     data = SimpleNamespace(
         num_classes=10,
-        train=SimpleNamespace(split_info=SimpleNamespace(num_examples=9)),
+        train=SimpleNamespace(split_info=SplitInfo(**split)),
     )
     history = {"onset": 1, "val_accuracy": [0.9], "epsilon": [0.3]}
     reports = {"nested": report(0.4, True), "paper": report(0.5, False)}
