@@ -13,7 +13,13 @@ from keras_epsched.attacks import noise
 from keras_epsched.attacks.pgd import PGD
 from keras_epsched.configurable import register
 from keras_epsched.epsilons import check_epsilon
-from keras_epsched.training import arguments, batchnorm, objectives, passes
+from keras_epsched.training import (
+    arguments,
+    batchnorm,
+    objectives,
+    passes,
+    validation,
+)
 from keras_epsched.training.compiled import CompiledFunction
 from keras_epsched.training.fit import arrange
 
@@ -387,38 +393,10 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
             return contextlib.nullcontext()
         return self._short_epochs.in_step()
 
-    def _validation_epsilon(self):
-        target = ops.convert_to_tensor(self._target_epsilon)
-        # Without a scheduler there is no target but the current epsilon.
-        current = ops.convert_to_tensor(self._epsilon)
-        return ops.where(target > 0, target, current)
-
     def measure_robustness(self, data, count=None):
-        """Updates `robust_accuracy` by the `validation_attack` on a batch.
-
-        Args:
-            data: `(x, y)` or `(x, y, sample_weight)`, as `test_step` gets.
-            count: Integer tensor or `None`: how many of the images count, all
-                by default. The others fill up the batch.
-        """
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        images = checks.static_images(x)
-        result = self.validation_attack.search(
-            passes.frozen_logits(self, False),
-            images,
-            self.class_labels(y, images),
-            self._validation_epsilon(),
-            # The same starts at every validation: values are comparable.
-            noise.make_key(0, ops.arange(ops.shape(images)[0])),
-            self.value_range,
-        )
-        counts = None
-        if count is not None:
-            places = ops.arange(ops.shape(images)[0])
-            counts = ops.cast(places < count, "float32")
-        self._robust_accuracy.update_state(
-            1.0 - ops.cast(result.broken, "float32"), counts
-        )
+        """Updates `robust_accuracy` by the `validation_attack` on a batch."""
+        broken, counts = validation.attack_batch(self, data, count)
+        self._robust_accuracy.update_state(1.0 - broken, counts)
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
@@ -567,31 +545,14 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
             validation_freq=validation_freq,
         )
 
-    @contextlib.contextmanager
-    def _validation(self):
-        at_zero = max(self.target_epsilon, self.epsilon) == 0
-        if self.validation_attack is not None and at_zero:
-            warnings.warn(
-                "epsilon and its target are 0, so `robust_accuracy` is the "
-                "clean accuracy. Train with an `EpsilonScheduler`, or set "
-                "`trainer.target_epsilon`.",
-                stacklevel=3,
-            )
-        before, self._validating = self._validating, True
-        self.validation_batch_size = 0
-        try:
-            yield
-        finally:
-            self._validating = before
-
     def evaluate(self, *args, **kwargs):
         """Clean and, with a `validation_attack`, robust metrics."""
-        with self._validation():
+        with validation.validating(self):
             return super().evaluate(*args, **kwargs)
 
     def test_on_batch(self, *args, **kwargs):
         """As `evaluate`, on one batch."""
-        with self._validation():
+        with validation.validating(self):
             return super().test_on_batch(*args, **kwargs)
 
     # === Saving ===
