@@ -22,7 +22,7 @@ from keras_epsched.reports import (
 )
 from keras_epsched.reports.density import density_weights
 from keras_epsched.reports.examples import Examples
-from keras_epsched.reports.fields import LATER, ROWS, SAME, SUM, field
+from keras_epsched.reports.fields import LATER, ROWS, SAME, SUM, role
 from keras_epsched.reports.report import Report
 from keras_epsched.reports.statistics import (
     bootstrap_interval,
@@ -620,7 +620,9 @@ def test_the_file_holds_its_fields_in_their_order(tmp_path):
 class LaterReport(Report):
     """A report of a later version, with one more field."""
 
-    energy: float = field(float, saved=LATER, default=None)
+    energy: float | None = dataclasses.field(
+        default=None, metadata=role(float, LATER)
+    )
 
 
 def test_a_new_field_is_saved_by_its_role_alone(tmp_path):

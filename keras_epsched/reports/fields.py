@@ -13,29 +13,30 @@ ALWAYS, LATER = "always", "later"
 SAME, SUM, ROWS, FIRST = "same", "sum", "rows", "first"
 
 
-def field(
-    convert: Callable | None,
-    *,
-    saved: str | None = None,
-    merge: str | None = None,
-    default: Any = dataclasses.MISSING,
-) -> Any:
-    """Declares a field of a report.
+# The default of a field that follows from other fields, or from the moment.
+DERIVED: Any = None
+
+
+def role(
+    convert: Callable | None, saved: str | None = None, merge: str | None = None
+) -> dict:
+    """Returns the metadata of a field of a report.
 
     Args:
         convert: Function that turns what was given into what is kept, or
-            `None` to keep it as it is.
+            `None` to keep it as it is. `None` is not converted where it is
+            the default.
         saved: String. `ALWAYS` or `LATER` for a field that `report.json`
             holds under its name; `None` for any other.
         merge: String. `SAME`, `SUM`, `ROWS` or `FIRST`; `None` for a field
             that follows another rule.
-        default: Value of a field that is not given. `None` is not converted.
 
-    Returns:
-        A `dataclasses.Field`.
+    Example:
+    ```python
+    seed: int = dataclasses.field(default=0, metadata=role(int, ALWAYS, SAME))
+    ```
     """
-    metadata = {"convert": convert, "saved": saved, "merge": merge}
-    return dataclasses.field(default=default, metadata=metadata)
+    return {"convert": convert, "saved": saved, "merge": merge}
 
 
 def names(record, **roles) -> list[str]:
@@ -43,7 +44,7 @@ def names(record, **roles) -> list[str]:
 
     Args:
         record: The class of a report, or a report.
-        **roles: The roles, as given to `field`.
+        **roles: What was given to `role`.
 
     Returns:
         Strings, in the order of declaration.

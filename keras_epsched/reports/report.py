@@ -1,29 +1,29 @@
 """What an evaluation found: accuracy of every image at every epsilon."""
 
-import dataclasses
 import datetime
 import functools
 import os
 import pathlib
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from keras_epsched.epsilons import check_epsilon, check_norm
+from keras_epsched.epsilons import check_norm
 from keras_epsched.reports import fields, storage
-from keras_epsched.reports.density import density_weights
+from keras_epsched.reports.consistency import check_rows, check_settings
 from keras_epsched.reports.examples import Examples
 from keras_epsched.reports.fields import (
     ALWAYS,
+    DERIVED,
     FIRST,
     LATER,
     ROWS,
     SAME,
     SUM,
-    field,
+    role,
 )
 from keras_epsched.reports.measures import Measures
 from keras_epsched.reports.table import report_table
-from keras_epsched.reports.wording import PROTOCOLS
 from keras_epsched.versions import package_versions
 
 
@@ -40,7 +40,7 @@ def _each(kind, sequence):
     return lambda values: sequence(kind(value) for value in values)
 
 
-@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Report(Measures):
     """Robustness of one classifier on one dataset, image by image.
 
@@ -134,55 +134,77 @@ class Report(Measures):
     ```
     """
 
-    epsilons: np.ndarray = field(_array("float64"), merge=SAME)
-    correct: np.ndarray = field(np.asarray, merge=ROWS)
-    labels: np.ndarray = field(_array("int64"), merge=ROWS)
-    predictions: np.ndarray = field(_array("int64"), merge=ROWS)
-    image_ids: np.ndarray = field(_array("int64"), merge=ROWS)
-    broken_by: np.ndarray = field(_array("int8"), merge=ROWS, default=None)
-    examples: Examples | None = field(None, merge=FIRST, default=None)
+    epsilons: np.ndarray = field(metadata=role(_array("float64"), merge=SAME))
+    correct: np.ndarray = field(metadata=role(np.asarray, merge=ROWS))
+    labels: np.ndarray = field(metadata=role(_array("int64"), merge=ROWS))
+    predictions: np.ndarray = field(metadata=role(_array("int64"), merge=ROWS))
+    image_ids: np.ndarray = field(metadata=role(_array("int64"), merge=ROWS))
+    broken_by: np.ndarray = field(
+        default=DERIVED, metadata=role(_array("int8"), merge=ROWS)
+    )
+    examples: Examples | None = field(
+        default=None, metadata=role(None, merge=FIRST)
+    )
     # In the order of `report.json`.
-    created: str = field(str, saved=ALWAYS, default=None)
-    model_name: str | None = field(str, saved=ALWAYS, merge=SAME, default=None)
+    created: str = field(default=DERIVED, metadata=role(str, ALWAYS))
+    model_name: str | None = field(
+        default=None, metadata=role(str, ALWAYS, SAME)
+    )
     dataset: dict | None = field(
-        _json("dataset"), saved=ALWAYS, merge=SAME, default=None
+        default=None, metadata=role(_json("dataset"), ALWAYS, SAME)
     )
     value_range: tuple[float, float] = field(
-        _each(float, tuple), saved=ALWAYS, merge=SAME, default=(0, 255)
+        default=(0, 255), metadata=role(_each(float, tuple), ALWAYS, SAME)
     )
-    norm: str = field(check_norm, saved=ALWAYS, merge=SAME)
-    protocol: str = field(str, saved=ALWAYS, merge=SAME)
-    attack: dict = field(_json("attack"), saved=ALWAYS, merge=SAME)
-    attack_name: str = field(str, saved=ALWAYS, merge=FIRST)
+    norm: str = field(metadata=role(check_norm, ALWAYS, SAME))
+    protocol: str = field(metadata=role(str, ALWAYS, SAME))
+    attack: dict = field(metadata=role(_json("attack"), ALWAYS, SAME))
+    attack_name: str = field(metadata=role(str, ALWAYS, FIRST))
     attack_members: list[str] = field(
-        list, saved=ALWAYS, merge=FIRST, default=None
+        default=DERIVED, metadata=role(list, ALWAYS, FIRST)
     )
-    bisect: bool = field(bool, saved=ALWAYS, merge=SAME, default=False)
+    bisect: bool = field(default=False, metadata=role(bool, ALWAYS, SAME))
     shard: list[int] | None = field(
-        _each(int, list), saved=ALWAYS, default=None
+        default=None, metadata=role(_each(int, list), ALWAYS)
     )
     model_fingerprint: str | None = field(
-        str, saved=ALWAYS, merge=SAME, default=None
+        default=None, metadata=role(str, ALWAYS, SAME)
     )
-    target_epsilon: float = field(float, saved=ALWAYS, merge=SAME, default=None)
-    seed: int = field(int, saved=ALWAYS, merge=SAME, default=0)
-    forward_passes: int = field(int, saved=ALWAYS, merge=SUM, default=0)
-    backward_passes: int = field(int, saved=ALWAYS, merge=SUM, default=0)
-    naive_forward_passes: int = field(int, saved=ALWAYS, merge=SUM, default=0)
-    naive_backward_passes: int = field(int, saved=ALWAYS, merge=SUM, default=0)
-    check_forward_passes: int = field(int, saved=ALWAYS, merge=SUM, default=0)
-    check_backward_passes: int = field(int, saved=ALWAYS, merge=SUM, default=0)
-    seconds: float = field(float, saved=ALWAYS, merge=SUM, default=0.0)
-    zero_gradient_images: int = field(int, saved=ALWAYS, merge=SUM, default=0)
-    checks: list[dict] = field(_json("checks"), saved=ALWAYS, default=())
-    notes: list[str] = field(_each(str, list), saved=ALWAYS, default=())
-    versions: dict = field(dict, saved=ALWAYS, merge=SAME, default=None)
-    attack_title: str = field(str, saved=LATER, merge=FIRST, default=None)
+    target_epsilon: float = field(
+        default=DERIVED, metadata=role(float, ALWAYS, SAME)
+    )
+    seed: int = field(default=0, metadata=role(int, ALWAYS, SAME))
+    forward_passes: int = field(default=0, metadata=role(int, ALWAYS, SUM))
+    backward_passes: int = field(default=0, metadata=role(int, ALWAYS, SUM))
+    naive_forward_passes: int = field(
+        default=0, metadata=role(int, ALWAYS, SUM)
+    )
+    naive_backward_passes: int = field(
+        default=0, metadata=role(int, ALWAYS, SUM)
+    )
+    check_forward_passes: int = field(
+        default=0, metadata=role(int, ALWAYS, SUM)
+    )
+    check_backward_passes: int = field(
+        default=0, metadata=role(int, ALWAYS, SUM)
+    )
+    seconds: float = field(default=0.0, metadata=role(float, ALWAYS, SUM))
+    zero_gradient_images: int = field(
+        default=0, metadata=role(int, ALWAYS, SUM)
+    )
+    checks: list[dict] = field(
+        default_factory=list, metadata=role(_json("checks"), ALWAYS)
+    )
+    notes: list[str] = field(
+        default_factory=list, metadata=role(_each(str, list), ALWAYS)
+    )
+    versions: dict = field(default=DERIVED, metadata=role(dict, ALWAYS, SAME))
+    attack_title: str = field(default=DERIVED, metadata=role(str, LATER, FIRST))
     member_titles: list[str] = field(
-        list, saved=LATER, merge=FIRST, default=None
+        default=DERIVED, metadata=role(list, LATER, FIRST)
     )
-    precision: str | None = field(str, saved=LATER, merge=SAME, default=None)
-    device: str | None = field(str, saved=LATER, default=None)
+    precision: str | None = field(default=None, metadata=role(str, LATER, SAME))
+    device: str | None = field(default=None, metadata=role(str, LATER))
 
     def __post_init__(self):
         fields.convert_all(self)
@@ -198,67 +220,13 @@ class Report(Measures):
         if not self.created:
             now = datetime.datetime.now(datetime.UTC)
             self.created = now.isoformat(timespec="seconds")
-        self._validate()
-
-    def _validate(self) -> None:
-        if self.protocol not in PROTOCOLS:
-            raise ValueError(
-                f"`protocol` must be one of {tuple(PROTOCOLS)}. "
-                f"Received: {self.protocol!r}"
-            )
-        density_weights(self.epsilons)  # Checks that the grid ascends from 0.
-        check_epsilon(self.epsilons[-1], self.norm, "epsilons[-1]")
-        self.target_epsilon = float(
-            self.epsilons[self._place(self.target_epsilon, "target_epsilon")]
-        )
-        shape = (self.labels.size, self.epsilons.size)
-        if not self.labels.size or self.correct.shape != shape:
-            raise ValueError(
-                "`correct` must have shape (num_images, num_epsilons) = "
-                f"{shape} with at least one image. Received shape "
-                f"{self.correct.shape}."
-            )
-        if self.correct.dtype != bool:
-            raise ValueError(
-                "`correct` must be boolean. Received dtype "
-                f"{self.correct.dtype}."
-            )
-        for name in ("labels", "predictions", "image_ids"):
-            if getattr(self, name).shape != shape[:1]:
-                raise ValueError(
-                    f"`{name}` must have shape {shape[:1]}. Received shape "
-                    f"{getattr(self, name).shape}."
-                )
-        if not np.array_equal(
-            self.broken_by >= 0, self.correct[:, :1] & ~self.correct
-        ) or self.broken_by.max() >= len(self.attack_members):
-            raise ValueError(
-                "`broken_by` must name an attack of `attack_members` exactly "
-                "where an image that is correct without attack is not any more"
-            )
-        if len(self.member_titles) != len(self.attack_members):
-            raise ValueError(
-                "`member_titles` must name each of `attack_members`. Received: "
-                f"{len(self.member_titles)} titles of "
-                f"{len(self.attack_members)} attacks"
-            )
-        if np.unique(self.image_ids).size != self.num_images:
-            raise ValueError("`image_ids` must all be different.")
-        if (self.correct[:, 0] & (self.labels != self.predictions)).any():
-            raise ValueError(
-                "Column 0 of `correct` must be clean: an image counts as "
-                "correct there although its prediction is not its label."
-            )
-        if self.protocol == "nested" and self.violations:
-            raise ValueError(
-                'With protocol="nested" an image that is wrong at one '
-                "epsilon must be wrong at every larger one, but "
-                f"{self.violations} entries of `correct` are not. Use "
-                '`protocol="independent"`, or accumulate the failures.'
-            )
+        check_settings(self)
+        target = self._place(self.target_epsilon, "target_epsilon")
+        self.target_epsilon = float(self.epsilons[target])
+        check_rows(self)
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Writes `report.json` and `per_image.parquet`, each by a rename.
+        """Writes `report.json` and `per_image.parquet`, each whole.
 
         And `examples.npz`, if there are examples.
 
