@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import keras_epsched as ke
 from keras_epsched import files, runs, studies
 from keras_epsched.runs.values import entries
 from keras_epsched.studies import cell as study_cell
@@ -536,9 +537,13 @@ def test_a_row_has_what_measured():
             accuracy=np.array([0.9, value / 2]),
         )
 
+    numbers = {"start": 0, "stop": 9, "num_examples": 9}
+    texts = dict.fromkeys(("dataset", "split", "base", "order", "digest"), "x")
+    split = SimpleNamespace(
+        split_info=ke.datasets.SplitInfo(**numbers, **texts, seed=None)
+    )
     data = SimpleNamespace(
-        num_classes=10,
-        train=SimpleNamespace(split_info=SplitInfo(**split)),
+        num_classes=10, train=split, validation=split, test=split
     )
     history = {"onset": 1, "val_accuracy": [0.9], "epsilon": [0.3]}
     reports = {"nested": report(0.4, True), "paper": report(0.5, False)}
