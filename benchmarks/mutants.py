@@ -155,7 +155,7 @@ _MUTANTS = [
         "broken, distance = found.broken, None",
     ),
     (
-        "images to train on are not held",
+        "images to train on are not confined",
         _ATTACKS,
         "attacks/base.py",
         "problem.confine(moved, self.stays_in_ball)",

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_epsched.attacks import losses, norms
 from keras_epsched.attacks.problem import Problem
-from keras_epsched.attacks.tracker import SearchResult, hold
+from keras_epsched.attacks.tracker import SearchResult, confine_result
 from keras_epsched.configurable import Configurable
 
 # How titles name the losses that have a name.
@@ -40,25 +40,24 @@ class Attack(Configurable):
     ones, from rounding the attack to zero. (A mean over draws of a randomised
     network needs their true sizes, and is not protected.)
 
-    **Your own attack.** A subclass defines `perturb_problem` if it is fit for
-    training, and `search_problem` if it is fit for evaluation; either makes
-    `can_train` or `can_evaluate` true. Both work on a `Problem`, which has the
-    ball, the box and the gradient. Titles come from `headline` and
-    `particulars`, the cost of an evaluation from `passes`, its runs from
-    `num_variants`.
+    **Your own attack.** A subclass defines `perturb_problem` to be fit for
+    training and `search_problem` to be fit for evaluation. Both get a
+    `Problem`, which has the ball, the box and the gradient. A subclass may
+    also define `headline` and `particulars`, which make its title;
+    `num_variants`, the number of its runs; and `passes`, their cost.
 
-    `perturb` and `search` then hold the result to the ball and the box, up to
-    the rounding of float32. What `perturb_problem` returns outside is
-    projected; what `search_problem` returns outside breaks no image. Pixels
-    that are not finite count as outside. Two class attributes declare
+    `perturb` and `search` enforce the ball and the box, up to the rounding of
+    float32. A point that `perturb_problem` returns outside is projected. A
+    point that `search_problem` returns outside does not break its image. A
+    pixel that is not finite is outside. Two class attributes declare
     exceptions:
 
     - `stays_in_ball = False`: images to train on may leave the ball, as those
-      of `NFGSM` do. The box holds.
+      of `NFGSM` do, but not the box.
     - `minimises_distance = True`: `search_problem` looks for the nearest
-      misclassified point at any distance, as `FAB` does, and tells where it
-      found one in `broken`. `search` measures the `distance` and decides
-      whether the radius reaches it. The box holds.
+      misclassified point, as `FAB` does, and may find one outside of the
+      ball, but not outside of the box. Its `broken` says whether it found any.
+      `search` measures the distance, and whether it exceeds the radius.
 
     Args:
         steps: Int. Number of gradient steps.
@@ -271,7 +270,7 @@ class Attack(Configurable):
             variant = ops.zeros_like(problem.labels)
         variant = ops.cast(variant, "int32")
         found = self.search_problem(problem, key, variant)
-        return hold(problem, found, self.minimises_distance)
+        return confine_result(problem, found, self.minimises_distance)
 
     def search_problem(self, problem: Problem, key, variant) -> SearchResult:
         """Looks for misclassified points. Subclasses override it.

@@ -143,7 +143,7 @@ class Problem:
         return self.norm.contains(moved, self.images, self.radius, self.box)
 
     def in_box(self, moved):
-        """Which points lie in the box, wherever that is."""
+        """Which points lie in the box, at any distance."""
         return norms.in_box(moved, self.box)
 
     def random_start(self, key, on_sphere=False):

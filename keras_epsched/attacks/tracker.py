@@ -1,4 +1,4 @@
-"""What a search finds: kept step by step, and held to ball and box."""
+"""What a search finds: kept step by step, and confined at the end."""
 
 import math
 from typing import NamedTuple
@@ -37,26 +37,10 @@ class Tracker:
 
     Its state is a `dict` of tensors, so that a compiled loop can carry it.
 
+    `Attack` has an example.
+
     Args:
         problem: `Problem`.
-
-    Example:
-    ```python
-    from keras_epsched import backend
-    from keras_epsched.attacks import Attack, Tracker, noise
-
-
-    class RandomPoints(Attack):
-        def search_problem(self, problem, key, variant):
-            tracker = Tracker(problem)
-
-            def body(index, state):
-                moved = problem.random_start(noise.make_key(key, index))
-                return tracker.update(state, moved, problem.judge(moved))
-
-            state = backend.fori_loop(0, self.steps, body, tracker.begin())
-            return tracker.result(state)
-    ```
     """
 
     def __init__(self, problem):
@@ -113,7 +97,7 @@ class Tracker:
         )
 
 
-def hold(
+def confine_result(
     problem: Problem, found: SearchResult, minimises_distance: bool
 ) -> SearchResult:
     """Returns a result in which no point outside breaks an image.
