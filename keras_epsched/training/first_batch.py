@@ -120,14 +120,6 @@ def _name(loss):
     return (name or type(loss).__name__).lower()
 
 
-def remember_split(model, dataset) -> None:
-    """Notes on the classifier which split it has seen."""
-    split = getattr(dataset, "split_info", None)
-    if split is not None:
-        seen = tuple(getattr(model, "training_splits", ()))
-        model.training_splits = (*seen, split)
-
-
 class EpochSeeker(keras.callbacks.Callback):
     """Tells data which epoch begins: what they yield then follows from it."""
 
