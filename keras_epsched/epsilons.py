@@ -182,7 +182,10 @@ def epsilon_grid(
             f"are both in the grid). Received: num={num!r}"
         )
     grid = np.linspace(0.0, target_epsilon, int(num), dtype="float64")
-    if norm == "linf" and pixel_levels(target_epsilon, _GRID_TOLERANCE) == num - 1:
+    if (
+        norm == "linf"
+        and pixel_levels(target_epsilon, _GRID_TOLERANCE) == num - 1
+    ):
         # Rounded as `k / 255` is, so that `epsilon == 2 / 255` holds.
         grid[:-1] = np.arange(num - 1) / 255
     return grid

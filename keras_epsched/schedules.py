@@ -13,6 +13,7 @@ import fractions
 import math
 import numbers
 import warnings
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -463,7 +464,7 @@ def parse_hinges(text: str) -> tuple[float, float]:
     return start, end
 
 
-def _parse_points(text: str) -> list[tuple[float, float]]:
+def _parse_points(text: str) -> list[tuple[float, ...]]:
     """Reads the points of a `PiecewiseLinear`, as `"0.1:0;0.8:4/255"`."""
     try:
         return [
@@ -478,7 +479,7 @@ def _parse_points(text: str) -> list[tuple[float, float]]:
 
 
 # Names of schedules that need nothing but a target and two hinges.
-NAMES = {
+NAMES: dict[str, Callable[[float, float, float], EpsilonSchedule]] = {
     "standard": lambda target, start, end: Constant(0.0),
     "fixed": lambda target, start, end: Constant(target),
     "scheduled": TwoHinge,
