@@ -4,6 +4,7 @@ import weakref
 
 import keras
 
+from keras_epsched import provenance
 from keras_epsched.configurable import Configurable
 
 # What `compile`, `fit`, `predict` and the first call set on a model or a
@@ -24,7 +25,7 @@ _OF_THE_TRAINER = frozenset(
         "test_function",
         "train_function",
         "training",
-        "training_splits",
+        provenance.TRAINING_SPLITS,
         "unrolled_steps_per_execution",
         "validation_batch_size",
     )

@@ -11,9 +11,9 @@ from networks import CLASSES, conv_net, drive, make_data, make_trainer
 import keras_epsched as ke
 from keras_epsched.models import (
     adapt,
-    adaptation,
     blocks,
     parameter_groups,
+    parts,
 )
 
 
@@ -105,7 +105,7 @@ def test_layers_without_names_are_blocks():
 )
 def test_names_of_blocks(path, name):
     layer = types.SimpleNamespace(path=path)
-    assert adaptation._block_name(layer) == name
+    assert parts.block_name(layer) == name
 
 
 def branched(long_skip=False):

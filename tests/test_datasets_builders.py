@@ -1,5 +1,6 @@
 """Builders of datasets that tfds lacks, on tiny archives."""
 
+import importlib
 import pathlib
 import shutil
 import tempfile
@@ -268,3 +269,45 @@ def test_tfds_has_these_for_us(tmp_path, name, num_classes):
     assert info.features[label].num_classes == num_classes
     ours = paper.of_name(info.full_name)
     assert ours is None or ours.num_classes == num_classes
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "encoding", "num_classes"),
+    [
+        ("digits", (8, 8, 1), "", 10),
+        ("letters", (32, 32, 1), "", 26),
+        ("caltech256", (None, None, 3), "", None),
+        ("fgvc_aircraft", (None, None, 3), "jpeg", None),
+        ("stanford_cars", (None, None, 3), "jpeg", None),
+    ],
+)
+def test_prepared_data_stay_what_they_are(
+    tmp_path, name, shape, encoding, num_classes
+):
+    module = importlib.import_module(
+        f"keras_epsched.datasets.{name}.{name}_dataset_builder"
+    )
+    builder = tfds.builder(name, data_dir=tmp_path)
+    assert type(builder) is module.Builder
+    # Where tfds looks for checksums.
+    assert builder.code_path.name == f"{name}_dataset_builder.py"
+    assert builder.data_path == tmp_path / name / "1.0.0"
+    assert builder.info.supervised_keys == ("image", "label")
+    features = builder.info.features
+    photo = {"image/file_name"} if num_classes is None else set()
+    assert set(features) == {"image", "label"} | photo
+    assert features["image"].shape == shape
+    assert features["image"].to_json_content().encoding_format == encoding
+    assert features["label"].num_classes == num_classes
+    features["label"].save_metadata(tmp_path, "label")
+    # The digits were stored without a file of names, the letters with one.
+    stored = [path.name for path in tmp_path.glob("*.txt")]
+    assert stored == (["label.labels.txt"] if name == "letters" else [])
+
+
+def test_what_builders_share_is_no_dataset():
+    from keras_epsched.datasets import tfds_builders
+
+    known = set(tfds.list_builders())
+    for shared in (tfds_builders.OfflineBuilder, tfds_builders.PhotoBuilder):
+        assert shared.name not in known

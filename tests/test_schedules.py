@@ -209,3 +209,86 @@ def test_equality_looks_at_class_and_values():
 def test_mistakes_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_names_that_launchers_and_studies_use():
+    hinges = {"ramp_start": 0.1, "ramp_end": 0.7}
+    made = {
+        "standard": schedules.Constant(0.0),
+        "fixed": schedules.Constant(TARGET),
+        "scheduled": schedules.TwoHinge(TARGET, 0.1, 0.7),
+        "cosine": schedules.CosineRamp(TARGET, 0.1, 0.7),
+        "smooth": schedules.SmoothRamp(TARGET, 0.1, 0.7),
+        "warmup": schedules.LinearWarmup(TARGET, 0.7),
+    }
+    with pytest.warns(UserWarning, match="jumps"):
+        made["step"] = schedules.Step(TARGET, 0.1)
+    assert set(made) == set(schedules.NAMES)
+    for name, expected in made.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert schedules.named(name, TARGET, **hinges) == expected
+    random = schedules.named("random", TARGET, num_draws=7, seed=3)
+    assert random == schedules.RandomUniform(TARGET, num_draws=7, seed=3)
+
+
+def test_the_default_name_is_the_schedule_of_the_paper():
+    named = schedules.named("scheduled", TARGET)
+    assert named == schedules.TwoHinge(TARGET, 12 / 50, 37 / 50)
+
+
+def test_hinges_and_points_are_names():
+    own = schedules.named("1/4:0.75", TARGET, 0.1, 0.2)
+    assert own == schedules.TwoHinge(TARGET, 0.25, 0.75)
+    points = schedules.named("0.1:0;0.4:1/255;4/5:4/255", TARGET)
+    assert points == schedules.PiecewiseLinear(
+        [(0.1, 0.0), (0.4, 1 / 255), (0.8, TARGET)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "hinges"),
+    [
+        ("12/50:37/50", (0.24, 0.74)),
+        ("0:1", (0.0, 1.0)),
+        ("1/4:0.75", (0.25, 0.75)),
+        ("0.5:0.5", (0.5, 0.5)),
+    ],
+)
+def test_hinges_are_read(text, hinges):
+    assert schedules.parse_hinges(text) == hinges
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "two hinges, as 12/50:37/50. Received: ''"),
+        ("0.5", "two hinges"),
+        ("0.1:0.2:0.3", "two hinges"),
+        ("a:b", "two hinges"),
+        ("1/0:1", "two hinges"),
+        ("nan:1", "two hinges"),
+        ("0.8:0.2", "the first not after the second. Received: '0.8:0.2'"),
+        ("-0.1:0.5", "shares of the training"),
+        ("12:37", "shares of the training"),
+    ],
+)
+def test_wrong_hinges_are_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        schedules.parse_hinges(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("two_hinge", "standard, fixed, .*random.*Received: 'two_hinge'"),
+        ("0.8:0.2", "the first not after the second"),
+        ("0.1:0;a:4/255", "points of progress and epsilon"),
+        ("0.1:0;0.8", "pairs"),
+        ("0.8:0;0.1:4/255", "strictly increasing"),
+        ("0.1:0;0.8:8/255", "at the target epsilon 0.015686"),
+    ],
+)
+def test_wrong_names_are_named(name, message):
+    with pytest.raises(ValueError, match=message):
+        schedules.named(name, TARGET)

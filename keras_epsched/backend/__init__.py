@@ -19,6 +19,7 @@ else:
 
 HASH_DTYPE = _backend.HASH_DTYPE
 TrainerSteps = _backend.TrainerSteps
+be_deterministic = _backend.be_deterministic
 compile = _backend.compile
 cond = _backend.cond
 fixed_batches = _backend.fixed_batches

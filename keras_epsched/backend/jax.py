@@ -1,6 +1,7 @@
 """What Keras does not offer, for JAX; see tensorflow.py for the contracts."""
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterable
 
@@ -336,3 +337,14 @@ def pass_over(trainer, batches: int, logs: dict) -> None:
 
 random_state = common.no_random_state
 set_random_state = common.set_no_random_state
+
+
+def be_deterministic() -> None:
+    """Takes only kernels that give the same numbers bit by bit.
+
+    XLA reads it when it first computes: call it before.
+    """
+    flag = "--xla_gpu_deterministic_ops=true"
+    known = os.environ.get("XLA_FLAGS", "")
+    if flag not in known.split():
+        os.environ["XLA_FLAGS"] = f"{known} {flag}".strip()

@@ -130,3 +130,8 @@ def set_random_state(states: list) -> None:
     first, *others = [torch.from_numpy(np.array(each)) for each in states]
     torch.set_rng_state(first)
     torch.cuda.set_rng_state_all(others)
+
+
+def be_deterministic() -> None:
+    """Takes only kernels that give the same numbers bit by bit."""
+    torch.use_deterministic_algorithms(True)

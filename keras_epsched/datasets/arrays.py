@@ -23,11 +23,6 @@ def prepared(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
 
     Returns:
         A `float32` array of shape `(height, width, 3)` in `[0, 255]`.
-
-    Example:
-    ```python
-    prepared(np.zeros((8, 8, 1), "uint8"), (32, 32)).shape  # (32, 32, 3)
-    ```
     """
     from PIL import Image
 
@@ -58,12 +53,6 @@ def augmented(
 
     Returns:
         An array like `image`.
-
-    Example:
-    ```python
-    draws = np.random.default_rng(0).random(5)
-    image = augmented(image, draws, ("flip", "color"))
-    ```
     """
     flip, brightness, contrast, saturation, angle = map(float, draws)
     if "flip" in augmentations and flip < 0.5:

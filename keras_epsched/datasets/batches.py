@@ -11,7 +11,9 @@ import keras
 import numpy as np
 
 from keras_epsched.datasets import arrays, pipeline
-from keras_epsched.datasets.splits import SplitInfo
+from keras_epsched.datasets.arguments import checked_batch_size, checked_size
+from keras_epsched.datasets.example import image_and_label
+from keras_epsched.provenance import SplitInfo
 
 
 class ImageBatches(keras.utils.PyDataset):
@@ -235,111 +237,6 @@ class ImageBatches(keras.utils.PyDataset):
 
     def _read(self, number):
         """Image and label of an example, once they are checked."""
-        example = self.examples[number]
-        if isinstance(example, Mapping):
-            missing = {self.image_key, self.label_key} - set(example)
-            if missing:
-                raise ValueError(
-                    f"The examples have no key {sorted(missing)}. Received: "
-                    f"the keys {list(example)}. Pass `image_key` and "
-                    "`label_key`."
-                )
-            image, label = example[self.image_key], example[self.label_key]
-        elif isinstance(example, tuple | list) and len(example) == 2:
-            image, label = example
-        else:
-            raise ValueError(
-                "Examples must be dictionaries or pairs (image, label). "
-                f"Received: example {number} of type {type(example).__name__}."
-            )
-        return _pixels(image, number), _label(label, number)
-
-
-def _pixels(image, number):
-    """An image as an array of the right shape and range."""
-    if getattr(image, "mode", "L") not in ("L", "RGB"):
-        # A Pillow image: of a palette, say, the numbers would be no colours.
-        image = image.convert("RGB")
-    image = np.asarray(image)
-    grey = image.ndim == 2
-    if image.ndim not in (2, 3) or not (grey or image.shape[-1] in (1, 3)):
-        raise ValueError(
-            "Images must have shape (height, width), (height, width, 1) or "
-            f"(height, width, 3). Received: example {number} with shape "
-            f"{image.shape}. Move the channels to the end, and drop an alpha "
-            "channel."
+        return image_and_label(
+            self.examples[number], number, self.image_key, self.label_key
         )
-    if image.dtype == np.uint8:
-        return image
-    if image.dtype.kind not in "iuf" or not (
-        image.min() >= 0 and image.max() <= 255
-    ):
-        raise ValueError(
-            "Images must be numbers in 0..255, before any normalisation. "
-            f"Received: example {number} of dtype {image.dtype} with values "
-            f"from {image.min()} to {image.max()}."
-        )
-    return image
-
-
-def _label(label, number):
-    """A label as an integer."""
-    array = np.asarray(label)
-    if array.size != 1 or array.dtype.kind not in "iu":
-        raise ValueError(
-            "Labels must be integers, one for each image. Received: "
-            f"example {number} with the label {label!r}. Make an integer of a "
-            "name or a one-hot vector first."
-        )
-    return int(array.reshape(()))
-
-
-def checked_size(image_size: tuple[int, int]) -> tuple[int, int]:
-    """Returns `image_size` as a tuple, if it is one of positive integers.
-
-    Args:
-        image_size: Pair of integers `(height, width)`.
-
-    Returns:
-        Tuple of two integers.
-
-    Raises:
-        ValueError: If it is anything else.
-    """
-    if (
-        not isinstance(image_size, Sequence)
-        or len(image_size) != 2
-        or not all(map(_is_positive, image_size))
-    ):
-        raise ValueError(
-            "`image_size` must be a pair of positive integers "
-            f"`(height, width)`. Received: image_size={image_size!r}."
-        )
-    height, width = image_size
-    return int(height), int(width)
-
-
-def checked_batch_size(batch_size: int) -> int:
-    """Returns `batch_size`, if it is a positive integer.
-
-    Args:
-        batch_size: Integer.
-
-    Returns:
-        Integer.
-
-    Raises:
-        ValueError: If it is anything else.
-    """
-    if not _is_positive(batch_size):
-        raise ValueError(
-            "`batch_size` must be a positive integer. "
-            f"Received: batch_size={batch_size!r}."
-        )
-    return int(batch_size)
-
-
-def _is_positive(value) -> bool:
-    """Whether a value is an integer above 0; those of NumPy are, too."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    return whole and value > 0

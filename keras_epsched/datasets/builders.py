@@ -7,7 +7,7 @@ import re
 import tempfile
 
 from keras_epsched import optional
-from keras_epsched.datasets import embedded, image_folder, paper
+from keras_epsched.datasets import embedded, image_files, image_folder, paper
 from keras_epsched.datasets.sources import Source, from_builder
 
 # What reads and prepares all but `embedded` and folders of images.
@@ -46,11 +46,6 @@ def find(
             not one of images with one label each.
         ImportError: If only tfds can read it, and that or TensorFlow is not
             installed.
-
-    Example:
-    ```python
-    source = find("digits", data_dir=None, download=False)
-    ```
     """
     if data_dir is not None:
         # tfds expands "~" where it writes, not in the path that it tells.
@@ -228,7 +223,7 @@ def _from_folder(folder: pathlib.Path, skip_corrupt: bool) -> Source:
         read=images.read if in_graph else images.examples,
         labels=images.labels,
         content=images.content,
-        decode=image_folder.decode if in_graph else None,
+        decode=image_files.decode if in_graph else None,
         skipped=images.skipped,
     )
 

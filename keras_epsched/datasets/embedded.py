@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 
 from keras_epsched import files
-from keras_epsched.datasets.sources import Source
+from keras_epsched.datasets.sources import Examples, Source
 
 NAMES = ("digits", "letters")
 # What takes longer to make than to read.
@@ -32,12 +32,6 @@ def source(name: str, data_dir: str | os.PathLike | None) -> Source:
 
     Returns:
         A `Source` with the same examples in the same order as from tfds.
-
-    Example:
-    ```python
-    digits = source("digits", data_dir=None)
-    digits.labels("test")
-    ```
     """
     module = examples_of(name)
 
@@ -48,32 +42,21 @@ def source(name: str, data_dir: str | os.PathLike | None) -> Source:
         file = f"{name}-{module.VERSION}-{split}.npz"
         return _kept(_folder(data_dir) / file, module, split)
 
+    def example(split: str, number: int) -> tuple[np.ndarray, int]:
+        images, labels = arrays(split)
+        return images[number], labels[number]
+
     return Source(
         name=f"{name}/{module.VERSION}",
         class_names=module.CLASS_NAMES,
         split_sizes=module.SPLIT_SIZES,
         split_bytes=dict.fromkeys(module.SPLIT_SIZES, 0),
-        read=lambda split, numbers: _Rows(
-            functools.partial(arrays, split), numbers
+        read=lambda split, numbers: Examples(
+            numbers, functools.partial(example, split)
         ),
         labels=lambda split: arrays(split)[1],
         content=lambda split: b"",
     )
-
-
-class _Rows:
-    """The examples of some numbers; nothing is made before it is asked for."""
-
-    def __init__(self, arrays, numbers):
-        self._arrays, self._numbers = arrays, numbers
-
-    def __len__(self):
-        return len(self._numbers)
-
-    def __getitem__(self, row):
-        images, labels = self._arrays()
-        number = self._numbers[row]
-        return images[number], labels[number]
 
 
 def _generated(module, split):

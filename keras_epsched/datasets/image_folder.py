@@ -3,7 +3,6 @@
 Or, without splits, as Keras' own loader takes them: `<folder>/<class>/...`.
 """
 
-import functools
 import hashlib
 import itertools
 import os
@@ -13,28 +12,27 @@ from concurrent import futures
 
 import numpy as np
 
-from keras_epsched import optional
+from keras_epsched.datasets.image_files import (
+    SUFFIXES,
+    decoded_by_pillow,
+    examined,
+    is_image,
+)
+from keras_epsched.datasets.sources import Examples
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
-_FORMATS = ("JPEG", "PNG")
 # Part of the definition of an image folder's splits: never the user's seed.
 _SEED = 0
 _NAMED = 10
-_BIT_DEPTH = slice(24, 25)
-# The tag of EXIF; 1 is upright.
-_ORIENTATION = 0x0112
 _TRAIN = "train"
-# How the last bytes of a whole file look; more may follow them.
-_ENDS = {"JPEG": (b"\xff\xd9", 2), "PNG": (b"IEND", 12)}
 
 
 class ImageFolder:
     """The images of a folder, checked before the first of them is used.
 
     Every file is opened and its header and its end are read: 0.1 ms each.
-    That finds what is no image, is cut short, has 16 bits a channel or another
-    format than its name says tfds and TensorFlow read. What is damaged in
-    the middle shows when it is decoded, in an error with its name. With
+    That finds what is no image, is cut short, has 16 bits a channel, or is of
+    a format that tfds and TensorFlow do not read. What is damaged in the
+    middle shows when it is decoded, in an error with its name. With
     `skip_corrupt`, every image is decoded here instead, once a process, since
     the number of images must be known before the training.
 
@@ -49,12 +47,6 @@ class ImageFolder:
         folder: Path.
         skip_corrupt: Boolean. Whether to leave out the files that cannot be
             used, with a warning, instead of refusing the folder.
-
-    Example:
-    ```python
-    images = ImageFolder(pathlib.Path("photos"), skip_corrupt=True)
-    print(images.skipped)
-    ```
     """
 
     def __init__(self, folder: pathlib.Path, skip_corrupt: bool):
@@ -79,7 +71,7 @@ class ImageFolder:
             for name, split in self._splits.items()
         }
         if not any(
-            _is_image(path) for path in itertools.chain(*listed.values())
+            is_image(path) for path in itertools.chain(*listed.values())
         ):
             return
         self._refuse_outside_of_classes()
@@ -117,7 +109,7 @@ class ImageFolder:
                 [
                     path
                     for path in files
-                    if _is_image(path) and path not in problems
+                    if is_image(path) and path not in problems
                 ]
             )
             for split, files in listed.items()
@@ -134,7 +126,13 @@ class ImageFolder:
     def examples(self, split: str, numbers):
         """Returns a sequence of images, decoded by Pillow, and labels."""
         labels = self.labels(split)
-        return _Files([(self.files[split][n], int(labels[n])) for n in numbers])
+        return Examples(
+            numbers,
+            lambda number: (
+                decoded_by_pillow(self.files[split][number]),
+                int(labels[number]),
+            ),
+        )
 
     def labels(self, split: str) -> np.ndarray:
         """The label of each image of a split, in its order."""
@@ -166,7 +164,7 @@ class ImageFolder:
             self._short(path)
             for split in self._splits.values()
             for path in sorted(split.iterdir())
-            if path.is_file() and _is_image(path)
+            if path.is_file() and is_image(path)
         ]
         if loose:
             raise ValueError(
@@ -195,7 +193,7 @@ class ImageFolder:
             self._short(child)
             for split in self._splits.values()
             for child in _folders(split)
-            if not any(map(_is_image, _files(child)))
+            if not any(map(is_image, _files(child)))
         ]
         if empty:
             raise ValueError(
@@ -206,14 +204,18 @@ class ImageFolder:
 
     def _problems(self, listed, decode: bool) -> dict:
         """What is wrong with which file."""
-        files = [path for files in listed.values() for path in files]
+        paths = [path for files in listed.values() for path in files]
         with futures.ThreadPoolExecutor() as pool:
-            found = pool.map(lambda path: _examined(path, decode), files)
-            examined = dict(zip(files, found, strict=True))
-        transparent, turned = (
-            [self._short(path) for path, each in examined.items() if each[at]]
-            for at in (1, 2)
-        )
+            found = [*pool.map(lambda path: examined(path, decode), paths)]
+        findings = dict(zip(paths, found, strict=True))
+        transparent = [
+            self._short(path)
+            for path, each in findings.items()
+            if each.transparent
+        ]
+        turned = [
+            self._short(path) for path, each in findings.items() if each.turned
+        ]
         if transparent:
             warnings.warn(
                 f"{len(transparent)} images in {self.folder} have an alpha "
@@ -229,129 +231,11 @@ class ImageFolder:
                 f"Pillow's `ImageOps.exif_transpose`: {_some(turned)}",
                 stacklevel=3,
             )
-        return {path: each[0] for path, each in examined.items() if each[0]}
-
-
-class _Files:
-    """Images and labels; a file is decoded when it is asked for."""
-
-    def __init__(self, files):
-        self._files = files
-
-    def __len__(self):
-        return len(self._files)
-
-    def __getitem__(self, number):
-        path, label = self._files[number]
-        return _decoded_by_pillow(path), label
-
-
-def decode(path):
-    """Decodes an image file; an error names the file.
-
-    Args:
-        path: String tensor.
-
-    Returns:
-        A `uint8` tensor of shape `(height, width, 3)`.
-
-    Example:
-    ```python
-    images = paths.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-    ```
-    """
-    import tensorflow as tf
-
-    # In a graph the decoder's error could not tell the file's name.
-    image = tf.numpy_function(_decoded, [path], tf.uint8, stateful=False)
-    image.set_shape((None, None, 3))
-    return image
-
-
-def _decoded(path: bytes) -> np.ndarray:
-    """Decodes as TensorFlow does, which reads them in the training."""
-    import tensorflow as tf
-
-    try:
-        # Runs in a thread of tf.data, where no GPU belongs.
-        with tf.device("cpu"):
-            return tf.io.decode_image(
-                tf.io.read_file(path), channels=3, expand_animations=False
-            ).numpy()
-    except tf.errors.OpError as error:
-        raise _undecodable(path.decode(), error.message) from None
-
-
-def _decoded_by_pillow(path) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise _undecodable(path, error) from None
-
-
-def _undecodable(path, error):
-    return ValueError(
-        f"The image {path} cannot be decoded: {error} Repair or remove it, or "
-        "load the folder with `skip_corrupt=True`."
-    )
-
-
-def _examined(path: pathlib.Path, decode: bool) -> tuple[str, bool, bool]:
-    """What is wrong with a file; whether it has alpha; whether it is turned."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        # Such as links in a circle.
-        return str(error), False, False
-    return _examine(str(path), decode, status.st_size, status.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=2**20)
-def _examine(path: str, decode: bool, size: int, changed: int):
-    """Examines a file; remembered until it changes."""
-    del changed
-    from PIL import Image, UnidentifiedImageError
-
-    named = path.lower().endswith(SUFFIXES)
-    try:
-        with open(path, "rb") as file, Image.open(file) as image:
-            # Many cameras add a preview, which makes the JPEG an "MPO".
-            kind = "JPEG" if image.format == "MPO" else image.format
-            mode = image.mode
-            alpha = "A" in mode or "transparency" in image.info
-            # Of a PNG it would decode the pixels.
-            turned = (
-                kind == "JPEG" and image.getexif().get(_ORIENTATION, 1) != 1
-            )
-            file.seek(0)
-            header = file.read(_BIT_DEPTH.stop)
-            mark, reach = _ENDS.get(kind or "", (b"", 0))
-            file.seek(max(0, size - reach))
-            whole = mark in file.read()
-    except UnidentifiedImageError:
-        # Other files, notes and lists, may lie beside the images.
-        return "no image that can be read" if named else "", False, False
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"{error}" if named else "", False, False
-    if not named:
-        return f"an image whose name does not end in {SUFFIXES}", False, False
-    if kind not in _FORMATS:
-        return f"a {kind} image, expected {' or '.join(_FORMATS)}", False, False
-    sixteen = kind == "PNG" and header[_BIT_DEPTH] == b"\x10"
-    if sixteen or mode.startswith(("I", "F")):
-        return "16 bits a channel, expected 8", False, False
-    if decode or not whole:
-        try:
-            if optional.available("tensorflow"):
-                _decoded(path.encode())
-            else:
-                _decoded_by_pillow(path)
-        except ValueError:
-            return "cannot be decoded: cut short or damaged", False, False
-    return "", alpha, turned
+        return {
+            path: each.problem
+            for path, each in findings.items()
+            if each.problem
+        }
 
 
 def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -368,11 +252,7 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _holds_images(folder: pathlib.Path) -> bool:
-    return any(_is_image(path) for path in folder.iterdir() if path.is_file())
-
-
-def _is_image(path: pathlib.Path) -> bool:
-    return path.name.lower().endswith(SUFFIXES)
+    return any(is_image(path) for path in folder.iterdir() if path.is_file())
 
 
 def _some(names) -> str:

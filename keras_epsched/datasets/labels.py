@@ -24,11 +24,6 @@ def count(source: "Source", base: str, numbers: np.ndarray) -> np.ndarray:
     Returns:
         Array of integers, one for each class. Images without a valid label
         are in none of them.
-
-    Example:
-    ```python
-    count(source, "test", np.arange(500))
-    ```
     """
     labels = source.labels(base)[numbers]
     num_classes = len(source.class_names)
@@ -52,11 +47,6 @@ def check(
 
     Raises:
         ValueError: If training or validation images have no valid label.
-
-    Example:
-    ```python
-    check("toy", ("a", "b"), {"train": np.array([90, 1])}, {"train": 91})
-    ```
     """
     for part, of_class in counts.items():
         unlabelled = sizes[part] - int(of_class.sum())

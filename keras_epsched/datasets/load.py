@@ -1,14 +1,10 @@
 """`load`: a name or a folder to batches for training and evaluation."""
 
-import dataclasses
-import functools
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-
+from keras_epsched import provenance
 from keras_epsched.datasets import (
     builders,
     embedded,
@@ -16,82 +12,17 @@ from keras_epsched.datasets import (
     paper,
     pipeline,
 )
-from keras_epsched.datasets.batches import (
-    ImageBatches,
-    checked_batch_size,
-    checked_size,
-)
+from keras_epsched.datasets.arguments import checked_batch_size, checked_size
+from keras_epsched.datasets.batches import ImageBatches
+from keras_epsched.datasets.image_data import ImageData
 from keras_epsched.datasets.sources import Source
-from keras_epsched.datasets.splits import Part, own_parts, resolve
-
-if TYPE_CHECKING:
-    import tensorflow as tf
+from keras_epsched.datasets.splits import PARTS, Part, own_parts, resolve
 
 _CACHE_BYTES = 2**31
 # Records whose labels are read without asking: a few seconds a GiB.
 _LABEL_BYTES = 2**33
 _VALIDATION_SPLIT = 0.2
-_PARTS = ("train", "validation", "test")
 _SPLITS = ("paper", "stratified", "contiguous")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ImageData:
-    """The three datasets of a task, ready for `fit` and evaluation.
-
-    Returned by `load`. Each dataset yields `(images, labels)`: `float32` of
-    shape `(batch, height, width, 3)` with values in `[0, 255]`, and `int64`
-    of shape `(batch,)`. Each has the attribute `split_info`, a `SplitInfo`.
-    They are of the class `tf.data.Dataset`, or `ImageBatches` where TensorFlow
-    is not installed.
-
-    Args:
-        train: Dataset. Shuffled, full batches only.
-        validation: Dataset. In a fixed order, all examples.
-        test: Dataset. In a fixed order, all examples.
-        num_classes: Integer.
-        class_names: Tuple of strings, in the order of the labels.
-        image_size: Pair of integers `(height, width)`.
-        name: String. The dataset with its version, as `"digits/1.0.0"`.
-        count: Callable. What `class_counts` calls for each part.
-        skipped: Tuple of strings. The files of an image folder that
-            `skip_corrupt` left out, and why.
-
-    Example:
-    ```python
-    data = keras_epsched.datasets.load("digits", image_size=(32, 32))
-    model.fit(data.train, validation_data=data.validation, epochs=5)
-    print(data.class_counts["train"])
-    ```
-    """
-
-    train: "tf.data.Dataset | ImageBatches"
-    validation: "tf.data.Dataset | ImageBatches"
-    test: "tf.data.Dataset | ImageBatches"
-    num_classes: int
-    class_names: tuple[str, ...]
-    image_size: tuple[int, int]
-    name: str
-    count: Callable[[str], np.ndarray]
-    skipped: tuple[str, ...] = ()
-
-    @functools.cached_property
-    def class_counts(self) -> Mapping[str, np.ndarray]:
-        """Images of each class in `"train"`, `"validation"` and `"test"`.
-
-        Reads all labels, without decoding an image, unless `load` did.
-        """
-        return {part: self.count(part) for part in _PARTS}
-
-    def __repr__(self):
-        sizes = ", ".join(
-            f"{part}={getattr(self, part).split_info.num_examples}"
-            for part in ("train", "validation", "test")
-        )
-        return (
-            f"ImageData(name={self.name!r}, {sizes}, "
-            f"num_classes={self.num_classes}, image_size={self.image_size})"
-        )
 
 
 def load(
@@ -279,7 +210,7 @@ def load(
                 batch_size=batch_size,
                 cache=cache,
             )
-            for part in _PARTS
+            for part in PARTS
         },
         num_classes=len(source.class_names),
         class_names=source.class_names,
@@ -326,7 +257,7 @@ def _batches(source, info, numbers, *, train, augmentations, seed, **arguments):
             num_examples=len(numbers),
             **arguments,
         )
-    images.split_info = info
+    provenance.set_split(images, info)
     return images
 
 

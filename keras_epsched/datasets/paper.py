@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from keras_epsched.datasets.splits import Part
+from keras_epsched.datasets.splits import PARTS, Part
 
 _SEED = 0
 _OUR_LISTS = (
@@ -59,11 +59,6 @@ class PaperDataset:
 
         Raises:
             ValueError: If the sizes differ from those of the dataset.
-
-        Example:
-        ```python
-        PAPER_DATASETS["cub200"].check(source.name, source.split_sizes)
-        ```
         """
         found = {split: sizes.get(split, 0) for split in self.stored_sizes}
         if found != dict(self.stored_sizes):
@@ -87,7 +82,7 @@ def _cut(sizes: tuple[int, ...], order: str, seed: int) -> list[Part]:
 
 
 def _parts(*parts: Part) -> dict[str, Part]:
-    return dict(zip(("train", "validation", "test"), parts, strict=True))
+    return dict(zip(PARTS, parts, strict=True))
 
 
 PAPER_DATASETS: Mapping[str, PaperDataset] = {
@@ -183,11 +178,6 @@ def of_name(name: str) -> PaperDataset | None:
 
     Returns:
         A `PaperDataset` or `None`.
-
-    Example:
-    ```python
-    of_name("cars196").name  # "stanford_cars"
-    ```
     """
     base = name.split("/")[0].split(":")[0]
     for dataset in PAPER_DATASETS.values():

@@ -16,21 +16,10 @@ _SHUFFLE_BUFFER = 2**15
 
 
 def checked_augmentations(augment: bool | Sequence[str]) -> tuple[str, ...]:
-    """Resolves the argument `augment` to the augmentations, in their order.
-
-    Args:
-        augment: Boolean or sequence of names out of `AUGMENTATIONS`.
-
-    Returns:
-        Tuple of strings.
+    """Returns the augmentations that `augment` stands for, in their order.
 
     Raises:
         ValueError: If a name is unknown.
-
-    Example:
-    ```python
-    checked_augmentations(True)  # ("flip", "color", "rotation")
-    ```
     """
     if isinstance(augment, bool):
         return AUGMENTATIONS if augment else ()
@@ -53,30 +42,12 @@ def evaluation_batches(
     cache: bool,
     num_examples: int,
 ) -> "tf.data.Dataset":
-    """Batches all records in their order.
+    """Batches all records in their order; the last batch may be smaller.
 
-    Args:
-        records: `tf.data.Dataset` of pairs of encoded image and label.
-        decode: Callable. Turns an encoded image into a `uint8` tensor.
-        image_size: Pair of integers `(height, width)`.
-        batch_size: Integer. The last batch may be smaller.
-        cache: Boolean. Whether to keep the resized images in memory.
-        num_examples: Integer. The number of records.
+    Args are those of `training_batches`.
 
     Returns:
         `tf.data.Dataset` of `(images, labels)`.
-
-    Example:
-    ```python
-    batches = evaluation_batches(
-        source.read("test", np.arange(100)),
-        decode=source.decode,
-        image_size=(32, 32),
-        batch_size=64,
-        cache=True,
-        num_examples=100,
-    )
-    ```
     """
     import tensorflow as tf
 
@@ -119,20 +90,6 @@ def training_batches(
 
     Returns:
         `tf.data.Dataset` of `(images, labels)`.
-
-    Example:
-    ```python
-    batches = training_batches(
-        source.read("train", np.arange(100)),
-        decode=source.decode,
-        image_size=(32, 32),
-        batch_size=64,
-        cache=True,
-        num_examples=100,
-        augmentations=("flip",),
-        seed=0,
-    )
-    ```
     """
     import tensorflow as tf
 
@@ -229,11 +186,6 @@ def augmented(
 
     Returns:
         A tensor like `image`.
-
-    Example:
-    ```python
-    image = augmented(image, seed=(0, 1), augmentations=("flip", "color"))
-    ```
     """
     import tensorflow as tf
 

@@ -48,6 +48,24 @@ class Source:
     skipped: tuple[str, ...] = ()
 
 
+class Examples(Sequence):
+    """Examples of some numbers, each of which is made when it is asked for.
+
+    Args:
+        numbers: Array of integers.
+        make: Callable `(number)`. Returns image and label.
+    """
+
+    def __init__(self, numbers: np.ndarray, make: Callable[[int], tuple]):
+        self._numbers, self._make = numbers, make
+
+    def __len__(self):
+        return len(self._numbers)
+
+    def __getitem__(self, row):
+        return self._make(self._numbers[row])
+
+
 def from_builder(builder) -> Source:
     """Reads what tfds prepared.
 
@@ -59,11 +77,6 @@ def from_builder(builder) -> Source:
 
     Raises:
         ValueError: If it is not one of images with one label each.
-
-    Example:
-    ```python
-    source = from_builder(tfds.builder_from_directory("cub200/1.0.0"))
-    ```
     """
     import tensorflow as tf
     import tensorflow_datasets as tfds
@@ -152,11 +165,6 @@ def keys(info) -> tuple[str, str]:
 
     Raises:
         ValueError: If it is not clear which they are.
-
-    Example:
-    ```python
-    keys(tfds.builder("oxford_iiit_pet").info)  # ("image", "label")
-    ```
     """
     import tensorflow_datasets as tfds
 

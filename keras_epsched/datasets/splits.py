@@ -6,87 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_epsched.provenance import SplitInfo
+
 if TYPE_CHECKING:
     from keras_epsched.datasets.sources import Source
 
+PARTS = ("train", "validation", "test")
+
 _OWN_VALIDATION = "validation"
-
-
-@dataclasses.dataclass(frozen=True)
-class SplitInfo:
-    """Which examples of which dataset a `tf.data.Dataset` holds.
-
-    Every dataset that `load` returns carries one as its attribute
-    `split_info`, so that a program can refuse to test on examples that it has
-    trained on. `dataclasses.asdict` gives what belongs in a JSON file.
-
-    The examples are numbers `start` to `stop` of the stored split `base`,
-    counted in the order in which they are stored or, where `order` is not
-    `"stored"`, in a seeded permutation of it (see `permutation`). The digest
-    identifies the permutation, so the few fields say exactly which images
-    were chosen.
-
-    Args:
-        dataset: String. The dataset with its version, as `"digits/1.0.0"`;
-            `"image_folder:<path>"` for a folder of images.
-        split: String. The split in tfds' notation, as `"train[:80%]"`, where
-            it has one; else as `"test[0:1000] stratified, seed 0"`.
-        base: String. The stored split that `split` is a part of.
-        start: Integer. Number of the first example within `base`.
-        stop: Integer. Number after the last example within `base`.
-        num_examples: Integer. `stop - start`.
-        order: String. What the numbers count: `"stored"`, `"stratified"` or
-            `"balanced"`.
-        seed: Integer or `None`. The seed of the order.
-        digest: String. Checksum of the order, empty for `"stored"`.
-
-    Example:
-    ```python
-    data = keras_epsched.datasets.load("digits", image_size=(32, 32))
-    print(data.train.split_info)  # digits/1.0.0 train[0:1038]
-    data.train.split_info.overlaps(data.validation.split_info)  # False
-    ```
-    """
-
-    dataset: str
-    split: str
-    base: str
-    start: int
-    stop: int
-    num_examples: int
-    order: str = "stored"
-    seed: int | None = None
-    digest: str = ""
-
-    def overlaps(self, other: "SplitInfo") -> bool:
-        """Says whether the two may share examples of one stored split.
-
-        Args:
-            other: `SplitInfo`. The split to compare with.
-
-        Returns:
-            `True` where at least one example is in both. Two parts of one
-            stored split that are counted in different orders are said to
-            overlap: two independent choices nearly always do. Different
-            versions of a dataset count as different datasets.
-
-        Example:
-        ```python
-        if data.train.split_info.overlaps(other.test.split_info):
-            raise ValueError("The test images were trained on.")
-        ```
-        """
-        if (self.dataset, self.base) != (other.dataset, other.base):
-            return False
-        if (self.order, self.digest) != (other.order, other.digest):
-            return self.num_examples > 0 and other.num_examples > 0
-        return self.start < other.stop and other.start < self.stop
-
-    def __str__(self):
-        text = f"{self.dataset} {self.base}[{self.start}:{self.stop}]"
-        if self.order != "stored":
-            text += f" {self.order}, seed {self.seed}, order {self.digest}"
-        return text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,11 +27,6 @@ class Part:
         order: String. `"stored"`, `"stratified"` or `"balanced"`.
         seed: Integer. Not used by the stored order.
         text: String. How tfds writes it, where that is not plain.
-
-    Example:
-    ```python
-    Part("test", 0, 1000, "stratified", seed=0)
-    ```
     """
 
     base: str
@@ -168,11 +90,6 @@ def resolve(source: "Source", part: Part) -> tuple[SplitInfo, np.ndarray]:
     Raises:
         ValueError: If an order needs labels that are missing, or the stored
             split has fewer examples.
-
-    Example:
-    ```python
-    info, numbers = resolve(source, Part("test", 0, 1000, "stratified"))
-    ```
     """
     size = source.split_sizes[part.base]
     stop = size if part.stop is None else part.stop
@@ -250,11 +167,6 @@ def own_parts(
 
     Raises:
         ValueError: If a split is missing or a part would be empty.
-
-    Example:
-    ```python
-    parts = own_parts(source, 0.2, None, stratify=True, seed=0)
-    ```
     """
     sizes = dict(source.split_sizes)
     test = "test" if sizes.get("test") else _OWN_VALIDATION

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_epsched import provenance
+
 
 def worker_rows(batches, index: int, count: int, devices: int = 1):
     """Gives one of several workers its rows of every batch.
@@ -25,8 +27,8 @@ def worker_rows(batches, index: int, count: int, devices: int = 1):
         devices: Integer. The devices of each, as `jax.local_device_count()`.
 
     Returns:
-        A dataset of the same kind, with the attributes `seek` and
-        `split_info` of `batches` if it has them.
+        A dataset of the same kind, with the attributes `split_info` and, if
+        `batches` has it, `seek`.
 
     Raises:
         ValueError: If `index` is not below `count`, `devices` is not 1 or
@@ -66,9 +68,9 @@ def worker_rows(batches, index: int, count: int, devices: int = 1):
             "expected a `tf.data.Dataset` or a `keras.utils.PyDataset`. "
             f"Received: {type(batches).__name__}"
         )
-    for name in ("seek", "split_info"):
-        if hasattr(batches, name):
-            setattr(taken, name, getattr(batches, name))
+    if hasattr(batches, "seek"):
+        taken.seek = batches.seek
+    provenance.set_split(taken, provenance.split_of(batches))
     return taken
 
 

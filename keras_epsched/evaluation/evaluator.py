@@ -8,7 +8,7 @@ from dataclasses import asdict, is_dataclass
 import keras
 import numpy as np
 
-from keras_epsched import checks
+from keras_epsched import checks, provenance
 from keras_epsched.attacks.apgd import APGD
 from keras_epsched.attacks.base import Attack, check_count
 from keras_epsched.attacks.ensemble import AttackEnsemble, MarginEnsemble
@@ -160,7 +160,7 @@ def evaluate(
         )
     checks.check_takes_pixels(classifier)
     if value_range is None:
-        value_range = getattr(classifier, "value_range", (0, 255))
+        value_range = provenance.value_range_of(classifier) or (0, 255)
     if protocol not in _PROTOCOLS:
         raise ValueError(
             f"`protocol` must be one of {_PROTOCOLS}. Received: "
@@ -175,7 +175,7 @@ def evaluate(
     if resume and folder is None:
         raise ValueError("`resume` needs the `folder` of the evaluation")
     ids = inputs.check_ids(image_ids)
-    split = getattr(dataset, "split_info", None)
+    split = provenance.split_of(dataset)
     grid = inputs.check_grid(epsilons, attack.norm)
     settings = {
         "epsilons": grid,

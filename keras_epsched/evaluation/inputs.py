@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_epsched import provenance
 from keras_epsched.batches import as_arrays, until_end
 from keras_epsched.epsilons import check_epsilon
 from keras_epsched.reports.density import grid_place
@@ -175,7 +176,7 @@ def length(dataset):
 
 def overlap_notes(classifier, split, trained_on):
     """Notes on splits that were both trained on and evaluated."""
-    seen = (*trained_on, *getattr(classifier, "training_splits", ()))
+    seen = (*trained_on, *provenance.splits_seen_by(classifier))
     if split is None:
         return []
     return [

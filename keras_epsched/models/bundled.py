@@ -12,6 +12,7 @@ import pathlib
 
 import keras
 
+from keras_epsched import files
 from keras_epsched.models import checkpoints, heads
 from keras_epsched.models.networks import Network
 
@@ -28,7 +29,7 @@ def save_graph(backbone: keras.Model, folder: str | os.PathLike) -> None:
     plain = keras.Model(backbone.input, backbone.output, name=backbone.name)
     graph = _without_defaults(json.loads(plain.to_json()))
     path = pathlib.Path(folder) / _GRAPH
-    path.write_text(json.dumps(graph) + "\n", encoding="utf-8")
+    files.write(path, json.dumps(graph) + "\n")
 
 
 def _without_defaults(node):

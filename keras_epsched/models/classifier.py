@@ -1,13 +1,13 @@
 """One function that makes a pixel-space classifier of almost anything."""
 
-import math
 import operator
 import os
 from collections.abc import Sequence
 
 import keras
 
-from keras_epsched.models import checkpoints, heads, sources
+from keras_epsched import provenance
+from keras_epsched.models import checkpoints, heads, pixels, sources
 
 _USUAL_VALUES = (
     "Usual values, for pixels in 0..255: scale=1/127.5, offset=-1.0 "
@@ -192,9 +192,9 @@ def classifier(
     if not found.needs_head:
         _require_logits(network, found.is_preset)
 
-    shape = _input_shape(network, image_size or found.image_size)
+    shape = pixels.input_shape(network, image_size or found.image_size)
     inputs = keras.Input(shape, dtype="float32", name="pixels")
-    x = _normalised(inputs, scale, offset, value_range)
+    x = pixels.normalised(inputs, scale, offset, value_range)
     if found.reversed_channels:
         x = keras.ops.flip(x, axis=-1)
     x = network(x)
@@ -211,7 +211,7 @@ def classifier(
         x = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
     net = keras.Model(inputs, x, name=name or "classifier")
     # For `evaluate`.
-    net.value_range = tuple(value_range)
+    provenance.remember_value_range(net, value_range)
     if weights not in ("pretrained", "imagenet", None):
         holders = [*found.holders, network, net]
         checkpoints.load_weights(weights, holders, x.shape[-1])
@@ -233,80 +233,3 @@ def _require_logits(network, is_preset):
         "`model.layers[-1].activation = keras.activations.linear` on its "
         "last Dense layer, or pass `num_classes` for a new head."
     )
-
-
-def _input_shape(network, image_size):
-    """Returns `(height, width, channels)` of the pixels."""
-    graph = heads.is_graph(network)
-    if graph:
-        shape = network.inputs[0].shape if len(network.inputs) == 1 else ()
-    else:
-        shape = (network.get_build_config() or {}).get("input_shape")
-    if shape is None:
-        raise ValueError(
-            f"The model {network.name!r} is not built, so its input shape is "
-            "not known. Call it once on a batch of images."
-        )
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] is None:
-        raise ValueError(
-            "Expected a model with one input of shape (batch, height, width, "
-            f"channels). Received: {network.name!r}, input shape {shape}"
-        )
-    if graph and "float" not in network.inputs[0].dtype:
-        raise ValueError(
-            "Expected a model with float inputs: others have no gradient. "
-            f"Received: input dtype {network.inputs[0].dtype}"
-        )
-    if image_size is None:
-        return shape[1:]
-    height, width = image_size
-    if graph and (
-        shape[1] not in (None, height) or shape[2] not in (None, width)
-    ):
-        raise ValueError(
-            f"The network takes images of {shape[1]} x {shape[2]} only. Resize "
-            "the images, or build the model for the other size: by its name, "
-            "`classifier` interpolates position embeddings. "
-            f"Received: image_size={(height, width)}"
-        )
-    return height, width, shape[-1]
-
-
-def _normalised(pixels, scale, offset, value_range):
-    """Applies the float32 normalisation, where there is one."""
-    low, high = value_range
-    if not (math.isfinite(high - low) and low < high):
-        raise ValueError(
-            "Expected `value_range` as (low, high) with low < high. "
-            f"Received: value_range={value_range}"
-        )
-    if scale is None:
-        return pixels
-    scales = _per_channel("scale", scale, pixels.shape[-1])
-    offsets = _per_channel("offset", offset, pixels.shape[-1])
-    if 0.0 in scales:
-        raise ValueError(f"`scale` must not be 0. Received: scale={scale}")
-    # 255 * (v - low) / (high - low) is the pixel that the network knows; in
-    # the default range the factor is exactly 1 and the numbers stay as given.
-    factor = 255.0 / (high - low)
-    offset = [
-        o - low * factor * s for s, o in zip(scales, offsets, strict=True)
-    ]
-    scale = [factor * s for s in scales]
-    return keras.layers.Rescaling(
-        scale, offset, dtype="float32", name="normalization"
-    )(pixels)
-
-
-def _per_channel(argument, value, channels):
-    """One number a channel, as Python floats."""
-    try:
-        values = [float(v) for v in value]
-    except TypeError:
-        values = [float(value)] * channels
-    if len(values) != channels or not all(map(math.isfinite, values)):
-        raise ValueError(
-            f"Expected `{argument}` to be a finite number, or one for each of "
-            f"the {channels} channels. Received: {argument}={value}"
-        )
-    return values

@@ -30,7 +30,7 @@ def softmax_layer(model: keras.Model) -> keras.layers.Layer | None:
     """Returns the layer or operation whose softmax ends a graph, if any."""
     if not is_graph(model):
         return None
-    layer, _ = _producer(model.outputs[0])
+    layer, _ = producer(model.outputs[0])
     if isinstance(layer, keras.Model):
         return softmax_layer(plain(layer))
     # By name, so that `keras.ops.softmax` in a graph is seen as well.
@@ -109,7 +109,9 @@ def new_head(
     )(x)
 
 
-def _producer(tensor):
+def producer(
+    tensor: keras.KerasTensor,
+) -> tuple[keras.layers.Layer, keras.KerasTensor | None]:
     """The layer that made a symbolic tensor, and what it was called on."""
     layer, node_index, _ = tensor._keras_history
     arguments = layer._inbound_nodes[node_index].input_tensors
@@ -120,11 +122,11 @@ def _cut(model):
     """The model up to its last `Dense` layer, or `None` if it has none."""
     if not is_graph(model):
         return None
-    layer, x = _producer(model.outputs[0])
+    layer, x = producer(model.outputs[0])
     while isinstance(layer, keras.layers.Activation | keras.layers.Softmax):
-        layer, x = _producer(x)
+        layer, x = producer(x)
     if isinstance(layer, keras.layers.Dense):
-        before, earlier = _producer(x)
+        before, earlier = producer(x)
         if isinstance(before, keras.layers.Dropout):
             x = earlier
     else:

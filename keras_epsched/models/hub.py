@@ -74,8 +74,7 @@ def load(
             model = keras_hub.models.Backbone.from_preset(preset, **arguments)
         converter = _converter(model, preset)
     if converter is not None:
-        scale = 1.0 if converter.scale is None else converter.scale
-        offset = 0.0 if converter.offset is None else converter.offset
+        scale, offset = normalisation(converter)
     elif foreign:
         # KerasHub reads it for some architectures only.
         scale, offset = checkpoints.normalisation(preset) or (None, None)
@@ -181,6 +180,14 @@ def task_at_size(
     for source, target in zip(*heads, strict=True):
         target.assign(source.value)
     return resized
+
+
+def normalisation(converter) -> tuple:
+    """Scale and offset of a KerasHub image converter, on pixels in 0..255."""
+    return (
+        1.0 if converter.scale is None else converter.scale,
+        0.0 if converter.offset is None else converter.offset,
+    )
 
 
 def _task(preset, num_classes, dropout, arguments):

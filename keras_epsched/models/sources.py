@@ -121,8 +121,7 @@ def _existing(model, num_classes, image_size, weights, dropout, dtype):
     preprocessor = getattr(model, "preprocessor", None)
     converter = getattr(preprocessor, "image_converter", None)
     if converter is not None:
-        scale = 1.0 if converter.scale is None else converter.scale
-        offset = 0.0 if converter.offset is None else converter.offset
+        scale, offset = hub.normalisation(converter)
     if hub.is_task(model):
         model = hub.task_at_size(model, image_size)
     return Network(

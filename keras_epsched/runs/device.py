@@ -1,11 +1,11 @@
 """What a run computes in and on."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 
 import keras
 
+from keras_epsched import backend
 from keras_epsched.runs.config import Settings
 
 
@@ -20,28 +20,10 @@ def computing_as(config: Settings) -> Iterator[None]:
     keras.config.set_dtype_policy(config.dtype)
     try:
         if config.deterministic:
-            _be_deterministic()
+            backend.be_deterministic()
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _be_deterministic():
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
-    elif backend == "torch":
-        import torch
-
-        torch.use_deterministic_algorithms(True)
-    else:
-        # JAX reads it when it first computes.
-        flag = "--xla_gpu_deterministic_ops=true"
-        known = os.environ.get("XLA_FLAGS", "")
-        if flag not in known.split():
-            os.environ["XLA_FLAGS"] = f"{known} {flag}".strip()
 
 
 def describe_device() -> str:

@@ -7,7 +7,7 @@ import pathlib
 import keras
 
 import keras_epsched as ke
-from keras_epsched import files, models, optional, reports, training
+from keras_epsched import files, models, optional, provenance, reports, training
 from keras_epsched.onset import onset
 from keras_epsched.runs import build, card, caveats, monitors
 from keras_epsched.runs.config import Config, Settings
@@ -284,7 +284,7 @@ def _load(folder, data):
     """The classifier of a finished training."""
     classifier = models.load(folder / MODEL)
     # As `fit` noted on the one that was saved.
-    classifier.training_splits = (data.train.split_info,)
+    provenance.remember_split(classifier, data.train.split_info)
     return classifier
 
 

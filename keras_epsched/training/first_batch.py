@@ -91,11 +91,3 @@ def _name(loss):
     """Name of a loss, be it a name, a function or an object."""
     name = loss if isinstance(loss, str) else getattr(loss, "__name__", None)
     return (name or type(loss).__name__).lower()
-
-
-def remember_split(model, dataset) -> None:
-    """Notes on the classifier which split it has seen."""
-    split = getattr(dataset, "split_info", None)
-    if split is not None:
-        seen = tuple(getattr(model, "training_splits", ()))
-        model.training_splits = (*seen, split)

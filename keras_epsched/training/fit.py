@@ -12,6 +12,7 @@ import warnings
 
 import keras
 
+from keras_epsched import provenance
 from keras_epsched.training import batchnorm, first_batch, validation
 from keras_epsched.training.batchnorm_monitor import BatchNormMonitor
 
@@ -86,7 +87,7 @@ def arrange(
     for each in callbacks:
         if hasattr(each, "before_fit"):
             each.before_fit(x, seek, shuffle, callbacks)
-    first_batch.remember_split(trainer.model, x)
+    provenance.remember_split(trainer.model, provenance.split_of(x))
     return x, validation_data, callbacks
 
 

@@ -8,7 +8,7 @@ import warnings
 import keras
 from keras import ops
 
-from keras_epsched import backend, checks
+from keras_epsched import backend, checks, provenance
 from keras_epsched.attacks import noise
 from keras_epsched.attacks.pgd import PGD
 from keras_epsched.configurable import register
@@ -163,19 +163,19 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         self.weight_perturbation = float(weight_perturbation)
         self.clean_accuracy = bool(clean_accuracy)
         self.validation_attack = validation_attack
-        known = getattr(model, "value_range", None)
+        known = provenance.value_range_of(model)
         if value_range is None:
             value_range = (0, 255) if known is None else known
         self.value_range = checks.check_value_range(value_range)
-        if known is not None and tuple(known) != tuple(self.value_range):
+        if known is not None and known != self.value_range:
             warnings.warn(
-                f"the classifier was made for pixels in {tuple(known)}, and is "
+                f"the classifier was made for pixels in {known}, and is "
                 f"trained on pixels in {self.value_range}. Leave out "
                 "`value_range` if your images are as it expects.",
                 stacklevel=2,
             )
         # For `evaluate`, which is given the classifier alone.
-        model.value_range = self.value_range
+        provenance.remember_value_range(model, self.value_range)
         # NumPy's integers as well, which Keras does not take.
         self.seed = seed = None if seed is None else operator.index(seed)
         batchnorm.configure(model, batchnorm_momentum, self.freeze_batchnorm)

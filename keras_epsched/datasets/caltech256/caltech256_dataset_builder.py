@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-import tensorflow_datasets as tfds
 from etils import epath
+
+from keras_epsched.datasets.tfds_builders import Photo, PhotoBuilder
 
 URL = (
     "https://data.caltech.edu/records/nyy15-4j048/files/"
@@ -25,7 +26,7 @@ _CITATION = """\
 """
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(PhotoBuilder):
     """30607 photos: 256 categories of objects, and one of clutter.
 
     There is one split, `train`, as in the archive; `load` makes the three of
@@ -43,47 +44,22 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     ```
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "Initial release."}
+    DESCRIPTION = (
+        "Photos of objects of 256 categories and of clutter, at least 80 of "
+        "each, of many sizes."
+    )
+    HOMEPAGE = "https://data.caltech.edu/records/nyy15-4j048"
+    CITATION = _CITATION
+    ENCODING = None
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=(
-                "Photos of objects of 256 categories and of clutter, at "
-                "least 80 of each, of many sizes."
-            ),
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(),
-                    "image/file_name": tfds.features.Text(),
-                    # The names are read from the archive.
-                    "label": tfds.features.ClassLabel(),
-                }
-            ),
-            supervised_keys=("image", "label"),
-            homepage="https://data.caltech.edu/records/nyy15-4j048",
-            citation=_CITATION,
-        )
-
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+    def _photos(self, dl_manager):
         folder = dl_manager.download_and_extract(URL) / _FOLDER
         classes = sorted(folder.glob(_CLASSES))
-        self.info.features["label"].names = [
-            each.name.partition(".")[2] for each in classes
-        ]
-        return {"train": self._generate_examples(classes)}
+        names = [each.name.partition(".")[2] for each in classes]
+        return names, {"train": _labelled(classes)}
 
-    def _generate_examples(
-        self, classes: list[epath.Path]
-    ) -> Iterator[tuple[str, dict]]:
-        for label, folder in enumerate(classes):
-            for path in sorted(folder.glob(_IMAGES)):
-                yield (
-                    path.name,
-                    {
-                        "image": path,
-                        "image/file_name": path.name,
-                        "label": label,
-                    },
-                )
+
+def _labelled(classes: list[epath.Path]) -> Iterator[Photo]:
+    for label, folder in enumerate(classes):
+        for path in sorted(folder.glob(_IMAGES)):
+            yield path.name, path, label

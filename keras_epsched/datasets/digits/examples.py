@@ -23,11 +23,6 @@ def generate(split: str) -> Iterator[tuple[int, np.ndarray, int]]:
     Yields:
         Key, `uint8` array of shape `(8, 8, 1)`, and label. The key is the row
         in scikit-learn's arrays.
-
-    Example:
-    ```python
-    key, image, label = next(generate("test"))
-    ```
     """
     import sklearn.datasets
 

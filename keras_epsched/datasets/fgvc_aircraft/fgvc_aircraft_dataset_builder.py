@@ -3,8 +3,9 @@
 import io
 from collections.abc import Iterator
 
-import tensorflow_datasets as tfds
 from etils import epath
+
+from keras_epsched.datasets.tfds_builders import Photo, PhotoBuilder
 
 URL = (
     "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/"
@@ -26,7 +27,7 @@ _CITATION = """\
 """
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(PhotoBuilder):
     """10000 photos of 100 variants of aircraft, in the official splits.
 
     3334 images to train on, 3333 to validate and 3333 to test. Each photo
@@ -49,58 +50,33 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     ```
     """
 
-    VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Initial release; the banner is cut off."}
+    DESCRIPTION = (
+        "Photos of aircraft of 100 variants, without the copyright banner."
+    )
+    HOMEPAGE = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/"
+    CITATION = _CITATION
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=(
-                "Photos of aircraft of 100 variants, without the copyright "
-                "banner."
-            ),
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(encoding_format="jpeg"),
-                    "image/file_name": tfds.features.Text(),
-                    # The names are read from the archive.
-                    "label": tfds.features.ClassLabel(),
-                }
-            ),
-            supervised_keys=("image", "label"),
-            homepage=("https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/"),
-            citation=_CITATION,
-        )
-
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+    def _photos(self, dl_manager):
         folder = dl_manager.download_and_extract(URL) / _FOLDER
         variants = (folder / "variants.txt").read_text().splitlines()
-        self.info.features["label"].names = [
-            name.strip() for name in variants if name.strip()
-        ]
-        return {
-            split: self._generate_examples(folder, theirs)
-            for split, theirs in _SPLITS.items()
+        names = [name.strip() for name in variants if name.strip()]
+        return names, {
+            split: _listed(folder, theirs) for split, theirs in _SPLITS.items()
         }
 
-    def _generate_examples(
-        self, folder: epath.Path, split: str
-    ) -> Iterator[tuple[str, dict]]:
-        lines = (folder / f"images_variant_{split}.txt").read_text()
-        for line in lines.splitlines():
-            # Names hold blanks, as in "1025794 Boeing 717".
-            number, _, variant = line.strip().partition(" ")
-            if not number:
-                continue
-            name = f"{number}.jpg"
-            yield (
-                name,
-                {
-                    "image": without_banner(folder / "images" / name),
-                    "image/file_name": name,
-                    "label": variant.strip(),
-                },
-            )
+
+def _listed(folder: epath.Path, split: str) -> Iterator[Photo]:
+    """The photos of a split, by the archive's list."""
+    lines = (folder / f"images_variant_{split}.txt").read_text()
+    for line in lines.splitlines():
+        # Names hold blanks, as in "1025794 Boeing 717".
+        number, _, variant = line.strip().partition(" ")
+        if not number:
+            continue
+        name = f"{number}.jpg"
+        image = without_banner(folder / "images" / name)
+        yield name, image, variant.strip()
 
 
 def without_banner(path: epath.Path) -> io.BytesIO:
@@ -111,11 +87,6 @@ def without_banner(path: epath.Path) -> io.BytesIO:
 
     Returns:
         A file object with the JPEG file of the rest.
-
-    Example:
-    ```python
-    without_banner(folder / "images" / "1025794.jpg")
-    ```
     """
     from PIL import Image, JpegImagePlugin
 

@@ -115,11 +115,6 @@ def render(label: int, seed: tuple[int, ...]) -> np.ndarray:
 
     Returns:
         A `uint8` array of shape `(32, 32, 1)`.
-
-    Example:
-    ```python
-    image = render(label=3, seed=(0, 17))
-    ```
     """
     from PIL import Image
 
@@ -150,11 +145,6 @@ def generate(split: str) -> Iterator[tuple[int, np.ndarray, int]]:
 
     Yields:
         Key, `uint8` array of shape `(32, 32, 1)`, and label.
-
-    Example:
-    ```python
-    key, image, label = next(generate("test"))
-    ```
     """
     for index in range(SPLIT_SIZES[split]):
         label = index % len(CLASS_NAMES)

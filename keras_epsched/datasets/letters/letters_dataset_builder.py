@@ -1,13 +1,12 @@
 """The `letters` dataset: A to Z, rendered with the fonts of matplotlib."""
 
-from collections.abc import Iterator
-
 import tensorflow_datasets as tfds
 
 from keras_epsched.datasets.letters import examples
+from keras_epsched.datasets.tfds_builders import OfflineBuilder
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(OfflineBuilder):
     """32 x 32 grey images of letters, rendered on first use.
 
     26 classes, A to Z; upper and lower case are one class (the lower-case L
@@ -26,32 +25,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version(examples.VERSION)
     RELEASE_NOTES = {"1.0.0": "Initial release."}
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=(
-                "32 x 32 grey images of the letters A to Z, rendered with "
-                "matplotlib's fonts and distorted."
-            ),
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=examples.SHAPE),
-                    "label": tfds.features.ClassLabel(
-                        names=list(examples.CLASS_NAMES)
-                    ),
-                }
-            ),
-            supervised_keys=("image", "label"),
-        )
-
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        del dl_manager  # Nothing is downloaded.
-        return {
-            split: self._generate_examples(split)
-            for split in examples.SPLIT_SIZES
-        }
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-        for key, image, label in examples.generate(split):
-            yield key, {"image": image, "label": label}
+    EXAMPLES = examples
+    DESCRIPTION = (
+        "32 x 32 grey images of the letters A to Z, rendered with "
+        "matplotlib's fonts and distorted."
+    )

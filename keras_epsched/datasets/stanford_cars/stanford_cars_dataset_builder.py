@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-import tensorflow_datasets as tfds
 from etils import epath
 
-_HOMEPAGE = "https://ai.stanford.edu/~jkrause/cars/car_dataset.html"
+from keras_epsched.datasets.tfds_builders import Photo, PhotoBuilder
+
 _CITATION = """\
 @inproceedings{krause20133d,
   title = {3D Object Representations for Fine-Grained Categorization},
@@ -17,7 +17,7 @@ _CITATION = """\
 """
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(PhotoBuilder):
     """16185 photos of 196 models of cars, from files that you have.
 
     8144 images to train on and 8041 to test on. The address that tfds'
@@ -43,8 +43,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     ```
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "Initial release."}
+    DESCRIPTION = "Photos of cars of 196 makes, models and years."
+    HOMEPAGE = "https://ai.stanford.edu/~jkrause/cars/car_dataset.html"
+    CITATION = _CITATION
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
 a folder stanford_cars with cars_train/ and cars_test/ (the photos; or
 cars_train.tgz and cars_test.tgz), devkit/ (cars_train_annos.mat and
@@ -52,24 +53,7 @@ cars_meta.mat; or car_devkit.tgz), and cars_test_annos_withlabels.mat.
 The official download of these files is gone.
 """
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Photos of cars of 196 makes, models and years.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(encoding_format="jpeg"),
-                    "image/file_name": tfds.features.Text(),
-                    # The names are read from cars_meta.mat.
-                    "label": tfds.features.ClassLabel(),
-                }
-            ),
-            supervised_keys=("image", "label"),
-            homepage=_HOMEPAGE,
-            citation=_CITATION,
-        )
-
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+    def _photos(self, dl_manager):
         root = dl_manager.manual_dir / "stanford_cars"
         devkit = _found(dl_manager, root, "devkit", "car_devkit.tgz")
         train = _found(dl_manager, root, "cars_train", "cars_train.tgz")
@@ -79,35 +63,23 @@ The official download of these files is gone.
         if not annotations.exists():
             annotations = devkit / labelled
         names = _read(devkit / "cars_meta.mat")["class_names"]
-        self.info.features["label"].names = [
-            str(name.item()) for name in names.ravel()
-        ]
-        return {
-            "train": self._generate_examples(
-                train, devkit / "cars_train_annos.mat"
-            ),
-            "test": self._generate_examples(test, annotations),
+        return [str(name.item()) for name in names.ravel()], {
+            "train": _annotated(train, devkit / "cars_train_annos.mat"),
+            "test": _annotated(test, annotations),
         }
 
-    def _generate_examples(
-        self, images: epath.Path, annotations: epath.Path
-    ) -> Iterator[tuple[str, dict]]:
-        rows = _read(annotations)["annotations"].ravel()
-        if "class" not in rows.dtype.names:
-            raise ValueError(
-                f"{annotations} holds no labels. For the test images, use "
-                "cars_test_annos_withlabels.mat."
-            )
-        for row in rows:
-            name = str(row["fname"].item())
-            yield (
-                name,
-                {
-                    "image": images / name,
-                    "image/file_name": name,
-                    "label": int(row["class"].item()) - 1,
-                },
-            )
+
+def _annotated(images: epath.Path, annotations: epath.Path) -> Iterator[Photo]:
+    """The photos of a split, by a file of annotations."""
+    rows = _read(annotations)["annotations"].ravel()
+    if "class" not in rows.dtype.names:
+        raise ValueError(
+            f"{annotations} holds no labels. For the test images, use "
+            "cars_test_annos_withlabels.mat."
+        )
+    for row in rows:
+        name = str(row["fname"].item())
+        yield name, images / name, int(row["class"].item()) - 1
 
 
 def _found(dl_manager, root, folder: str, archive: str) -> epath.Path:

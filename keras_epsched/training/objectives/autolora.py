@@ -71,10 +71,10 @@ class AutoLoRa(base.BothViews):
 
     def prepare(self, trainer):
         base.check_ready(self, trainer, self._branches)
-        from keras_epsched.models import adaptation
+        from keras_epsched.models import parts
 
         # All but the head, which both views train.
-        head = adaptation.head_variables(trainer.model)
+        head = parts.head_variables(trainer.model)
         kept = {id(each) for each in head}
         variables = [
             each
