@@ -6,6 +6,7 @@ from keras_epsched.callbacks.adversarial_images import (
 from keras_epsched.callbacks.auto_epsilon_scheduler import (
     AutoEpsilonScheduler as AutoEpsilonScheduler,
 )
+from keras_epsched.callbacks.base import TrainerCallback as TrainerCallback
 from keras_epsched.callbacks.catastrophic_overfitting import (
     CatastrophicOverfittingAlarm as CatastrophicOverfittingAlarm,
 )
