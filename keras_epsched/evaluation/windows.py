@@ -84,11 +84,13 @@ class Evaluation:
         if self.settings["self_check"]:
             hit = part["correct"][:, 0]
             priorities = sampling_priority(self.settings["seed"], numbers)
-            columns = (
-                *(priorities, pixels, part["label"]),
-                *(numbers, part["broken_by"]),
+            self.sample.add(
+                priorities[hit],
+                pixels[hit],
+                part["label"][hit],
+                numbers[hit],
+                part["broken_by"][hit],
             )
-            self.sample.add(*(each[hit] for each in columns))
 
     def _write(self, part, pixels):
         if self.folder is None:
