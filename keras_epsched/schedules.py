@@ -464,7 +464,7 @@ def parse_hinges(text: str) -> tuple[float, float]:
     return start, end
 
 
-def _parse_points(text: str) -> list[tuple[float, ...]]:
+def _parse_points(text: str) -> list[tuple[float, float]]:
     """Reads the points of a `PiecewiseLinear`, as `"0.1:0;0.8:4/255"`."""
     points = []
     try:

@@ -119,7 +119,7 @@ class Entry:
     """
 
     name: str
-    default: object
+    default: typing.Any
     about: Value
     kind: type
     item: type | None

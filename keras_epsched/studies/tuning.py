@@ -30,8 +30,7 @@ class Search(Settings):
     search = keras_epsched.studies.Search(
         trials=8, epochs=10, output="runs/search"
     )
-    found = keras_epsched.studies.search(search)
-    config = keras_epsched.runs.Config(recipe=str(found.recipe))
+    print(keras_epsched.studies.search(search))
     ```
     """
 
@@ -112,7 +111,7 @@ def search(config: Search, *, command: str | None = None) -> Searched:
         command: String or `None`. What config.json states as the command.
 
     Returns:
-        A `Searched`.
+        A `Searched`, whose `recipe` a `Config` takes.
 
     Raises:
         ConfigError: If the config, the data or the backbone is not fit for it.
