@@ -1,9 +1,6 @@
 """One trial of a search, in a process of its own."""
 
-from __future__ import annotations
-
 import time
-import typing
 
 import keras
 import numpy as np
@@ -11,9 +8,7 @@ import numpy as np
 from keras_epsched.runs import build, finetuning
 from keras_epsched.runs.device import computing_as
 from keras_epsched.studies import devices
-
-if typing.TYPE_CHECKING:
-    from keras_epsched.studies.tuning import Search
+from keras_epsched.studies.search_config import Search
 
 
 def run(draw: dict, config: Search, resources: dict) -> None:
