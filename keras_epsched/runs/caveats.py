@@ -68,9 +68,9 @@ def text(
             lines.append(f"  Type {remedy}")
     if any(remedy for _, _, remedy in what):
         lines.append(
-            f"launch/evaluate.py, or keras_epsched.runs.evaluate, with "
-            f"{spell('model', '.../model.keras')} and that measures a saved "
-            "model again."
+            "To measure a saved model again: launch/evaluate.py, in Python "
+            "keras_epsched.runs.evaluate, with that and "
+            f"{spell('model', '.../model.keras')}."
         )
     return "\n".join(lines)
 

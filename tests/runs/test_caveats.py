@@ -45,8 +45,8 @@ def test_what_fired_is_said_once_with_what_to_type():
         "  Type --eval_attack=margin_ensemble-thorough",
         "- paper: the self-check 'stronger attack' fired. 2 of 8 images fall.",
         "  Type --eval_attack=margin_ensemble; the protocol must be nested",
-        "launch/evaluate.py, or keras_epsched.runs.evaluate, with "
-        "--model=.../model.keras and that measures a saved model again.",
+        "To measure a saved model again: launch/evaluate.py, in Python "
+        "keras_epsched.runs.evaluate, with that and --model=.../model.keras.",
     ]
 
 
