@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 
 import filelock
@@ -157,10 +158,10 @@ def as_begun(
         if versions.get(name) != version
     ]
     if changed:
-        print(
+        warnings.warn(
             "The run was begun with other versions, and may not go on "
             f"exactly: {'; '.join(changed)}",
-            flush=True,
+            stacklevel=2,
         )
     return config
 
