@@ -24,13 +24,18 @@ flags.DEFINE_string("only", "", "Part of the names of the mutants to run.")
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _ATTACKS = (
-    "test_norms",
-    "test_apgd",
-    "test_attacks",
-    "test_fab",
-    "test_own_attacks",
+    "attacks/test_norms",
+    "attacks/test_apgd",
+    "attacks/test_attacks",
+    "attacks/test_fab",
+    "attacks/test_own_attacks",
 )
-_SWEEP = ("test_queues", "test_evaluate", "test_sweep", "test_self_checks")
+_SWEEP = (
+    "evaluation/test_queues",
+    "evaluation/test_evaluate",
+    "evaluation/test_sweep",
+    "evaluation/test_self_checks",
+)
 _PROBLEM, _TRACKER, _STEPPERS, _NORMS, _SWEEP_FILE, _QUEUES = (
     "attacks/problem.py",
     "attacks/tracker.py",

@@ -55,7 +55,6 @@ def evaluated(model, backend, folder):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A model and its report, by the backend of this session."""
-    sys.path.insert(0, str(_TESTS))
     from networks import trained_net
 
     folder = tmp_path_factory.mktemp("trained")

@@ -15,12 +15,9 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from networks import make_data, make_trainer  # noqa: E402
 
 import keras_epsched as ke
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
-from networks import make_data, make_trainer  # noqa: E402
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _PAGES = [

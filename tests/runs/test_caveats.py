@@ -1,7 +1,7 @@
 """What runs say last: which self-checks fired, and what to do."""
 
 import pytest
-from test_report import make_report
+from records import make_report
 
 from keras_epsched.runs import Config, caveats
 

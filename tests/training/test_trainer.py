@@ -367,7 +367,7 @@ cpus = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(
     cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1], sys.argv[1] + "/training"
 from networks import make_data
 from test_objectives import trades_gradient
 from test_trainer import EPSILON, fgsm, linear_trainer, linear_weights
@@ -412,7 +412,7 @@ def test_two_replicas_do_the_step_of_one(objective):
     import subprocess
     import sys
 
-    here = pathlib.Path(__file__).parent
+    here = pathlib.Path(__file__).parents[1]
     result = subprocess.run(
         [sys.executable, "-c", _TWO_REPLICAS, str(here), objective],
         capture_output=True,

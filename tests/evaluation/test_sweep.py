@@ -514,7 +514,7 @@ ke.evaluate(
 
 def test_a_killed_process_loses_nothing_that_was_written(tmp_path):
     folder = tmp_path / "run"
-    here = os.path.dirname(__file__)
+    here = os.path.dirname(os.path.dirname(__file__))
     script = textwrap.dedent(KILLED).format(
         tests=here, grid=GRID.tolist(), folder=str(folder)
     )

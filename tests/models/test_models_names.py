@@ -12,7 +12,7 @@ import pytest
 from keras_epsched import models
 from keras_epsched.models import applications, names, table
 
-PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs/how-to/models.md"
+PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/how-to/models.md"
 
 
 def test_names_of_the_paper_stand_for_what_keras_has():
