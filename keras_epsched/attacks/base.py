@@ -151,7 +151,7 @@ class Attack(Configurable):
         return [] if self.norm == "linf" else [self.norm]
 
     def num_variants(self, num_classes: int) -> int:
-        """Number of different runs: restarts, or classes to aim at."""
+        """Number of different runs: one for each restart and target."""
         return 1
 
     def check_shape(self, shape) -> None:

@@ -159,7 +159,8 @@ def test_fab_stays_in_the_box_of_an_image_that_does_not():
     images = np.clip(model.images, 100.0, 130.0002).astype("float32")
     assert images.max() > 130
     labels = model.logits64(images).argmax(-1)
-    result = run(FAB(10), model, images, labels, 1.0, value_range=box)
+    # After one step, beyond the boundary, the bisection has work to do.
+    result = run(FAB(1), model, images, labels, 1.0, value_range=box)
     assert result.broken.all()
     assert result.adversarial.max() <= 130
     wrong = model.logits64(result.adversarial).argmax(-1) != labels
@@ -208,21 +209,26 @@ def test_points_inside_are_kept_bit_for_bit(shape, box, norm):
     radius = reach * np.asarray([0, 1e-6, 1e-4, 1e-3, 0.01, 0.1, 0.5, 1.0])
     radius = radius.astype("float32").reshape(8, 1, 1, 1)
     far = x + (high - low) * rng.standard_normal(x.shape).astype("float32")
+    # Half a box away from its ends.
+    middle = 0.25 * (low + high) + 0.5 * x
     ball = norms.get(norm)
 
-    def points(x, far, radius):
+    def points(x, far, middle, radius):
         key = noise.make_key(np.arange(8))
+        step = ball.step(noise.normal(key, shape), middle, radius, box)
         nearest = ball.project(far, x, radius, box)
         inside = [
             x,
             nearest,
             ball.start(x, radius, key, box),
             ball.start(x, radius, key, box, on_sphere=True),
+            # The very sphere, where a projection would make room for rounding.
+            ops.clip(middle + step, *box),
         ]
         arguments = (
             ops.concatenate([*inside, far]),
-            ops.concatenate(5 * [x]),
-            ops.concatenate(5 * [radius]),
+            ops.concatenate([*4 * [x], middle, x]),
+            ops.concatenate(6 * [radius]),
             box,
         )
         return (
@@ -233,11 +239,11 @@ def test_points_inside_are_kept_bit_for_bit(shape, box, norm):
 
     expected, confined, contained = numpy(
         backend.compile(points, jit_compile=False)(
-            *(ops.convert_to_tensor(each) for each in (x, far, radius))
+            *(ops.convert_to_tensor(each) for each in (x, far, middle, radius))
         )
     )
     np.testing.assert_array_equal(confined, expected)
-    assert contained.tolist() == 32 * [True] + 8 * [False]
+    assert contained.tolist() == 40 * [True] + 8 * [False]
 
 
 # === What a subclass defines ===
