@@ -25,14 +25,21 @@ def define(
         required: Names of values without which nothing can run.
         repeated: Names of lists whose flag is repeated, an item each.
     """
+    # For --help, which shows the flags of the program alone.
+    program = sys.argv[0]
     for name, entry in entries(kind).items():
         text = as_flags(entry.about.help, kind)
         if entry.choices:
             text = f"<{'|'.join(entry.choices)}>: {text}"
         if entry.kind is bool:
-            flags.DEFINE_boolean(name, entry.default, text)
+            flags.DEFINE_boolean(name, entry.default, text, module_name=program)
         elif name in repeated:
-            flags.DEFINE_multi_string(name, None, f"{text} Repeat it for more.")
+            flags.DEFINE_multi_string(
+                name,
+                None,
+                f"{text} Repeat it for more.",
+                module_name=program,
+            )
         else:
             flags.DEFINE(
                 flag_types.ValueParser(entry),
@@ -40,6 +47,7 @@ def define(
                 entry.default,
                 text,
                 serializer=flag_types.ValueSerializer(),
+                module_name=program,
             )
         if name in required:
             flags.mark_flag_as_required(name)
