@@ -47,7 +47,7 @@ class Attack(Configurable):
     `num_variants`, the number of its runs; and `passes`, their cost.
 
     `perturb` and `search` enforce the ball and the box, up to the rounding of
-    float32. A point that `perturb_problem` returns outside is projected. A
+    float32. A point that `perturb_problem` returns outside is moved inside. A
     point that `search_problem` returns outside does not break its image. A
     pixel that is not finite is outside. Two class attributes declare
     exceptions:

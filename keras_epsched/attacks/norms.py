@@ -10,7 +10,6 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_epsched import backend
 from keras_epsched.attacks import noise
 from keras_epsched.epsilons import check_norm
 
@@ -107,7 +106,7 @@ def in_box(moved, box):
 
 
 class Norm:
-    """What all norms share: a look at whether points lie inside."""
+    """What all norms share: whether points lie inside, and the way back."""
 
     name: str
 
@@ -118,14 +117,17 @@ class Norm:
         return near & in_box(moved, box)
 
     def confine(self, moved, x, radius, box):
-        """Projects points outside; those inside are kept bit for bit."""
-        outside = ~self.contains(moved, x, radius, box)
+        """Draws points outside towards the image, into the ball and the box.
 
-        def project():
-            here = ops.reshape(outside, (-1, *(1 for _ in x.shape[1:])))
-            return ops.where(here, self.project(moved, x, radius, box), moved)
-
-        return backend.cond(ops.any(outside), project, lambda: moved)
+        Those inside are kept bit for bit. It costs far less than a projection,
+        and no loop.
+        """
+        moved = ops.clip(moved, box[0], box[1])
+        delta = moved - x
+        size = ops.reshape(self.size(delta), (-1, *(1 for _ in x.shape[1:])))
+        drawn = delta * _divide(radius * _INSIDE, size)
+        near = size <= radius + slack(self.name, radius, box)
+        return ops.where(near, moved, _attach(x, drawn, box))
 
 
 class Linf(Norm):
