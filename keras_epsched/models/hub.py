@@ -254,11 +254,9 @@ def _explained(name, preset, remote):
             "`keras_hub.layers.ImageConverter.from_preset(name)"
             ".save_to_preset(folder)`, bring the folder here and pass it."
         ) from error
-    except TypeError as error:
-        if "num_classes" not in str(error):
-            raise
-        raise _no_head(name) from error
-    except (KeyError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, TypeError) and "num_classes" in str(error):
+            raise _no_head(name) from error
         if remote or "Unable to find a subclass" in str(error):
             raise
         raise ValueError(

@@ -188,7 +188,7 @@ def test_a_trainer_gets_no_point_outside():
     images, labels = make_data(8)
     trainer = make_trainer(conv_net(batchnorm=False), attack=Outside())
     trainer.epsilon = 0.03
-    moved = numpy(trainer.attacked(images, labels, (0, 0)))
+    moved = numpy(trainer.adversarial_view(images, labels, (0, 0)))
     assert_within(moved, images, 0.03, "linf", trainer.value_range)
 
 
