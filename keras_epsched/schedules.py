@@ -474,7 +474,8 @@ def _parse_points(text: str) -> list[tuple[float, float]]:
         return points
     except (ValueError, ZeroDivisionError) as error:
         raise ValueError(
-            "expected pairs of progress and epsilon, as 0.1:0;0.8:4/255. "
+            "expected points of progress and epsilon, in pairs as "
+            "0.1:0;0.8:4/255. "
             f"Received: {text!r}"
         ) from error
 

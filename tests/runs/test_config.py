@@ -53,7 +53,7 @@ def test_values_may_be_texts():
         ({"dataset": None}, "a text"),
         ({"schedule": "slow"}, "expected one of standard"),
         ({"schedule": "30/50:12/50"}, "the first not after"),
-        ({"schedule": "0.1:0;x"}, "expected pairs"),
+        ({"schedule": "0.1:0;x"}, "expected points"),
         ({"monitors": "transfer,all"}, "catastrophic_overfitting"),
         ({"protocols": "nested,nested"}, "different ones of nested"),
         ({"epoch": 3}, "Config has no value 'epoch'. Did you mean epochs?"),
