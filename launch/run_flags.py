@@ -29,6 +29,8 @@ def define(
     program = sys.argv[0]
     for name, entry in entries(kind).items():
         text = as_flags(entry.about.help, kind)
+        if entry.kind is tuple and name not in repeated:
+            text = f"{text} Separated by commas."
         if entry.choices:
             text = f"<{'|'.join(entry.choices)}>: {text}"
         if entry.kind is bool:
