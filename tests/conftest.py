@@ -69,3 +69,13 @@ def counter(monkeypatch):
     counter = CompileCounter(backend.compile)
     monkeypatch.setattr(backend, "compile", counter)
     return counter
+
+
+@pytest.fixture
+def letters_fonts() -> None:
+    """Skips a test that draws letters where matplotlib lacks a font."""
+    import matplotlib
+
+    fonts = pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf")
+    if not (fonts / "cmti10.ttf").is_file():
+        pytest.skip(f"matplotlib {matplotlib.__version__} lacks cmti10")

@@ -254,3 +254,15 @@ def build(family, size=(SIZE, SIZE)):
         if "keras_hub.models" not in str(error):
             raise
         pytest.skip(f"an older KerasHub: {error}")
+
+
+def save_task(task, folder):
+    """Saves a task that has no preprocessor, which KerasHub 0.26 fails at.
+
+    It fails after all else is written.
+    """
+    try:
+        task.save_to_preset(folder)
+    except AttributeError as error:
+        if "'pop'" not in str(error):
+            raise

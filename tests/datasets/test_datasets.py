@@ -262,7 +262,7 @@ def test_rotation_is_about_the_centre_and_at_most_two_degrees():
     np.testing.assert_allclose(turned, 255.0, atol=1e-3)
 
 
-def test_letters_are_legible_and_repeat():
+def test_letters_are_legible_and_repeat(letters_fonts):
     from keras_epsched.datasets.letters.examples import render
 
     images = np.stack([render(i % 26, seed=(0, i)) for i in range(104)])
@@ -274,7 +274,7 @@ def test_letters_are_legible_and_repeat():
 
 
 @pytest.mark.slow
-def test_letters_in_full(tmp_path):
+def test_letters_in_full(tmp_path, letters_fonts):
     data = datasets.load("letters", image_size=(32, 32), data_dir=tmp_path)
     assert data.class_names == tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     images, labels = stacked(data.test)

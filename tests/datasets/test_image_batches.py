@@ -280,7 +280,9 @@ def test_augmentation_is_that_of_tensorflow(names):
 
 
 @pytest.mark.parametrize("name", embedded.NAMES)
-def test_embedded_data_are_those_of_tfds(name, tmp_path, monkeypatch):
+def test_embedded_data_are_those_of_tfds(
+    name, tmp_path, monkeypatch, letters_fonts
+):
     """The same examples in the same order, so the same splits."""
     pytest.importorskip("tensorflow_datasets")
     monkeypatch.setattr(letters, "SPLIT_SIZES", {"train": 200, "test": 60})
@@ -314,7 +316,9 @@ def test_embedded_data_are_those_of_tfds(name, tmp_path, monkeypatch):
         )
 
 
-def test_letters_are_rendered_once(tmp_path, monkeypatch, without_tensorflow):
+def test_letters_are_rendered_once(
+    tmp_path, monkeypatch, without_tensorflow, letters_fonts
+):
     monkeypatch.setattr(letters, "SPLIT_SIZES", {"train": 30, "test": 10})
 
     def load():

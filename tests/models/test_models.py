@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import families
 import keras
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def preset(tmp_path_factory):
         backbone, num_classes=5, activation="softmax"
     )
     softmax.output_dense.set_weights(task.output_dense.get_weights())
-    softmax.save_to_preset(folder / "softmax_no_converter")
+    families.save_task(softmax, folder / "softmax_no_converter")
     return folder / "tiny"
 
 

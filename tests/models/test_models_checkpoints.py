@@ -264,7 +264,7 @@ def vit_preset(folder):
     task = keras_hub.models.ViTImageClassifier(
         families.build("vit"), num_classes=4
     )
-    task.save_to_preset(folder)
+    families.save_task(task, folder)
     return task
 
 

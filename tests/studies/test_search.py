@@ -131,6 +131,7 @@ def test_a_recipe_is_what_a_config_takes(tmp_path):
 def test_bad_searches_are_told(tmp_path):
     with pytest.raises(ValueError, match="`lowest` must be positive and below"):
         studies.search(studies.Search(lowest=1, highest=0.1))
+    pytest.importorskip("ray")
     with pytest.raises(ValueError, match="leave out `resume`"):
         studies.search(studies.Search(resume=True, output=str(tmp_path)))
 

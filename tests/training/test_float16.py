@@ -37,7 +37,7 @@ def _zero_share(source, images, dtype, **kwargs):
 
 
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
-def test_bundled_preset_keeps_its_gradients(dtype):
+def test_bundled_preset_keeps_its_gradients(dtype, letters_fonts):
     data = ke.datasets.load("letters", image_size=(32, 32), batch_size=64)
     images = next(iter(data.test))[0].numpy()
     full, confidence = _zero_share("resnet_letters", images, "float32")

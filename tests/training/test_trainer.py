@@ -461,6 +461,9 @@ def test_a_loaded_trainer_continues_as_the_original(tmp_path):
         assert not np.array_equal(state, new)
 
     for _ in range(3):
+        # Keras before 3.14 goes on with the means of the epoch.
+        trainer.reset_metrics()
+        loaded.reset_metrics()
         ours = trainer.train_on_batch(images, labels)
         theirs = loaded.train_on_batch(images, labels)
         np.testing.assert_array_equal(ours, theirs)

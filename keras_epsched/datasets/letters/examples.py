@@ -63,6 +63,12 @@ def _glyph(font: str, character: str):
     path = pathlib.Path(
         matplotlib.get_data_path(), "fonts", "ttf", f"{font}.ttf"
     )
+    if not path.is_file():
+        raise ValueError(
+            f"the images of `letters` are drawn with the font {font}, which "
+            f"matplotlib {matplotlib.__version__} does not bring. Install one "
+            'that does: `pip install "matplotlib>=3.11"`'
+        )
     face = ImageFont.truetype(str(path), _FONT_SIZE)
     left, top, right, bottom = face.getbbox(character)
     # One pixel of margin on each side lets the warp fade to black.
