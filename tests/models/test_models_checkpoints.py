@@ -1,5 +1,6 @@
 """`models`: local checkpoints, their normalisation and their faults."""
 
+import importlib.util
 import json
 import shutil
 
@@ -13,6 +14,12 @@ from keras_epsched.models import checkpoints
 
 MEAN, STD = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
 CLASSES, DIM, LAYERS, SIZE, PATCH = 5, 8, 1, 16, 8
+
+# KerasHub 0.26 imports it without declaring it.
+reads_hugging_face = pytest.mark.skipif(
+    importlib.util.find_spec("sentencepiece") is None,
+    reason="needs sentencepiece",
+)
 
 
 def pixels(size=SIZE):
@@ -133,6 +140,7 @@ def vit_by_hand(weights, x):
     return dense(norm(z, "vit.layernorm")[:, 0], "classifier")
 
 
+@reads_hugging_face
 def test_hugging_face_vit_reads_its_preprocessor_config(tmp_path):
     weights = write_folder(
         tmp_path / "vit", rescale_factor=1 / 255, image_mean=MEAN, image_std=STD
@@ -147,6 +155,7 @@ def test_hugging_face_vit_reads_its_preprocessor_config(tmp_path):
     assert models.classifier(tmp_path / "vit", 7).output_shape == (None, 7)
 
 
+@reads_hugging_face
 def test_hugging_face_folder_without_statistics_asks(tmp_path):
     write_folder(tmp_path / "deit", "deit")
     with pytest.raises(ValueError, match="`scale` and `offset`"):
@@ -175,6 +184,7 @@ def test_preprocessor_config(config, scale, offset, tmp_path):
     np.testing.assert_allclose([scales[0], offsets[0]], [scale, offset])
 
 
+@reads_hugging_face
 def test_faults_of_a_hugging_face_folder(tmp_path):
     folder = tmp_path / "vit"
     write_folder(folder, image_mean=MEAN, image_std=STD)
