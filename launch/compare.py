@@ -49,10 +49,14 @@ from keras_epsched import runs
 
 CONFIG = runs.Comparison
 run_flags.define(CONFIG)
+run_flags.define_estimate()
 
 
 def main():
-    result = runs.compare(run_flags.config(CONFIG), command=run_flags.command())
+    config = run_flags.config(CONFIG)
+    if run_flags.estimated(config):
+        return
+    result = runs.compare(config, command=run_flags.command())
     print(f"\n{result.text(run_flags.as_flag)}")
     app.print_folder(result.folder)
 

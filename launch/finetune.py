@@ -6,6 +6,9 @@ Examples:
       --backbone=resnet_50_imagenet --epsilon=4/255 --epochs=50 \
       --learning_rate=1e-4 --augment=flip,color,rotation --output=runs/flowers
   python launch/finetune.py --schedule=fixed --epsilon=8/255
+  # What it would take, before hours are spent; and on another card:
+  python launch/finetune.py --epochs=50 --estimate --memory_gb=15
+  python launch/finetune.py --epochs=50 --estimate --card=T4
   # Measured as in the paper too, in the folder `paper` of the run folder:
   python launch/finetune.py --protocols=nested,paper
   # On a machine that may disappear: the same command again goes on exactly.
@@ -19,12 +22,14 @@ from keras_epsched import runs
 
 CONFIG = runs.Config
 run_flags.define(CONFIG)
+run_flags.define_estimate()
 
 
 def main():
-    result = runs.finetune(
-        run_flags.config(CONFIG), command=run_flags.command()
-    )
+    config = run_flags.config(CONFIG)
+    if run_flags.estimated(config):
+        return
+    result = runs.finetune(config, command=run_flags.command())
     print(f"\n{result.text(run_flags.as_flag)}")
     app.print_folder(result.folder)
 

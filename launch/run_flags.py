@@ -7,7 +7,13 @@ import sys
 import flag_types
 from absl import flags
 
-from keras_epsched.runs import Settings
+from keras_epsched.runs import (
+    Comparison,
+    Config,
+    ConfigError,
+    Settings,
+    estimate,
+)
 from keras_epsched.runs.values import as_text, entries
 
 FLAGS = flags.FLAGS
@@ -61,6 +67,45 @@ def config(kind: type[Settings]) -> Settings:
         name: FLAGS[name].value for name in entries(kind) if FLAGS[name].present
     }
     return kind(**given)
+
+
+def define_estimate() -> None:
+    """Defines the flags that ask what a run will take, instead of the run."""
+    program = sys.argv[0]
+    flags.DEFINE_boolean(
+        "estimate",
+        False,
+        "Print what the run will take, from a few of its steps, and end.",
+        module_name=program,
+    )
+    flags.DEFINE_float(
+        "memory_gb",
+        None,
+        "With --estimate: a memory, to say which batch sizes fit into it; "
+        "default: that of --card.",
+        module_name=program,
+    )
+    flags.DEFINE_string(
+        "card",
+        None,
+        "With --estimate: a graphics card that is not here, as T4. Times are "
+        "then rough estimates.",
+        module_name=program,
+    )
+
+
+def estimated(config: Config | Comparison) -> bool:
+    """Prints the estimate of a run if it is asked for."""
+    if not FLAGS.estimate:
+        for name in ("memory_gb", "card"):
+            if FLAGS[name].present:
+                raise ConfigError(
+                    f"--{name} needs --estimate. Received: "
+                    f"{as_flag(name, FLAGS[name].value)}"
+                )
+        return False
+    print(estimate(config, memory_gb=FLAGS.memory_gb, card=FLAGS.card))
+    return True
 
 
 def command() -> str:

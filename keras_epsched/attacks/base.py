@@ -44,7 +44,8 @@ class Attack(Configurable):
     training and `search_problem` to be fit for evaluation. Both get a
     `Problem`, which has the ball, the box and the gradient. A subclass may
     also define `headline` and `particulars`, which make its title;
-    `num_variants`, the number of its runs; and `passes`, their cost.
+    `num_variants`, the number of its runs; `passes`, their cost; and
+    `training_passes`, the cost of `perturb_problem` where that is another.
 
     `perturb` and `search` enforce the ball and the box, up to the rounding of
     float32. A point that `perturb_problem` returns outside is moved inside. A
@@ -160,6 +161,10 @@ class Attack(Configurable):
     def passes(self, num_classes: int) -> tuple[int, int]:
         """Forward and backward passes of one `search`, per image."""
         return self.steps + 1, self.steps
+
+    def training_passes(self, num_classes: int) -> tuple[int, int]:
+        """Forward and backward passes of one `perturb`, per image."""
+        return self.passes(num_classes)
 
     @property
     def can_train(self) -> bool:

@@ -83,6 +83,10 @@ class PGD(Attack):
         step = problem.norm.step(gradient, moved, length, problem.box)
         return problem.project(moved + step)
 
+    def training_passes(self, num_classes):
+        # The last point is not judged.
+        return self.steps, self.steps
+
     def perturb_problem(self, problem, key):
         def body(_, moved):
             gradient = problem.gradient(moved).gradient
@@ -204,6 +208,9 @@ class NFGSM(Attack):
             "noise_ratio": self.noise_ratio,
             "step_ratio": self.step_ratio,
         }
+
+    def training_passes(self, num_classes):
+        return 1, 1
 
     def headline(self):
         return f"N-FGSM on {loss_title(self.loss)}"

@@ -348,3 +348,30 @@ def be_deterministic() -> None:
     known = os.environ.get("XLA_FLAGS", "")
     if flag not in known.split():
         os.environ["XLA_FLAGS"] = f"{known} {flag}".strip()
+
+
+def peak_memory() -> int | None:
+    """Most bytes that the device has held so far; `None` on a CPU."""
+    stats = jax.local_devices()[0].memory_stats()
+    return stats["peak_bytes_in_use"] if stats else None
+
+
+def step_memory(trainer, data) -> tuple[int, int] | None:
+    """Bytes of a training step by XLA's own analysis, which compiles it."""
+    trainer.jax_state_sync()
+    state = trainer._get_jax_state(
+        trainable_variables=True,
+        non_trainable_variables=True,
+        optimizer_variables=True,
+        metrics_variables=True,
+    )
+    step = jax.jit(trainer.train_step, donate_argnums=0)
+    found = step.lower(state, data).compile().memory_analysis()
+    kept = found.argument_size_in_bytes
+    made = found.output_size_in_bytes - found.alias_size_in_bytes
+    return kept, made + found.temp_size_in_bytes
+
+
+def flops(function: Callable, images) -> int:
+    """Floating-point operations, as XLA counts them."""
+    return int(jax.jit(function).lower(images).cost_analysis()["flops"])

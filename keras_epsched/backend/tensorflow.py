@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterable
 
 import keras
@@ -203,3 +204,59 @@ set_random_state = common.set_no_random_state
 def be_deterministic() -> None:
     """Takes only kernels that give the same numbers bit by bit."""
     tf.config.experimental.enable_op_determinism()
+
+
+def peak_memory() -> int | None:
+    """Most bytes that the device has held so far; `None` on a CPU."""
+    if not tf.config.list_logical_devices("GPU"):
+        return None
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+
+
+def step_memory(trainer, data) -> tuple[int, int] | None:
+    """Bytes of a training step by the compiler's own analysis.
+
+    Args:
+        trainer: `AdversarialTrainer` that has made a step.
+        data: Batch of images and labels.
+
+    Returns:
+        The bytes of weights and state, and those that a step holds besides;
+        `None` where the compiler does not tell.
+    """
+    return None
+
+
+def flops(function: Callable, images) -> int:
+    """Floating-point operations of products of matrices and convolutions.
+
+    Args:
+        function: Function of images.
+        images: Array of the images.
+    """
+    spec = tf.TensorSpec(images.shape, "float32")
+    graph = tf.function(function).get_concrete_function(spec).graph
+    return 2 * sum(map(_products, graph.get_operations()))
+
+
+def _products(operation):
+    """Multiplications of an operation in a graph."""
+    if operation.type == "Einsum":
+        terms = operation.get_attr("equation").decode().split("->")[0]
+        sizes = {}
+        for term, each in zip(terms.split(","), operation.inputs, strict=True):
+            sizes.update(zip(term, each.shape, strict=True))
+        return math.prod(sizes.values())
+    if operation.type == "Conv2D":
+        summed = operation.inputs[1].shape[:3].num_elements()
+    elif operation.type == "DepthwiseConv2dNative":
+        summed = operation.inputs[1].shape[:2].num_elements()
+    elif operation.type == "MatMul":
+        transposed = operation.get_attr("transpose_a")
+        summed = operation.inputs[0].shape[0 if transposed else 1]
+    elif operation.type.startswith("BatchMatMul"):
+        transposed = operation.get_attr("adj_x")
+        summed = operation.inputs[0].shape[-2 if transposed else -1]
+    else:
+        return 0
+    return summed * operation.outputs[0].shape.num_elements()

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import torch
 from keras import ops
+from torch.utils.flop_counter import FlopCounterMode
 
 from keras_epsched.backend import common
 
@@ -135,3 +136,22 @@ def set_random_state(states: list) -> None:
 def be_deterministic() -> None:
     """Takes only kernels that give the same numbers bit by bit."""
     torch.use_deterministic_algorithms(True)
+
+
+def peak_memory() -> int | None:
+    """Most bytes that the device has held so far; `None` on a CPU."""
+    if not torch.cuda.is_available():
+        return None
+    return torch.cuda.max_memory_allocated()
+
+
+def step_memory(trainer, data) -> tuple[int, int] | None:
+    """`None`: there is no compiler that tells."""
+    return None
+
+
+def flops(function: Callable, images) -> int:
+    """Floating-point operations of products of matrices and convolutions."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        function(images)
+    return counter.get_total_flops()

@@ -20,15 +20,15 @@ _EXPENSIVE = 5000
 _LAST_SHARE = 0.05
 
 
-def most_passes(
+def most_runs(
     attacks: Sequence[Attack],
     num_classes: int,
     num_epsilons: int,
     bisect: bool = False,
-) -> int:
-    """Returns the passes of an image that withstands every attack.
+) -> list[int]:
+    """Returns how often each attack runs on an image that withstands them.
 
-    Forward and backward passes count one each. With bisection it is about the
+    Each variant is a run. With bisection it is about the
     most: where a later attack breaks the image, it goes on at a smaller
     epsilon, and two epsilons are counted for each.
 
@@ -39,9 +39,9 @@ def most_passes(
         bisect: Boolean. Whether the sweep bisects.
 
     Returns:
-        An int.
+        A list of ints.
     """
-    total = 0
+    found = []
     for number, attack in enumerate(attacks):
         runs = num_epsilons
         if bisect:
@@ -49,9 +49,25 @@ def most_passes(
         if isinstance(attack, FAB):
             # It finds a distance, which answers every epsilon.
             runs = 1
-        variants = attack.num_variants(num_classes)
-        total += runs * variants * sum(attack.passes(num_classes))
-    return total
+        found.append(runs * attack.num_variants(num_classes))
+    return found
+
+
+def most_passes(
+    attacks: Sequence[Attack],
+    num_classes: int,
+    num_epsilons: int,
+    bisect: bool = False,
+) -> int:
+    """Returns the passes of an image that withstands every attack.
+
+    Forward and backward passes count one each. See `most_runs`.
+    """
+    runs = most_runs(attacks, num_classes, num_epsilons, bisect)
+    return sum(
+        times * sum(attack.passes(num_classes))
+        for attack, times in zip(attacks, runs, strict=True)
+    )
 
 
 class Progress:
@@ -190,7 +206,7 @@ class Progress:
         if left is None:
             return text
         about = "about" if self.attacked else "at most about"
-        return f"{text}, {about} {_duration(left)} left"
+        return f"{text}, {about} {duration(left)} left"
 
     def _seconds_left(self):
         """Estimate of the time left, `None` where nothing is known of it.
@@ -217,7 +233,7 @@ class Progress:
         return passes * self.paced_seconds / self.paced_passes
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Returns a time in words, as exact as an estimate is."""
     if seconds < 90:
         return f"{max(10 * round(seconds / 10), 10)} s"

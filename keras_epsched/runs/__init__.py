@@ -6,6 +6,8 @@ from keras_epsched.runs.config import Comparison as Comparison
 from keras_epsched.runs.config import Config as Config
 from keras_epsched.runs.config import Evaluation as Evaluation
 from keras_epsched.runs.config import Settings as Settings
+from keras_epsched.runs.estimate import Estimate as Estimate
+from keras_epsched.runs.estimate import estimate as estimate
 from keras_epsched.runs.evaluating import Evaluated as Evaluated
 from keras_epsched.runs.evaluating import evaluate as evaluate
 from keras_epsched.runs.finetuning import Finetuned as Finetuned

@@ -213,6 +213,24 @@ def make_trainer(
     )
 
 
+def compiled_trainer(
+    config: Settings,
+    classifier: keras.Model,
+    learning_rate: float,
+    seed: int,
+    steps: int,
+) -> training.AdversarialTrainer:
+    """Makes the trainer, compiled for a training of so many steps."""
+    adapt(config, classifier)
+    trainer = make_trainer(config, classifier, seed)
+    trainer.compile(
+        optimizer=make_optimizer(config, learning_rate, steps, trainer),
+        loss=make_loss(config),
+        metrics=["accuracy"],
+    )
+    return trainer
+
+
 def make_optimizer(
     config: Settings,
     learning_rate: float,

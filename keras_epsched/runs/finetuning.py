@@ -9,9 +9,10 @@ import keras
 import keras_epsched as ke
 from keras_epsched import files, models, optional, provenance, reports, training
 from keras_epsched.onset import onset
-from keras_epsched.runs import build, card, caveats, monitors
+from keras_epsched.runs import build, card, caveats, costs, monitors
 from keras_epsched.runs.config import Config, Settings
 from keras_epsched.runs.prepare import prepared
+from keras_epsched.runs.time_left import TimeLeft
 
 HISTORY = "history.json"
 LOG = "history.csv"
@@ -187,7 +188,7 @@ def train(
         ke.callbacks.ExactBackup(folder / "backups").clear()
         text = (folder / HISTORY).read_text(encoding="utf-8")
         return _load(folder, data), data, json.loads(text)
-    backups, written, epoch, watching = [], [], None, {}
+    backups, written, told, epoch, watching = [], [], [], None, {}
     if folder is not None:
         watching = monitors.make(config, data, folder, reference)
         backups = [
@@ -198,19 +199,21 @@ def train(
         backup = backups[0].latest()
         epoch = None if backup is None else backup["epoch"]
         del backup  # It holds all the weights.
-        written = _log_writers(folder, epoch)
+        written = log_writers(folder, epoch)
     classifier = build.make_classifier(config, data.num_classes, seed)
     if config.probe_epochs and epoch is None:
         probe_linearly(config, classifier, data, learning_rate, seed, verbose)
-    build.adapt(config, classifier)
-    trainer = build.make_trainer(config, classifier, seed)
-    trainer.compile(
-        optimizer=build.make_optimizer(
-            config, learning_rate, config.epochs * len(data.train), trainer
-        ),
-        loss=build.make_loss(config),
-        metrics=["accuracy"],
+    steps = len(data.train)
+    trainer = build.compiled_trainer(
+        config, classifier, learning_rate, seed, config.epochs * steps
     )
+    if verbose:
+        attacked = costs.attacked_steps(scheduler, config.epochs, steps)
+        work = [
+            costs.of_epochs(trainer, [each], steps, config.batch_size).work
+            for each in attacked
+        ]
+        told.append(TimeLeft(work, at_most=costs.is_adaptive(scheduler)))
     history = trainer.fit(
         data.train,
         validation_data=data.validation,
@@ -220,6 +223,7 @@ def train(
             *watching.values(),
             *callbacks,
             *written,
+            *told,
             *backups,
         ],
         # tf.data shuffles; Keras would warn that it does not.
@@ -288,7 +292,7 @@ def _load(folder, data):
     return classifier
 
 
-def _log_writers(folder, epoch):
+def log_writers(folder, epoch):
     """Callbacks that write a log of each epoch, from a backup on."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOG

@@ -82,7 +82,7 @@ def prepared(
             data = build.load_data(config, config.seed)
             if verbose:
                 print(f"\n{data}", flush=True)
-            _check_training(config, data, verbose)
+            check_training(config, data, verbose)
             where, config = stack.enter_context(
                 folder.opened(config, name, command)
             )
@@ -108,7 +108,10 @@ def announce(config: Settings) -> None:
     print(config, flush=True)
 
 
-def _check_training(config, data, verbose):
+def check_training(
+    config: Settings, data: datasets.ImageData, verbose: int
+) -> None:
+    """Refuses a training that the data or the backbone are not fit for."""
     batches = config.epochs * len(data.train)
     if config.accumulate > batches:
         raise ConfigError(

@@ -13,17 +13,7 @@ from keras_epsched.studies.layout import (
     varying,
 )
 from keras_epsched.studies.paired import test_row
-
-# Views of each image that an objective sees in a step.
-VIEWS = {
-    "adversarial": 1,
-    "twins": 1,
-    "alp": 2,
-    "autolora": 2,
-    "mart": 2,
-    "mixed": 2,
-    "trades": 2,
-}
+from keras_epsched.training import objectives
 
 
 def table(frame):
@@ -147,12 +137,7 @@ def _places(frame):
 
 
 def _cost(row):
-    if row.objective not in VIEWS:
-        raise ValueError(
-            f"the cost of the objective {row.objective!r} is not known: name "
-            "its views in `keras_epsched.studies.methods.VIEWS`"
-        )
-    views = VIEWS[row.objective]
+    views = objectives.get(row.objective).num_views
     one_step = getattr(row, "train_attack", "pgd") in ("fgsm", "nfgsm")
     steps = 1 if one_step else row.train_steps
     attacked = np.count_nonzero(np.asarray(row.training_epsilon) > 0)

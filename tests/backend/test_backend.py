@@ -194,3 +194,24 @@ def test_batches_of_any_size_are_compiled_once(jit_compile):
         )
     if keras.backend.backend() != "torch":
         assert len(traced) == 1
+
+
+def test_products_of_a_network_are_counted():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same")(inputs)
+    x = keras.layers.DepthwiseConv2D(3, padding="same")(x)
+    x = keras.layers.Conv2D(4, 1, groups=2)(x)
+    x = keras.layers.Reshape((64, 4))(x)
+    x = keras.layers.EinsumDense("abc,cd->abd", (64, 6))(x)
+    x = keras.layers.Dot(axes=2)([x, x])
+    outputs = keras.layers.Dense(5)(keras.layers.Flatten()(x))
+    network = keras.Model(inputs, outputs)
+    images = np.zeros((2, 8, 8, 3), "float32")
+    found = backend.flops(lambda x: network(x, training=False), images)
+    # Of a place: kernels, then 6 channels, 64 similarities and their logits.
+    products = 27 * 4 + 9 * 4 + 2 * 4 + 4 * 6 + 64 * 6 + 64 * 5
+    if keras.backend.backend() == "jax":
+        # XLA counts all other operations as well.
+        assert 1.0 <= found / (2 * 2 * 64 * products) < 1.1
+    else:
+        assert found == 2 * 2 * 64 * products

@@ -209,7 +209,7 @@ def test_a_terminal_has_a_bar(lines, clock, monkeypatch):
     ],
 )
 def test_durations(seconds, text):
-    assert progress._duration(seconds) == text
+    assert progress.duration(seconds) == text
 
 
 def test_an_evaluation_writes_lines_and_finds_the_same(lines, monkeypatch):

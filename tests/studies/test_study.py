@@ -427,10 +427,19 @@ def test_a_column_that_is_missing_is_the_default(tmp_path):
 
 
 def test_every_objective_has_a_cost():
-    from keras_epsched.training import objectives
-
-    assert set(methods.VIEWS) == set(objectives._OBJECTIVES)
-    with pytest.raises(ValueError, match="cost of the objective 'newest'"):
+    row = {"train_steps": 3, "training_epsilon": [0.0, 0.3], "epochs": 2}
+    costs = {
+        name: methods._cost(types.SimpleNamespace(objective=name, **row))
+        for name in ("adversarial", "twins", "mixed", "trades")
+    }
+    # A view each, or two; and three steps in one of two epochs.
+    assert costs == {
+        "adversarial": 2.5,
+        "twins": 2.5,
+        "mixed": 3.5,
+        "trades": 3.5,
+    }
+    with pytest.raises(ValueError, match="'newest'"):
         methods._cost(types.SimpleNamespace(objective="newest"))
 
 

@@ -28,7 +28,17 @@ class Objective(Configurable):
       trainer: it trains and saves them.
     - `update_metrics`, `callbacks`: AutoLoRa measures an accuracy in the steps
       of an epoch, and weighs the losses of the next epoch by it.
+
+    What a step costs follows from two attributes, which an objective with
+    other costs sets:
+
+    Attributes:
+        num_views: Int. Views of each image that pass through the network.
+        attack_loss_passes: Int. Forward passes of each image in `attack_loss`.
     """
+
+    num_views = 1
+    attack_loss_passes = 0
 
     def prepare(self, trainer) -> None:
         """Called once by the trainer that the objective is given to.
@@ -129,6 +139,8 @@ class BothViews(Objective):
     costs one more forward and backward pass than `"adversarial"`, also at
     epsilon 0. The metrics of training see the adversarial images.
     """
+
+    num_views = 2
 
     def views(self, clean, adversarial):
         return {"clean": clean, "adversarial": adversarial}

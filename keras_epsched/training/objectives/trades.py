@@ -54,6 +54,8 @@ class TRADES(BothViews):
             )
         self.beta = checked_beta(beta)
         self.inner_loss = inner_loss
+        # The clean images, from which the divergence is taken.
+        self.attack_loss_passes = int(inner_loss == "kl")
 
     def get_config(self):
         return {"beta": self.beta, "inner_loss": self.inner_loss}

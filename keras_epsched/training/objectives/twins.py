@@ -62,6 +62,8 @@ class TWINS(base.Objective):
                 'take "adversarial", "mixed", "trades", "mart" or "alp". '
                 f"Received: objective={objective!r}"
             )
+        self.num_views = self.objective.num_views
+        self.attack_loss_passes = self.objective.attack_loss_passes
         self._statistics = []
 
     def get_config(self):
