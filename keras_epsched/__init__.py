@@ -2,6 +2,7 @@
 
 from keras_epsched import attacks as attacks
 from keras_epsched import callbacks as callbacks
+from keras_epsched import configs as configs
 from keras_epsched import datasets as datasets
 from keras_epsched import evaluation as evaluation
 from keras_epsched import models as models

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from keras_epsched.runs.values import ConfigError, Entry, as_text
+from keras_epsched.configs.values import ConfigError, Entry, as_text
 
 
 class ValueParser(flags.ArgumentParser):

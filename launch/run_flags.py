@@ -7,6 +7,7 @@ import sys
 import flag_types
 from absl import flags
 
+from keras_epsched.configs.values import as_text, entries
 from keras_epsched.runs import (
     Comparison,
     Config,
@@ -14,7 +15,6 @@ from keras_epsched.runs import (
     Settings,
     estimate,
 )
-from keras_epsched.runs.values import as_text, entries
 
 FLAGS = flags.FLAGS
 

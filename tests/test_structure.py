@@ -26,6 +26,7 @@ _MAY_IMPORT = {
     "training": {_TOP, "backend", "attacks", "models"},
     "evaluation": {_TOP, "backend", "attacks", "reports"},
     "callbacks": {_TOP, "backend", "attacks", "training"},
+    "configs": {_TOP},
 }
 # These may import every room above.
 for _room in ("runs", "studies"):

@@ -8,12 +8,12 @@ import time
 import numpy as np
 
 from keras_epsched import files, reports
+from keras_epsched.configs.config import Comparison, Settings, as_comparison
 from keras_epsched.epsilons import format_epsilon
 from keras_epsched.onset import onset_threshold
 from keras_epsched.reports import wording
 from keras_epsched.reports.statistics import standard_error
 from keras_epsched.runs import build, card, caveats
-from keras_epsched.runs.config import Comparison, Settings, as_comparison
 from keras_epsched.runs.finetuning import evaluate, train
 from keras_epsched.runs.prepare import Run, prepared
 

@@ -13,9 +13,9 @@ from keras_epsched import (
     schedules,
     training,
 )
+from keras_epsched.configs.config import Settings
+from keras_epsched.configs.values import ConfigError
 from keras_epsched.epsilons import epsilon_grid
-from keras_epsched.runs.config import Settings
-from keras_epsched.runs.values import ConfigError
 
 _ADAPTIVE = {
     "auto": callbacks.AutoEpsilonScheduler,

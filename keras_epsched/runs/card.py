@@ -4,8 +4,8 @@ import os
 import pathlib
 
 from keras_epsched import datasets, evaluation
-from keras_epsched.runs.config import Settings
-from keras_epsched.runs.values import Card, entries
+from keras_epsched.configs.config import Settings
+from keras_epsched.configs.values import Card, entries
 
 _FILE = "README.md"
 

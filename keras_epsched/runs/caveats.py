@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 
 from keras_epsched import reports
+from keras_epsched.configs.config import Settings
 from keras_epsched.reports import wording
-from keras_epsched.runs.config import Settings
 
 # Attacks that need no gradients, or average them: what helps where more of
 # the same does not.

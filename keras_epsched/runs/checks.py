@@ -4,11 +4,11 @@ import contextlib
 from collections.abc import Iterator
 
 from keras_epsched import optional
+from keras_epsched.configs.config import Settings
+from keras_epsched.configs.values import ConfigError
 from keras_epsched.epsilons import check_epsilon
 from keras_epsched.runs import build
-from keras_epsched.runs.config import Settings
 from keras_epsched.runs.folder import RunUnderWay, check_output
-from keras_epsched.runs.values import ConfigError
 
 _KINDS = (ValueError, ImportError, OSError, RunUnderWay)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import keras
 
 from keras_epsched import backend
-from keras_epsched.runs.config import Settings
+from keras_epsched.configs.config import Settings
 
 
 @contextlib.contextmanager

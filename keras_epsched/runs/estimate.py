@@ -5,15 +5,15 @@ import dataclasses
 import numpy as np
 
 from keras_epsched import backend, batches, models
+from keras_epsched.configs.config import Comparison, Config
+from keras_epsched.configs.values import ConfigError
 from keras_epsched.epsilons import format_epsilon
 from keras_epsched.evaluation.progress import duration
 from keras_epsched.runs import build, checks, costs, fitting, measuring
 from keras_epsched.runs.cards import CARDS, EFFICIENCY
-from keras_epsched.runs.config import Comparison, Config
 from keras_epsched.runs.costs import Passes
 from keras_epsched.runs.device import computing_as, describe_device
 from keras_epsched.runs.prepare import check_training
-from keras_epsched.runs.values import ConfigError
 
 # Images of a step that is taken here for a card that is elsewhere.
 _FEW = 16

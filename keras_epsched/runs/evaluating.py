@@ -9,12 +9,12 @@ from collections.abc import Callable
 import keras
 
 from keras_epsched import datasets, models, reports
+from keras_epsched.configs.config import Evaluation
+from keras_epsched.configs.values import ConfigError
 from keras_epsched.evaluation.inputs import check_grid, check_target
 from keras_epsched.runs import build, caveats, checks, finetuning, folder
-from keras_epsched.runs.config import Evaluation
 from keras_epsched.runs.device import computing_as, describe_device
 from keras_epsched.runs.prepare import Run, announce
-from keras_epsched.runs.values import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,9 @@ import keras
 
 import keras_epsched as ke
 from keras_epsched import files, models, optional, provenance, reports, training
+from keras_epsched.configs.config import Config, Settings
 from keras_epsched.onset import onset
 from keras_epsched.runs import build, card, caveats, costs, monitors
-from keras_epsched.runs.config import Config, Settings
 from keras_epsched.runs.prepare import prepared
 from keras_epsched.runs.time_left import TimeLeft
 

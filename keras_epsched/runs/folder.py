@@ -17,8 +17,8 @@ import numpy as np
 
 import keras_epsched
 from keras_epsched import files
-from keras_epsched.runs.config import Kind, Settings
-from keras_epsched.runs.values import ConfigError, Role, entries
+from keras_epsched.configs.config import Kind, Settings
+from keras_epsched.configs.values import ConfigError, Role, entries
 
 CONFIG = "config.json"
 _LOCK = "lock"

@@ -17,10 +17,10 @@ import numpy as np
 import psutil
 
 from keras_epsched import attacks, backend, callbacks, provenance
+from keras_epsched.configs.config import Settings
 from keras_epsched.datasets import ImageData
 from keras_epsched.evaluation.attack_runner import AttackRunner
 from keras_epsched.runs import build, finetuning, monitors
-from keras_epsched.runs.config import Settings
 from keras_epsched.schedules import Constant, PiecewiseLinear
 from keras_epsched.training import AdversarialTrainer
 

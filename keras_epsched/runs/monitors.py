@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_epsched import callbacks, datasets
-from keras_epsched.runs.config import Settings
+from keras_epsched.configs.config import Settings
 
 # As many as one can look at.
 _SHOWN = 8

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Generic
 
 from keras_epsched import datasets, models
-from keras_epsched.runs import build, checks, folder, recipes
-from keras_epsched.runs.config import Kind, Settings
+from keras_epsched.configs import recipes
+from keras_epsched.configs.config import Kind, Settings
+from keras_epsched.configs.values import ConfigError, entries
+from keras_epsched.runs import build, checks, folder
 from keras_epsched.runs.device import computing_as, describe_device
-from keras_epsched.runs.values import ConfigError, entries
 
 _ROBUST_BACKBONE = (
     "The backbone is robust already: the schedule is not a free win here. It "

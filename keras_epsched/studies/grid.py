@@ -8,8 +8,8 @@ import re
 import tomllib
 from collections.abc import Mapping
 
+from keras_epsched.configs.values import as_text
 from keras_epsched.runs import Config, ConfigError
-from keras_epsched.runs.values import as_text
 
 
 @dataclasses.dataclass

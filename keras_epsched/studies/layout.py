@@ -3,8 +3,8 @@
 import numpy as np
 from scipy import stats
 
+from keras_epsched.configs.values import as_text
 from keras_epsched.epsilons import format_epsilon
-from keras_epsched.runs.values import as_text
 from keras_epsched.schedules import parse_hinges
 from keras_epsched.studies import grid, results
 

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 
 from keras_epsched import files, optional
+from keras_epsched.configs.values import as_text, entries
 from keras_epsched.runs import Config, Finetuned
 from keras_epsched.runs.prepare import splits_of
-from keras_epsched.runs.values import as_text, entries
 
 # What came out.
 OUTCOMES = (
@@ -142,7 +142,7 @@ def check_columns(names: Iterable[str], source: str) -> None:
             f"a config: {unknown}. Remove them, or, if a newer version wrote "
             "them, use that version. A new outcome is named in "
             "keras_epsched/studies/results.py, a new value in "
-            "keras_epsched/runs/config.py."
+            "keras_epsched/configs/config.py."
         )
 
 

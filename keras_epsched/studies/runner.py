@@ -8,10 +8,10 @@ import pathlib
 import time
 
 from keras_epsched import files, optional
+from keras_epsched.configs.values import Card, Role, as_text, entries, value
 from keras_epsched.runs import Config, ConfigError
 from keras_epsched.runs import folder as run_folder
 from keras_epsched.runs.checks import refusing
-from keras_epsched.runs.values import Card, Role, as_text, entries, value
 from keras_epsched.studies import cell as cells_of_a_study
 from keras_epsched.studies import devices, grid, results
 from keras_epsched.studies.grid import Cell

@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Literal
 
+from keras_epsched.configs.config import SCHEDULE_HELP, check_schedule
+from keras_epsched.configs.values import Card, Role, value
 from keras_epsched.runs import Settings
-from keras_epsched.runs.config import SCHEDULE_HELP, check_schedule
-from keras_epsched.runs.values import Card, Role, value
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)

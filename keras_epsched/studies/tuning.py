@@ -8,11 +8,11 @@ import pathlib
 from collections.abc import Iterator
 
 from keras_epsched import files, optional
+from keras_epsched.configs.values import Role, entries
 from keras_epsched.runs import ConfigError, Settings, build
 from keras_epsched.runs import folder as run_folder
 from keras_epsched.runs.checks import refusing
 from keras_epsched.runs.prepare import prepared
-from keras_epsched.runs.values import Role, entries
 from keras_epsched.studies import devices, trial
 from keras_epsched.studies.search_config import Search
 

@@ -7,10 +7,10 @@ import pathlib
 import keras
 
 from keras_epsched import datasets, evaluation, optional, reports, runs
+from keras_epsched.configs.values import Role, value
 from keras_epsched.runs import build, evaluating
 from keras_epsched.runs.device import computing_as
 from keras_epsched.runs.prepare import Run
-from keras_epsched.runs.values import Role, value
 from keras_epsched.studies import devices
 
 

@@ -144,6 +144,7 @@ def names(tmp_path, monkeypatch):
     # Each takes minutes. Their configs are made, and their calls checked.
     for room, name in (
         *((ke.runs, name) for name in ("finetune", "compare", "evaluate")),
+        (ke.runs, "estimate"),
         *((ke.studies, name) for name in ("run", "search", "evaluate")),
         (ke.studies, "report"),
     ):
@@ -234,7 +235,11 @@ _ELSEWHERE = [
     ("callbacks", "BatchNormMonitor"),
     ("evaluation", "epsilon_grid"),
     ("datasets", "SplitInfo"),
-    ("runs", "ConfigError"),
+    *(
+        ("runs", name)
+        for name in ("Comparison", "Config", "ConfigError", "Evaluation")
+    ),
+    *(("runs", name) for name in ("Recipe", "Settings")),
 ]
 
 

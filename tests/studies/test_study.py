@@ -18,7 +18,7 @@ import pytest
 
 import keras_epsched as ke
 from keras_epsched import files, runs, studies
-from keras_epsched.runs.values import entries
+from keras_epsched.configs.values import entries
 from keras_epsched.studies import cell as study_cell
 from keras_epsched.studies import (
     claims,

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self, TypeVar
 
 from keras_epsched import schedules
-from keras_epsched.runs import recipes
-from keras_epsched.runs.values import Card, ConfigError, Role, entries, value
+from keras_epsched.configs import recipes
+from keras_epsched.configs.values import Card, ConfigError, Role, entries, value
 
 PROTOCOLS = ("nested", "independent", "paper")
 # Schedules that the epochs seen so far decide: callbacks of their own.

@@ -9,7 +9,7 @@ import json
 import pathlib
 from collections.abc import Mapping
 
-from keras_epsched.runs.values import ConfigError, entries
+from keras_epsched.configs.values import ConfigError, entries
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from keras_epsched.configs import recipes
+from keras_epsched.configs.values import entries
 from keras_epsched.datasets import pipeline
-from keras_epsched.runs import Comparison, Config, ConfigError, checks, recipes
-from keras_epsched.runs.values import entries
+from keras_epsched.runs import Comparison, Config, ConfigError, checks
 
 
 def test_a_recipe_sets_what_was_not_given():

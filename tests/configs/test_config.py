@@ -6,6 +6,8 @@ import pickle
 
 import pytest
 
+from keras_epsched.configs.config import as_comparison
+from keras_epsched.configs.values import Card, Role, entries
 from keras_epsched.runs import (
     Comparison,
     Config,
@@ -13,8 +15,6 @@ from keras_epsched.runs import (
     Evaluation,
     checks,
 )
-from keras_epsched.runs.config import as_comparison
-from keras_epsched.runs.values import Card, Role, entries
 
 
 def test_values_may_be_texts():
