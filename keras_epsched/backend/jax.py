@@ -367,6 +367,8 @@ def step_memory(trainer, data) -> tuple[int, int] | None:
     )
     step = jax.jit(trainer.train_step, donate_argnums=0)
     found = step.lower(state, data).compile().memory_analysis()
+    if found is None:
+        return None
     kept = found.argument_size_in_bytes
     made = found.output_size_in_bytes - found.alias_size_in_bytes
     return kept, made + found.temp_size_in_bytes
@@ -374,4 +376,7 @@ def step_memory(trainer, data) -> tuple[int, int] | None:
 
 def flops(function: Callable, images) -> int:
     """Floating-point operations, as XLA counts them."""
-    return int(jax.jit(function).lower(images).cost_analysis()["flops"])
+    analysis = jax.jit(function).lower(images).cost_analysis()
+    if analysis is None:
+        raise ValueError("this version of XLA does not count operations")
+    return int(analysis["flops"])

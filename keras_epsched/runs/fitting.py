@@ -49,7 +49,7 @@ def find(
     """
     together = config.batch_size * config.accumulate
     sizes = [size for size in range(together, 0, -1) if together % size == 0]
-    dtypes = [config.dtype]
+    dtypes: list[str] = [config.dtype]
     if config.dtype == "float32":
         dtypes.append(half)
     found = []
