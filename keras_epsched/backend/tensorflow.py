@@ -236,7 +236,20 @@ def flops(function: Callable, images) -> int:
     """
     spec = tf.TensorSpec(images.shape, "float32")
     graph = tf.function(function).get_concrete_function(spec).graph
-    return 2 * sum(map(_products, graph.get_operations()))
+    return 2 * _products_of(graph)
+
+
+def _products_of(graph):
+    """Multiplications of all operations in a graph."""
+    total = 0
+    for operation in graph.get_operations():
+        if operation.type.endswith("PartitionedCall"):
+            # Keras has XLA compute convolutions of several groups.
+            name = operation.get_attr("f").name
+            total += _products_of(graph._get_function(name).graph)
+        else:
+            total += _products(operation)
+    return total
 
 
 def _products(operation):
