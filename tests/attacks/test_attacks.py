@@ -546,7 +546,7 @@ def test_gradients_of_a_random_network_are_averaged():
     [
         PGD(3, "l2"),
         APGD(3),
-        TargetedAPGD(3, "l1"),
+        pytest.param(TargetedAPGD(3, "l1"), marks=pytest.mark.ci),
         FAB(2),
         Square(9),
     ],

@@ -165,6 +165,7 @@ def test_an_objective_with_weights_of_its_own(tmp_path):
     assert found[0]["epsilon"][-1] > 0
 
 
+@pytest.mark.ci
 def test_the_optimizer_is_there_before(whole, tmp_path):
     killed(tmp_path, 1, 3)
     model = trainer()
@@ -203,6 +204,7 @@ def test_steps_that_are_executed_together(tmp_path):
     assert_same(train(tmp_path, model=model), expected)
 
 
+@pytest.mark.ci
 def test_pipelines_of_tensorflow(tmp_path):
     pytest.importorskip("tensorflow")
 
@@ -256,6 +258,7 @@ def test_pipelines_of_tensorflow(tmp_path):
         np.testing.assert_array_equal(its, other)
 
 
+@pytest.mark.ci
 @not_on("torch", "dropout draws from a generator that Keras does not save")
 def test_backup_and_restore_of_keras_is_exact_from_an_epoch_on(whole, tmp_path):
     def backup():
@@ -394,6 +397,7 @@ def test_a_training_that_was_stopped_is_over(tmp_path):
     assert_same(train(tmp_path, stopping()), expected)
 
 
+@pytest.mark.ci
 def test_an_attack_that_was_given_up_stays_so(tmp_path):
     images, labels = batches()[0]
     for last in (False, True):
@@ -462,6 +466,7 @@ def test_the_middle_of_another_epoch_is_refused(tmp_path):
         train(tmp_path, model=trainer(steps_per_execution=2))
 
 
+@pytest.mark.ci
 def test_the_next_training_begins_anew(tmp_path):
     train(tmp_path)
     model = trainer()
@@ -472,6 +477,7 @@ def test_the_next_training_begins_anew(tmp_path):
     assert len(history.history["loss"]) == 2
 
 
+@pytest.mark.ci
 def test_an_interrupted_pass_over_is_forgotten(whole, tmp_path):
     killed(tmp_path, 1, 4)
     model = trainer()
@@ -479,6 +485,7 @@ def test_an_interrupted_pass_over_is_forgotten(whole, tmp_path):
     assert_same(train(tmp_path, model=model), whole)
 
 
+@pytest.mark.ci
 def test_logs_may_be_anything_that_json_holds(whole, tmp_path):
     def add(epoch, logs):
         logs.update(each=np.array([1.0, epoch]), note="text")

@@ -93,7 +93,10 @@ NAMES = [
     "attack",
     [
         MarginEnsemble(),
-        AttackEnsemble([*MarginEnsemble().members, Square(20)]),
+        pytest.param(
+            AttackEnsemble([*MarginEnsemble().members, Square(20)]),
+            marks=pytest.mark.ci,
+        ),
     ],
     ids=["margin", "with_square"],
 )
@@ -224,7 +227,12 @@ def test_an_attack_that_makes_no_use_of_its_radius(trained):
 
 @pytest.mark.parametrize(
     "attack",
-    [FGSM(), PGD(2), APGD(10), PGD(10, step_ratio=0.01)],
+    [
+        pytest.param(FGSM(), marks=pytest.mark.ci),
+        pytest.param(PGD(2), marks=pytest.mark.ci),
+        APGD(10),
+        PGD(10, step_ratio=0.01),
+    ],
     ids=["fgsm", "pgd2", "apgd10", "tiny_steps"],
 )
 def test_a_weak_attack(trained, attack):

@@ -512,6 +512,7 @@ ke.evaluate(
 """
 
 
+@pytest.mark.ci
 def test_a_killed_process_loses_nothing_that_was_written(tmp_path):
     folder = tmp_path / "run"
     here = os.path.dirname(os.path.dirname(__file__))
@@ -597,8 +598,8 @@ def small(attack):
     ("version", "norm", "classes"),
     [
         ("standard", "linf", 2),
-        ("standard", "l1", 3),
-        ("plus", "l2", 2),
+        pytest.param("standard", "l1", 3, marks=pytest.mark.ci),
+        pytest.param("plus", "l2", 2, marks=pytest.mark.ci),
         ("rand", "linf", 3),
     ],
 )

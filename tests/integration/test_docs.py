@@ -274,6 +274,7 @@ _EXAMPLES = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "package", sorted({n.split(".")[1] for n in _EXAMPLES})
 )
@@ -352,6 +353,7 @@ def test_the_flags_of_each_command_are_there():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.ci
 def test_the_pictures_are_what_the_code_draws(tmp_path):
     script = _ROOT / "docs" / "pictures" / "draw.py"
     subprocess.run([sys.executable, str(script), str(tmp_path)], check=True)

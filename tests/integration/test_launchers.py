@@ -161,6 +161,7 @@ def test_a_model_that_does_not_fit_the_data_is_refused(comparison, tmp_path):
         assert not output.exists()
 
 
+@pytest.mark.ci
 def test_finetune_writes_a_report(tmp_path):
     output = tmp_path / "run"
     flags = ("--recipe=fast_fgsm", "--adaptation=last", "--probe_epochs=1")
@@ -193,6 +194,7 @@ def test_finetune_writes_a_report(tmp_path):
     _run("finetune.py", f"--output={output}", *_SHORT, code=1)
 
 
+@pytest.mark.ci
 def test_bad_flags_are_told_before_training(tmp_path):
     flags = (f"--output={tmp_path / 'run'}", "--probe=adversarial", *_SHORT)
     text = _run("finetune.py", *flags, code=1)
@@ -250,6 +252,7 @@ app.run(main)
 """
 
 
+@pytest.mark.ci
 def test_a_device_out_of_memory_is_told_with_what_to_do():
     done = subprocess.run(
         [sys.executable, "-c", _MAIN, str(_ROOT / "launch")],

@@ -206,6 +206,7 @@ def test_blocks_inside_a_layer_with_weights():
     ]
 
 
+@pytest.mark.ci
 def test_lora_trains_what_it_says(tmp_path):
     model = transformer()
     images = make_data()[0]

@@ -97,6 +97,7 @@ def test_preset_equals_task_predict(preset):
     )
 
 
+@pytest.mark.ci
 def test_vit_equals_task_predict_and_survives_saving(shared_data, tmp_path):
     path = shared_data / "weights" / "vit_tiny_16_224_tinyimagenet"
     if not path.is_dir():

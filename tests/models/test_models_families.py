@@ -376,7 +376,10 @@ SMALL = {
 @pytest.mark.parametrize(
     "name",
     [
-        name if name == "VGG16" else pytest.param(name, marks=pytest.mark.slow)
+        pytest.param(
+            name,
+            marks=pytest.mark.ci if name == "VGG16" else pytest.mark.slow,
+        )
         for name in SMALL
     ],
 )

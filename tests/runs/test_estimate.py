@@ -271,6 +271,7 @@ def test_what_cannot_be_estimated_is_told(values, asked, message):
     assert error.value.is_refusal
 
 
+@pytest.mark.ci
 def test_an_estimate_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measuring, "_SECONDS", 0.0)

@@ -67,6 +67,7 @@ class OneProcess:
         return reference()
 
 
+@pytest.mark.ci
 def test_shares_are_merged_and_resumed(place, monkeypatch):
     whole = runs.evaluate(config(place), verbose=0).reports["net"]
     ray = OneProcess()

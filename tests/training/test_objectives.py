@@ -196,6 +196,7 @@ def test_smoothed_labels(form):
     assert again.get_config() == loss.get_config()
 
 
+@pytest.mark.ci
 def test_smoothed_labels_reach_each_objective():
     images, labels = make_data()
     weights = linear_weights()

@@ -238,7 +238,10 @@ def test_a_float16_backbone_alone_is_enough_for_loss_scaling():
         {"run_eagerly": True},
         pytest.param(
             {"jit_compile": True},
-            marks=not_on("torch", "torch.compile takes minutes"),
+            marks=[
+                pytest.mark.ci,
+                not_on("torch", "torch.compile takes minutes"),
+            ],
         ),
     ],
     ids=["accumulation", "ema", "steps", "eager", "xla"],
@@ -854,7 +857,9 @@ def test_without_adapting_batchnorm_there_is_no_monitor(frozen):
     assert set(logs) == {"loss", "accuracy", "epsilon"}
 
 
-@pytest.mark.parametrize("jit_compile", ["auto", True])
+@pytest.mark.parametrize(
+    "jit_compile", ["auto", pytest.param(True, marks=pytest.mark.ci)]
+)
 def test_a_smaller_last_batch_compiles_no_attack(jit_compile):
     if jit_compile is True and keras.backend.backend() == "torch":
         pytest.skip("torch.compile takes minutes")
