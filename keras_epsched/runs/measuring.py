@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 
 from keras_epsched import attacks, backend, callbacks, provenance
+from keras_epsched.batches import as_arrays
 from keras_epsched.configs.config import Settings
 from keras_epsched.datasets import ImageData
 from keras_epsched.evaluation.attack_runner import AttackRunner
@@ -225,7 +226,7 @@ class _Stopwatch(keras.callbacks.Callback):
 def _memory(trainer, data, peak, resting):
     gradient = _bytes(trainer.trainable_variables)
     state = _bytes(trainer.variables) + gradient
-    batch = next(iter(data.train))
+    batch = as_arrays(next(iter(data.train)))
     analysed = backend.step_memory(trainer, batch)
     on_device = backend.peak_memory()
     fixed = resting + gradient if on_device is None else state

@@ -194,6 +194,18 @@ def test_finetune_writes_a_report(tmp_path):
     _run("finetune.py", f"--output={output}", *_SHORT, code=1)
 
 
+# Two processes, the first of which compiles a training.
+@pytest.mark.ci
+def test_an_estimate_is_printed_in_place_of_the_run(tmp_path):
+    output = tmp_path / "run"
+    flags = (f"--output={output}", "--estimate", "--memory_gb=1")
+    text = _run("finetune.py", *flags, *_SHORT, *_WEAK)
+    assert "training, scheduled" in text and "into 1 GB fit" in text
+    assert not output.exists()
+    text = _run("compare.py", "--card=T4", code=1)
+    assert "error: --card needs --estimate" in text
+
+
 @pytest.mark.ci
 def test_bad_flags_are_told_before_training(tmp_path):
     flags = (f"--output={tmp_path / 'run'}", "--probe=adversarial", *_SHORT)
