@@ -253,7 +253,8 @@ def test_a_card_that_is_not_here(measured):
     assert slow.bytes == 2**20 + 4 * fitting.GB
     half = runs.estimate(config.replace(dtype="mixed_float16"), card="T4")
     # XLA counts the casts too.
-    assert half.seconds == pytest.approx(slow.seconds * 8.1 / 65, rel=0.02)
+    rel = 0.02 if keras.backend.backend() == "jax" else 1e-6
+    assert half.seconds == pytest.approx(slow.seconds * 8.1 / 65, rel=rel)
 
 
 @pytest.mark.parametrize(
