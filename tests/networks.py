@@ -118,6 +118,20 @@ def whenever_it_runs(function, value):
         function(value)
 
 
+def runs_eagerly(tensor):
+    """Whether a tensor is a value, not a part of what is compiled."""
+    name = keras.backend.backend()
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        return tf.executing_eagerly()
+    if name == "jax":
+        import jax
+
+        return not isinstance(tensor, jax.core.Tracer)
+    return True
+
+
 def logits_of(model, images):
     """Logits as an array."""
     return ops.convert_to_numpy(model(images, training=False))

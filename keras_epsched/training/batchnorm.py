@@ -154,11 +154,16 @@ def reestimate_batchnorm(trainer, data) -> None:
     momenta = [layer.momentum for layer in layers]
     before = [[ops.copy(each) for each in _moving(layer)] for layer in layers]
     statistics = []
-    attack = trainer._compiled_view.of(trainer, trainer.adversarial_view)
+
+    def see(images, labels, seed):
+        trainer(trainer.adversarial_view(images, labels, seed), training=True)
+
     try:
         for layer in layers:
             # The layer then holds what it has seen last.
             layer.momentum = 0.0
+        # Compiled for this momentum.
+        run = trainer._compiled_statistics.of(trainer, see)
         for index, batch in enumerate(batches.until_end(data)):
             images, labels = batch
             checks.check_images(images, trainer.value_range)
@@ -166,7 +171,7 @@ def reestimate_batchnorm(trainer, data) -> None:
             given, labels = labels, trainer.class_labels(labels, images)
             checks.check_labels(given, trainer.num_classes)
             seed = ops.convert_to_tensor([0, index], backend.HASH_DTYPE)
-            trainer(attack(images, labels, seed), training=True)
+            run(images, labels, seed)
             statistics.append(
                 [
                     [ops.convert_to_numpy(each) for each in _moving(layer)]

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import keras
+
 from keras_epsched import backend
 from keras_epsched.identity import identify, identify_model
 
@@ -16,19 +18,32 @@ class CompiledFunction:
     def __init__(self):
         self._key = self._run = None
 
-    def of(self, trainer, function: Callable, *parts) -> Callable:
+    def of(
+        self,
+        trainer,
+        function: Callable,
+        *parts,
+        reads: keras.Model | None = None,
+        batch_size: int | None = None,
+    ) -> Callable:
         """Returns the compiled function.
 
         Args:
             trainer: `AdversarialTrainer`.
             function: Function of tensors, the same at each call.
             *parts: What else it depends on.
+            reads: The part of the trainer that it reads, by default all:
+                metrics and optimizer, which `fit` builds, then do not count.
+            batch_size: See `backend.compile`.
         """
+        reads = trainer if reads is None else reads
         jit_compile = bool(getattr(trainer, "jit_compile", False))
-        key = identify_model(trainer), jit_compile, identify(parts)
+        # Elsewhere one function takes batches of any size.
+        size = batch_size if backend.fixed_batches(jit_compile) else None
+        key = identify_model(reads), jit_compile, size, identify(parts)
         if key != self._key:
             self._run = backend.compile(
-                function, jit_compile, trainer.variables
+                function, jit_compile, reads.variables, batch_size
             )
             self._key = key
         return self._run

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_epsched import batches, checks
+from keras_epsched.training import passes
 
 # Relative difference of two losses that are the same.
 _SAME_LOSS = 1e-4
@@ -12,7 +13,7 @@ _SAME_LOSS = 1e-4
 _OF_PROBABILITIES = {"dice", "tversky"}
 
 
-def check(trainer, x, y=None, most=64):
+def check(trainer, x, y=None, most=64, filled=False):
     """Checks data, logits and loss of a trainer.
 
     Args:
@@ -20,6 +21,8 @@ def check(trainer, x, y=None, most=64):
         x: As in `keras.Model.fit`.
         y: As in `keras.Model.fit`.
         most: Int. Most images that the network looks at.
+        filled: Boolean. Whether the pass is compiled for as many where there
+            are fewer, so that one that was compiled before serves again.
 
     Returns:
         A pair: up to `most` images and labels as arrays, or `None`, and what
@@ -35,13 +38,30 @@ def check(trainer, x, y=None, most=64):
     checks.check_images(images, trainer.value_range)
     # From everywhere: arrays are often sorted by class.
     rows = np.linspace(0, len(images) - 1, min(len(images), most)).astype(int)
-    images, few_labels = images[rows], labels[rows]
-    logits = checks.single_output(trainer(images, training=False))
-    logits = ops.convert_to_numpy(logits)
+    size = most if filled else len(rows)
+    logits = _logits(trainer, images[rows], size)
     checks.check_logits(logits, trainer.model)
     checks.check_labels(labels, logits.shape[1])
+    images, few_labels = images[rows], labels[rows]
     _check_loss(trainer, few_labels, logits.shape)
     return (images, few_labels), x
+
+
+def _logits(trainer, images, size):
+    """Logits of images, by a pass for `size` that changes no variable."""
+    images = np.asarray(images, "float32")
+    if not trainer.model.built:
+        trainer.infer_outputs(images.shape)
+    network = passes.frozen_logits(trainer, False)
+
+    def look(images):
+        return checks.single_output(network(images))
+
+    if not trainer.run_eagerly:
+        look = trainer._compiled_look.of(
+            trainer, look, reads=trainer.model, batch_size=size
+        )
+    return ops.convert_to_numpy(look(images))
 
 
 def _check_loss(trainer, labels, shape):

@@ -11,6 +11,7 @@ A callback may have these attributes, which `fit` asks for; those of
 import warnings
 
 import keras
+from keras import ops
 
 from keras_epsched import provenance
 from keras_epsched.training import batchnorm, first_batch, validation
@@ -61,7 +62,9 @@ def arrange(
         seek(0)
     most = min(batch_size or _MOST_IMAGES, _MOST_IMAGES)
     batch, x = first_batch.check(trainer, x, y, most)
-    validation_data = _check_validation(trainer, validation_data, most)
+    validation_data = _check_validation(
+        trainer, validation_data, len(batch[0]) if batch else most
+    )
     _warn_of_no_attack(trainer, callbacks)
     first = [*trainer.objective.callbacks()]
     if not spread:
@@ -122,10 +125,18 @@ def _set_directions(callbacks):
             each.mode = "max"
 
 
-def _check_validation(trainer, validation_data, most):
-    """Checks validation data; returns what to validate on in its place."""
+def _check_validation(trainer, validation_data, size):
+    """Checks validation data; returns what to validate on in its place.
+
+    It looks at as many images as of the training, for which the pass is
+    compiled.
+    """
+
+    def look(*data):
+        return first_batch.check(trainer, *data, most=size, filled=True)[1]
+
     if not isinstance(validation_data, (tuple, list)):
-        return first_batch.check(trainer, validation_data)[1]
+        return look(validation_data)
     if len(validation_data) not in (2, 3) or isinstance(
         validation_data[0], (tuple, list)
     ):
@@ -134,7 +145,7 @@ def _check_validation(trainer, validation_data, most):
             "labels), with weights behind, or a dataset. Received: a "
             f"list of {len(validation_data)} others"
         )
-    first_batch.check(trainer, *validation_data[:2], most)
+    look(*validation_data[:2])
     return validation_data
 
 
@@ -181,6 +192,6 @@ class StateBuilder(keras.callbacks.Callback):
         metrics = trainer._compile_metrics
         if self.batch and metrics is not None and not metrics.built:
             images, labels = self.batch
-            logits = trainer(images, training=False)
+            logits = ops.zeros((len(labels), trainer.num_classes))
             trainer.compute_metrics(images, labels, logits)
             trainer.reset_metrics()

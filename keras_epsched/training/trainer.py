@@ -201,10 +201,11 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         self._takes_training = _takes_training(model)
         # `ShortEpochMomentum` of the last `fit`.
         self._short_epochs = None
-        # For `BatchNormMonitor` and `reestimate_batchnorm`: the functions
-        # outlast both.
+        # For `BatchNormMonitor`, `reestimate_batchnorm` and the look at the
+        # first batch: the functions outlast all of them.
         self._mode_losses = CompiledFunction()
-        self._compiled_view = CompiledFunction()
+        self._compiled_statistics = CompiledFunction()
+        self._compiled_look = CompiledFunction()
         if model.built:
             self.built = True
         self.objective.prepare(self)
@@ -318,9 +319,18 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         """Returns the class of each image, from any form of labels."""
         if self.num_classes is None:
             # No pass was before this, as in the first `train_on_batch`.
-            logits = passes.frozen_logits(self, False)(images[:1])
-            checks.single_output(logits)
+            self.infer_outputs(tuple(images.shape))
         return checks.class_labels(labels, self.num_classes)
+
+    def infer_outputs(self, shape):
+        """Builds the network and counts its logits, without a pass of images.
+
+        Args:
+            shape: Tuple of integers, that of a batch; its size may be `None`.
+        """
+        images = keras.KerasTensor(shape, "float32")
+        outputs = self.compute_output_spec(images, training=False)
+        checks.single_output(outputs)
 
     # === Steps ===
 

@@ -419,8 +419,9 @@ def test_a_measurement_is_compiled_once(counter):
         adversarial, places = monitor.measure()
         assert places.tolist() == list(range(13))
         assert adversarial.shape == images.shape
-    assert counter.made == 1
-    assert counter.traced == TRACES
+    # The look at the data, and the measurement.
+    assert counter.made == 2
+    assert counter.traced == 2 * TRACES
 
 
 def test_stopping_with_averaged_weights_is_refused():

@@ -93,13 +93,15 @@ def test_what_is_computed_beside_the_steps_is_compiled_once(counter):
             ke.training.reestimate_batchnorm(trainer, [(images, labels)])
 
     twice()
-    # The monitor of the two losses, and the attack on every batch.
-    assert counter.made == 2
-    assert counter.traced == 2 * networks.TRACES
+    # The look at the data, the monitor of the two losses, the statistics of
+    # every batch.
+    assert counter.made == 3
+    assert counter.traced == 3 * networks.TRACES
     trainer.attack = ke.attacks.FGSM()
     trainer.make_train_function(force=True)
     twice()
-    assert counter.made == 4
+    # The look is at clean images.
+    assert counter.made == 5
 
 
 def fit(trainer, steps, **kwargs):
