@@ -22,6 +22,20 @@ while_loop = ops.while_loop
 class TrainerSteps(common.TrainerSteps):
     """The steps of a trainer, whose validation is compiled in two parts."""
 
+    @keras.Model.jit_compile.setter
+    def jit_compile(self, value):
+        strategy = self.distribute_strategy
+        mirrored = isinstance(strategy, tf.distribute.MirroredStrategy)
+        if value and mirrored and strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                "XLA cannot compile a step for several replicas of a "
+                "`MirroredStrategy`, whose variables lie on several devices: "
+                'leave `jit_compile` at "auto", which compiles without XLA '
+                f"there. Received: jit_compile={value!r} for "
+                f"{strategy.num_replicas_in_sync} replicas"
+            )
+        keras.Model.jit_compile.fset(self, value)
+
     def make_test_function(self, force=False):
         """As in Keras, but XLA compiles the attack for one size of a batch.
 
