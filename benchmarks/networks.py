@@ -1,5 +1,6 @@
-"""The networks of the benchmarks, in Keras; torch_loop.py has them in torch.
+"""The networks of the benchmarks, in Keras.
 
+Those up to `vit_base` are in torch_loop.py too.
 All take pixels in 0..255 and give logits. Weights are random: they do not
 change the time.
 """
@@ -14,6 +15,9 @@ SIZES = {
     "vit_tiny": (96, 16),
     "resnet50": (224, 64),
     "vit_base": (224, 64),
+    "clip_base": (224, 64),
+    "swin_base": (224, 64),
+    "convnext_base": (224, 64),
 }
 
 
@@ -38,8 +42,20 @@ def make(name: str, image_size: int, classes: int = CLASSES):
             input_shape=(image_size, image_size, 3),
             weights=None,
         )
+    elif name == "convnext_base":
+        # It normalises by itself.
+        return ke.models.classifier(
+            "keras.applications.ConvNeXtBase",
+            classes,
+            image_size=(image_size, image_size),
+            weights=None,
+        )
     elif name == "resnet_stage2":
         backbone = _resnet_stage2(image_size)
+    elif name == "clip_base":
+        backbone = _clip_base(image_size)
+    elif name == "swin_base":
+        backbone = _swin_base(image_size)
     else:
         backbone = _vit(image_size, *_VITS[name])
     return ke.models.classifier(backbone, classes, scale=1 / 127.5, offset=-1.0)
@@ -89,4 +105,30 @@ def _vit(image_size, depth, width, heads):
         num_heads=heads,
         hidden_dim=width,
         mlp_dim=4 * width,
+    )
+
+
+def _clip_base(image_size):
+    """The image tower of CLIP ViT-B/16."""
+    import keras_hub
+
+    return keras_hub.models.CLIPVisionEncoder(
+        image_shape=(image_size, image_size, 3),
+        patch_size=16,
+        hidden_dim=768,
+        num_layers=12,
+        num_heads=12,
+        intermediate_dim=3072,
+    )
+
+
+def _swin_base(image_size):
+    import keras_hub
+
+    return keras_hub.models.SwinTransformerBackbone(
+        image_shape=(image_size, image_size, 3),
+        embed_dim=128,
+        depths=(2, 2, 18, 2),
+        num_heads=(4, 8, 16, 32),
+        window_size=7,
     )
