@@ -31,4 +31,4 @@ def test_colab_keeps_what_it_has():
     # tensorflow-datasets cannot be imported there without either; see
     # pyproject.toml.
     assert new == {"importlib_resources"}
-    assert replaced == {"protobuf"}
+    assert replaced == {"tensorflow-metadata"}
