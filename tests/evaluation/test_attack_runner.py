@@ -53,6 +53,12 @@ def trained_weights():
     return trained_net().get_weights()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def trained_before():
+    """Training compiles something, too, which no test here counts."""
+    trained_weights()
+
+
 def net():
     """A network that is new, and withstands a little."""
     model = conv_net(batchnorm=False)
