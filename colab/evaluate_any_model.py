@@ -24,39 +24,22 @@ import os
 import sys
 
 if "google.colab" in sys.modules:
-    # The repository: git+https://..., or a folder: upload it, or mount your
-    # Drive (the folder icon on the left) and give its place there.
-    REPOSITORY = "/content/keras_epsched"
-    if "://" not in REPOSITORY and not os.path.isdir(REPOSITORY):
-        raise FileNotFoundError(f"no repository at {REPOSITORY}: see above")
-    # %pip install {REPOSITORY}
-    import importlib.metadata
+    # Where the package is: git+https://... or a folder that you uploaded.
+    PACKAGE = "/content/keras_epsched"
+    # %pip install --quiet {PACKAGE}
 
-    import numpy
-
-    if numpy.__version__ != importlib.metadata.version("numpy"):
-        raise RuntimeError(
-            "Colab has older packages in memory than those that are installed "
-            "now: choose Runtime > Restart session, and run all cells again."
-        )
-
-SMOKE = bool(os.environ.get("KERAS_EPSCHED_SMOKE"))  # a quick run, for tests
-EPSILON = 0.2  # on the [0, 1] scale of pixels
-
-# %%
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
-import tensorflow as tf
 from IPython.display import Markdown
 
 import keras_epsched as ke
 
-device = tf.matmul(tf.ones((2, 2)), tf.ones((2, 2))).device
-print("The step runs on", device.rsplit("/", 1)[-1])
-if "google.colab" in sys.modules and "GPU" not in device:
-    print("No GPU: everything works, but slowly. Where !nvidia-smi shows one,")
-    print('%pip install "tensorflow[and-cuda]", and restart the session.')
+print(ke.runs.describe_device())
+
+# %%
+SMOKE = bool(os.environ.get("KERAS_EPSCHED_SMOKE"))  # a quick run, for tests
+EPSILON = 0.2  # on the [0, 1] scale of pixels
 
 # %% [markdown]
 # ## Two models

@@ -20,55 +20,33 @@
 # [Ngnawé et al., ICLR 2026](https://arxiv.org/abs/2509.23325)). Then we
 # measure how accurate each is at every strength.
 #
-# Everything is offline. It takes about ten minutes on two CPU cores, and a free
-# T4 should be faster (estimates, not measurements). In Colab choose *Runtime >
-# Change runtime type > T4 GPU* first.
+# Everything is offline. It takes about ten minutes on two CPU cores. On a free
+# T4 we expect a few, most of them for compiling: an estimate, which nobody has
+# measured. In Colab choose *Runtime > Change runtime type > T4 GPU* first.
 
 # %%
 import os
 import sys
 
 if "google.colab" in sys.modules:
-    # The repository: git+https://..., or a folder: upload it, or mount your
-    # Drive (the folder icon on the left) and give its place there.
-    REPOSITORY = "/content/keras_epsched"
-    if "://" not in REPOSITORY and not os.path.isdir(REPOSITORY):
-        raise FileNotFoundError(f"no repository at {REPOSITORY}: see above")
-    # %pip install {REPOSITORY}
-    import importlib.metadata
+    # Where the package is: git+https://... or a folder that you uploaded.
+    PACKAGE = "/content/keras_epsched"
+    # %pip install --quiet {PACKAGE}
 
-    import numpy
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
 
-    if numpy.__version__ != importlib.metadata.version("numpy"):
-        raise RuntimeError(
-            "Colab has older packages in memory than those that are installed "
-            "now: choose Runtime > Restart session, and run all cells again."
-        )
+import keras_epsched as ke
 
+print(ke.runs.describe_device())
+
+# %%
 SMOKE = bool(os.environ.get("KERAS_EPSCHED_SMOKE"))  # a quick run, for tests
 EPOCHS = 2 if SMOKE else 20
 TRAIN_STEPS = 1 if SMOKE else 7
 LEARNING_RATE = 3e-3
 EPSILON = 0.3  # on the [0, 1] scale of pixels
-
-# %% [markdown]
-# The training step runs where TensorFlow finds a device. If this prints a CPU
-# although you chose a GPU, either the runtime has none (choose again), or the
-# installed TensorFlow lacks its libraries.
-
-# %%
-import keras
-import matplotlib.pyplot as plt
-import numpy as np
-import tensorflow as tf
-
-import keras_epsched as ke
-
-device = tf.matmul(tf.ones((2, 2)), tf.ones((2, 2))).device
-print("The step runs on", device.rsplit("/", 1)[-1])
-if "google.colab" in sys.modules and "GPU" not in device:
-    print("No GPU: everything works, but slowly. Where !nvidia-smi shows one,")
-    print('%pip install "tensorflow[and-cuda]", and restart the session.')
 
 # %% [markdown]
 # ## Data and network

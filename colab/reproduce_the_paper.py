@@ -15,13 +15,18 @@
 #
 # [Ngnawé et al., ICLR 2026](https://arxiv.org/abs/2509.23325): a ResNet-50 on
 # CUB-200-2011 (1.1 GB), l-infinity 4/255, 50 epochs, APGD with 7 steps, hinges
-# after 12 and 37 epochs. On a free T4 it takes hours, and Colab may take the
-# machine away: backups go to your Drive, and running all cells again goes on
-# exactly. The time is **estimated before it starts**; nobody has measured it on
-# a T4 yet. What is ours: the split (the paper's lists of images are not
-# published); rates, weight decay, warm-up and batch, which the paper searched
-# or does not state (those of `--recipe=epsilon_scheduling_2026`, which says
-# where they come from); float16, which halves the memory.
+# after 12 and 37 epochs.
+#
+# Nobody has run it on a free T4 yet. An estimate, from a quarter of that card's
+# peak: at least half an hour of training, up to one and a half hours for the
+# default attack, and 3 of the 15 GB of memory
+# (`launch/finetune.py --estimate --card=T4`). Colab may take the machine away:
+# backups go to your Drive, and running all cells again goes on exactly.
+#
+# What is ours: the split (the paper's lists of images are not published);
+# rates, weight decay, warm-up and batch, which the paper searched or does not
+# state (those of `--recipe=epsilon_scheduling_2026`, which says where they come
+# from); float16, which halves the memory.
 
 # %%
 import os
@@ -29,22 +34,17 @@ import pathlib
 import sys
 
 if "google.colab" in sys.modules:
-    # The repository: git+https://..., or a folder: upload it, or mount your
-    # Drive (the folder icon on the left) and give its place there.
-    REPOSITORY = "/content/keras_epsched"
-    if "://" not in REPOSITORY and not os.path.isdir(REPOSITORY):
-        raise FileNotFoundError(f"no repository at {REPOSITORY}: see above")
-    # %pip install {REPOSITORY}
-    import importlib.metadata
+    # Where the package is: git+https://... or a folder that you uploaded.
+    PACKAGE = "/content/keras_epsched"
+    # %pip install --quiet {PACKAGE}
 
-    import numpy
+import keras
 
-    if numpy.__version__ != importlib.metadata.version("numpy"):
-        raise RuntimeError(
-            "Colab has older packages in memory than those that are installed "
-            "now: choose Runtime > Restart session, and run all cells again."
-        )
+import keras_epsched as ke
 
+print(ke.runs.describe_device())
+
+# %%
 SMOKE = bool(os.environ.get("KERAS_EPSCHED_SMOKE"))  # a quick run, for tests
 SCHEDULE = "scheduled"  # or "fixed", or "standard"
 DATASET = "digits" if SMOKE else "cub200"
@@ -56,15 +56,9 @@ BATCH, ACCUMULATE = 32, 2  # a batch of 64, as far as 15 GiB go
 EPSILON = 4 / 255
 
 # %%
-import keras
-
 if not SMOKE:
     # Half the memory; the attack's loss and the logits stay in float32.
     keras.config.set_dtype_policy("mixed_float16")
-
-import tensorflow as tf
-
-import keras_epsched as ke
 
 folder = pathlib.Path("runs")
 if "google.colab" in sys.modules:
@@ -75,11 +69,6 @@ if "google.colab" in sys.modules:
 # A folder for each setting: backups of another one are not gone on with.
 setting = f"{SCHEDULE}-{EPSILON * 255:g}-steps{STEPS}-{SIZE}px-{EPOCHS}"
 folder = folder / f"{DATASET}-{setting}"
-
-device = tf.matmul(tf.ones((2, 2)), tf.ones((2, 2))).device
-print("The step runs on", device.rsplit("/", 1)[-1])
-if "google.colab" in sys.modules:
-    assert "GPU" in device, "choose a GPU: Runtime > Change runtime type"
 
 # %%
 data = ke.datasets.load(
@@ -134,45 +123,22 @@ def make_trainer():
 
 
 # %% [markdown]
-# ## How long will it take?
-#
-# A few steps at epsilon 0 and at the target, on a trainer that is thrown away.
-
-# %%
-import time
-
-
-def seconds_per_step(trainer, epsilon, batch):
-    trainer.epsilon = epsilon
-    trainer.train_on_batch(*batch)  # compiles
-    started = time.perf_counter()
-    for _ in range(2 if SMOKE else 10):
-        trainer.train_on_batch(*batch)
-    return (time.perf_counter() - started) / (2 if SMOKE else 10)
-
-
-trial, batch = make_trainer(), next(iter(data.train))
-plain = seconds_per_step(trial, 0.0, batch)
-attacked = seconds_per_step(trial, EPSILON, batch)
-del trial
-schedule = schedules[SCHEDULE]
-at_zero = sum(schedule(epoch / EPOCHS) == 0 for epoch in range(EPOCHS))
-hours = (
-    len(data.train) * (at_zero * plain + (EPOCHS - at_zero) * attacked) / 3600
-)
-print(
-    f"a step takes {plain:.2f} s at epsilon 0 and {attacked:.2f} s with the "
-    f"attack: {hours:.1f} hours of training in all, the decoding not counted"
-)
-
-# %% [markdown]
 # ## Train
+#
+# Before each epoch after the first you read how long the training still takes:
+# from the seconds of the last epochs, and from the passes of those to come. An
+# epoch at epsilon 0 costs 3 passes a step, one with the attack 3 + 2 x 7.
 #
 # Backups every ten minutes and after each epoch. When the machine is taken
 # away, connect again and run all cells: it goes on where it was. Each takes
 # about 400 MB of your Drive; two are kept.
 
 # %%
+schedule = schedules[SCHEDULE]
+passes = [
+    3 + (2 * STEPS if schedule(epoch / EPOCHS) > 0 else 0)
+    for epoch in range(EPOCHS)
+]
 trainer = make_trainer()
 history = trainer.fit(
     data.train,
@@ -183,6 +149,7 @@ history = trainer.fit(
     callbacks=[
         ke.callbacks.EpsilonScheduler(schedule),
         ke.callbacks.ExactBackup(folder / "backups", every_minutes=10),
+        ke.runs.TimeLeft(passes),
     ],
 ).history
 trainer.model.save(folder / "model.keras")
@@ -234,7 +201,7 @@ for report in reports.values():
 ke.evaluation.plot_curves(reports)
 
 # %% [markdown]
-# Table 1 of the paper, ResNet-50 on CUB: see `launch/paper_results.csv` in the
+# Table 1 of the paper, ResNet-50 on CUB: see `keras_epsched/studies/paper_results.csv` in the
 # repository; hold the protocol of the paper against it. One run is one draw, on
 # another split, with another learning rate: a difference of some points says
 # nothing.

@@ -24,34 +24,10 @@ import os
 import sys
 
 if "google.colab" in sys.modules:
-    # The repository: git+https://..., or a folder: upload it, or mount your
-    # Drive (the folder icon on the left) and give its place there.
-    REPOSITORY = "/content/keras_epsched"
-    if "://" not in REPOSITORY and not os.path.isdir(REPOSITORY):
-        raise FileNotFoundError(f"no repository at {REPOSITORY}: see above")
-    # %pip install {REPOSITORY}
-    import importlib.metadata
+    # Where the package is: git+https://... or a folder that you uploaded.
+    PACKAGE = "/content/keras_epsched"
+    # %pip install --quiet {PACKAGE}
 
-    import numpy
-
-    if numpy.__version__ != importlib.metadata.version("numpy"):
-        raise RuntimeError(
-            "Colab has older packages in memory than those that are installed "
-            "now: choose Runtime > Restart session, and run all cells again."
-        )
-
-SMOKE = bool(os.environ.get("KERAS_EPSCHED_SMOKE"))  # a quick run, for tests
-# Any tfds name, a folder that tfds prepared, or images in
-# folder/split/class/*.png; without `test_split` where it has a test split.
-DATASET = "digits" if SMOKE else "tf_flowers"
-# Any KerasHub preset, keras.applications.NAME, a Hugging Face folder, a file.
-BACKBONE = "resnet_letters" if SMOKE else "resnet_50_imagenet"
-SIZE = 32 if SMOKE else 160
-# The checkpoint is written from the epoch on that reaches the target.
-EPOCHS = 4 if SMOKE else 10
-EPSILON = 4 / 255  # on the [0, 1] scale: four grey levels
-
-# %%
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
@@ -59,11 +35,21 @@ import tensorflow as tf
 
 import keras_epsched as ke
 
-device = tf.matmul(tf.ones((2, 2)), tf.ones((2, 2))).device
-print("The step runs on", device.rsplit("/", 1)[-1])
-if "google.colab" in sys.modules and "GPU" not in device:
-    print("No GPU: everything works, but slowly. Where !nvidia-smi shows one,")
-    print('%pip install "tensorflow[and-cuda]", and restart the session.')
+print(ke.runs.describe_device())
+
+# %%
+SMOKE = bool(os.environ.get("KERAS_EPSCHED_SMOKE"))  # a quick run, for tests
+# Any tfds name, a folder that tfds prepared, or images in
+# folder/split/class/*.png.
+DATASET = "digits" if SMOKE else "tf_flowers"
+# tf_flowers has no images to test on; `None` where there is a test split.
+TEST_SPLIT = None if SMOKE else 0.15
+# Any KerasHub preset, keras.applications.NAME, a Hugging Face folder, a file.
+BACKBONE = "resnet_letters" if SMOKE else "resnet_50_imagenet"
+SIZE = 32 if SMOKE else 160
+# The checkpoint is written from the epoch on that reaches the target.
+EPOCHS = 4 if SMOKE else 10
+EPSILON = 4 / 255  # on the [0, 1] scale: four grey levels
 
 # %% [markdown]
 # ## Data
@@ -77,7 +63,7 @@ data = ke.datasets.load(
     image_size=(SIZE, SIZE),
     batch_size=32,
     validation_split=0.15,
-    test_split=None if SMOKE else 0.15,  # it has no images to test on
+    test_split=TEST_SPLIT,
     test_examples=64 if SMOKE else None,
     augment=() if SMOKE else ("flip", "color"),
     download=not SMOKE,

@@ -15,4 +15,6 @@ from keras_epsched.runs.evaluating import Evaluated as Evaluated
 from keras_epsched.runs.evaluating import evaluate as evaluate
 from keras_epsched.runs.finetuning import Finetuned as Finetuned
 from keras_epsched.runs.finetuning import finetune as finetune
+from keras_epsched.runs.device import describe_device as describe_device
 from keras_epsched.runs.folder import RunUnderWay as RunUnderWay
+from keras_epsched.runs.time_left import TimeLeft as TimeLeft
