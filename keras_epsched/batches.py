@@ -76,7 +76,7 @@ def until_end(dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     # A few images may well be there twice: so many as are recognised.
     first: list[np.ndarray] = []
     last: list[np.ndarray] = []
-    for number, batch in enumerate(dataset):
+    for number, batch in enumerate(_each(dataset)):
         images, labels = as_arrays(batch)
         if sum(map(len, first)) < _FEWEST:
             first.append(images)
@@ -88,6 +88,14 @@ def until_end(dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
                 f"{number + 1 - len(first)} batches"
             )
         yield images, labels
+
+
+def _each(dataset):
+    if hasattr(dataset, "__iter__") or not hasattr(dataset, "__len__"):
+        return dataset
+    # As a `PyDataset` of older Keras, whose end is its length: Python would
+    # take what lies behind it, too.
+    return map(dataset.__getitem__, range(len(dataset)))
 
 
 def _one_array(values, name):
