@@ -178,7 +178,9 @@ class ImageBatches(keras.utils.PyDataset):
         return np.stack(images), np.array(labels, dtype="int64")
 
     def __iter__(self):
-        yield from super().__iter__()
+        # Of itself a `PyDataset` has no iterator in older Keras.
+        for index in range(len(self)):
+            yield self[index]
         self.on_epoch_end()
 
     def seek(self, epoch: int, batch: int = 0):
