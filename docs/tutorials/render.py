@@ -9,6 +9,7 @@ Examples:
   python docs/tutorials/render.py your_data_and_model EPOCHS=3 SIZE=64
 """
 
+import os
 import pathlib
 import re
 import shutil
@@ -75,7 +76,9 @@ def main(name, *settings):
         (_HERE / path).write_bytes(content)
     title, body = text.strip().split("\n", 1)
     note = f"*The notebook `colab/{name}.ipynb`, as it ran in {minutes:.0f} "
-    note += "minutes on two CPU cores."
+    note += "min on two CPU cores."
+    if os.environ.get("KERAS_EPSCHED_SMOKE"):
+        note += " This is the quick run of the tests: its numbers say nothing."
     if settings:
         replaced = ", ".join(f"`{setting}`" for setting in settings)
         note += f" Replaced: {replaced}."

@@ -1,6 +1,7 @@
 """The notebooks agree with their sources, and run."""
 
 import pathlib
+import re
 
 import jupytext
 import nbclient
@@ -27,6 +28,19 @@ def test_notebook_is_its_source_without_outputs(name):
     source = jupytext.read(_COLAB / f"{name}.py")
     assert _cells(notebook) == _cells(source)
     assert not any(cell.get("outputs") for cell in notebook.cells)
+
+
+@pytest.mark.parametrize("name", _NOTEBOOKS)
+def test_the_page_of_a_notebook_has_its_text_and_pictures(name):
+    page = _COLAB.parent / "docs" / "tutorials" / f"{name}.md"
+    text = page.read_text(encoding="utf-8")
+    source = jupytext.read(_COLAB / f"{name}.py")
+    for cell in source.cells:
+        if cell.cell_type == "markdown":
+            assert cell.source.strip().removeprefix("# ") in text
+    pictures = re.findall(r"!\[png\]\((.*?)\)", text)
+    assert len(pictures) == _PICTURES[name]
+    assert all((page.parent / each).exists() for each in pictures)
 
 
 # Not by default: .ci/run names them.
