@@ -1,5 +1,6 @@
 """What Keras does not offer, for TensorFlow."""
 
+import contextlib
 import functools
 import itertools
 import math
@@ -21,6 +22,22 @@ while_loop = ops.while_loop
 
 class TrainerSteps(common.TrainerSteps):
     """The steps of a trainer, whose validation is compiled in two parts."""
+
+    def _resolve_auto_jit_compile(self):
+        """What `jit_compile="auto"` means; see `resolve_jit_compile`."""
+        by_keras = super()._resolve_auto_jit_compile()
+        if by_keras or self.distribute_strategy is not None:
+            return by_keras
+        return resolve_jit_compile("auto", self)
+
+    def train_step(self, data):
+        """One step, in which BatchNorm is one operation."""
+        if self.jit_compile or tf.distribute.has_strategy():
+            # XLA fuses operations by itself. The replicas of a strategy are
+            # traced in threads that share the layers.
+            return super().train_step(data)
+        with _fused_batchnorm(self.model):
+            return super().train_step(data)
 
     @keras.Model.jit_compile.setter
     def jit_compile(self, value):
@@ -67,6 +84,69 @@ class TrainerSteps(common.TrainerSteps):
             return logs
 
         self.test_function = step
+
+
+@contextlib.contextmanager
+def _fused_batchnorm(model):
+    """Within, BatchNorm layers that train compute by one operation.
+
+    Keras makes several of it, and each reads all activations. The numbers are
+    the same but for rounding.
+    """
+    layers = [
+        layer
+        for layer in model._flatten_layers()
+        if type(layer).__call__ is keras.layers.BatchNormalization.__call__
+        and getattr(type(layer), "call", None)
+        is keras.layers.BatchNormalization.call
+        and "call" not in vars(layer)
+    ]
+    for layer in layers:
+        # Not by `setattr`, by which Keras keeps track of what a layer has.
+        vars(layer)["call"] = functools.partial(_call_fused, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del vars(layer)["call"]
+
+
+def _call_fused(layer, inputs, training=None, mask=None):
+    """The `call` of a BatchNorm layer."""
+    if (
+        not (training and layer.trainable)
+        or mask is not None
+        or layer.synchronized
+        or getattr(layer, "renorm", False)
+        or inputs.shape.rank != 4
+        or layer.axis not in (-1, 3)
+        or inputs.dtype == tf.float64
+        # The operation would take a larger one.
+        or layer.epsilon < 1.001e-5
+    ):
+        call = keras.layers.BatchNormalization.call
+        return call(layer, inputs, training=training, mask=mask)
+    # As Keras does, for the sake of half precision.
+    inputs = ops.cast(inputs, "float32")
+    channels = inputs.shape[-1]
+    outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+        inputs,
+        ops.cast(layer.gamma, "float32") if layer.scale else tf.ones(channels),
+        ops.cast(layer.beta, "float32") if layer.center else tf.zeros(channels),
+        epsilon=layer.epsilon,
+        is_training=True,
+    )
+    # The operation returns the unbiased variance, and Keras keeps the biased.
+    count = tf.cast(tf.size(inputs) // channels, "float32")
+    variance *= (count - 1.0) / count
+    for moving, seen in (
+        (layer.moving_mean, mean),
+        (layer.moving_variance, variance),
+    ):
+        own = ops.cast(moving, "float32")
+        share = layer.momentum
+        moving.assign(own * share + seen * (1.0 - share))
+    return ops.cast(outputs, layer.compute_dtype)
 
 
 def vjp(function: Callable, x):
