@@ -14,6 +14,9 @@ class TrainerSteps:
     `weight_perturbations(data)`, `in_step()` and `measure_robustness(data)`.
     """
 
+    # Whether a training may choose its compiler.
+    compiler_is_open = False
+
     def train_step(self, data):
         """One step: perturb, then the step of `keras.Model`."""
         data = self.perturb(data)

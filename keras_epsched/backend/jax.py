@@ -18,6 +18,9 @@ HASH_DTYPE = "uint32"
 class TrainerSteps:
     """The steps of a trainer, as functions from state to state."""
 
+    # There is one compiler.
+    compiler_is_open = False
+
     def make_train_function(self, force=False):
         """As of Keras, but what it makes is compiled anew.
 
@@ -150,7 +153,7 @@ def gradients(function: Callable, values: list) -> list:
 
 def compile(
     function: Callable,
-    jit_compile: bool | str = "auto",
+    jit_compile: bool = True,
     variables: Iterable = (),
     batch_size: int | None = None,
 ) -> Callable:
@@ -185,8 +188,8 @@ def compile(
     return run if batch_size is None else common.filled(run, batch_size)
 
 
-def fixed_batches(jit_compile: bool | str) -> bool:
-    """True: XLA compiles for one size of a batch."""
+def resolve_jit_compile(jit_compile: bool | str, model) -> bool:
+    """True: JAX has no other compiler than XLA."""
     return True
 
 

@@ -23,23 +23,53 @@ while_loop = ops.while_loop
 class TrainerSteps(common.TrainerSteps):
     """The steps of a trainer, whose validation is compiled in two parts."""
 
+    # What Keras' `compile` made when `jit_compile` was "auto".
+    _auto_loss = None
+
     def _resolve_auto_jit_compile(self):
-        """What `jit_compile="auto"` means; see `resolve_jit_compile`."""
-        by_keras = super()._resolve_auto_jit_compile()
-        if by_keras or self.distribute_strategy is not None:
-            return by_keras
+        """What `jit_compile="auto"` means; called by Keras' `compile`."""
+        if self._distributed() or _has_gpu():
+            return super()._resolve_auto_jit_compile()
+        self._auto_loss = self._compile_loss
         return resolve_jit_compile("auto", self)
 
+    @property
+    def compiler_is_open(self):
+        return (
+            self._auto_loss is not None
+            # Not compiled again since.
+            and self._auto_loss is self._compile_loss
+            and all(layer.supports_jit for layer in self._flatten_layers())
+        )
+
+    def settle_compiler(self, jit_compile):
+        self._auto_loss = None
+        self.jit_compile = jit_compile
+
+    def _distributed(self):
+        return (
+            self.distribute_strategy is not tf.distribute.get_strategy()
+            or tf.distribute.has_strategy()
+        )
+
     def train_step(self, data):
-        """One step, in which BatchNorm is one operation."""
-        if self.jit_compile or tf.distribute.has_strategy():
+        """One step, in which each BatchNorm layer is one operation."""
+        if self.jit_compile or self._distributed():
             # XLA fuses operations by itself. The replicas of a strategy are
             # traced in threads that share the layers.
             return super().train_step(data)
         with _fused_batchnorm(self.model):
             return super().train_step(data)
 
-    @keras.Model.jit_compile.setter
+    @property
+    def jit_compile(self):
+        """Whether XLA compiles the steps."""
+        if self._jit_compile is None:
+            # That of Keras would call what is meant for its `compile`.
+            return resolve_jit_compile("auto", self)
+        return self._jit_compile
+
+    @jit_compile.setter
     def jit_compile(self, value):
         strategy = self.distribute_strategy
         mirrored = isinstance(strategy, tf.distribute.MirroredStrategy)
@@ -66,8 +96,7 @@ class TrainerSteps(common.TrainerSteps):
             or self.validation_attack is None
             or self.run_eagerly
             or not self.jit_compile
-            or self.distribute_strategy is not tf.distribute.get_strategy()
-            or tf.distribute.has_strategy()
+            or self._distributed()
         ):
             return
         clean = self._make_function(self.clean_test_step)
@@ -88,21 +117,20 @@ class TrainerSteps(common.TrainerSteps):
 
 @contextlib.contextmanager
 def _fused_batchnorm(model):
-    """Within, BatchNorm layers that train compute by one operation.
+    """Makes the BatchNorm layers of a model train by TensorFlow's operation.
 
-    Keras makes several of it, and each reads all activations. The numbers are
-    the same but for rounding.
+    Keras uses several operations, each of which reads all activations. The
+    results differ by rounding only.
     """
     layers = [
         layer
         for layer in model._flatten_layers()
-        if type(layer).__call__ is keras.layers.BatchNormalization.__call__
-        and getattr(type(layer), "call", None)
-        is keras.layers.BatchNormalization.call
+        # A subclass may compute something else.
+        if type(layer).call is keras.layers.BatchNormalization.call
         and "call" not in vars(layer)
     ]
     for layer in layers:
-        # Not by `setattr`, by which Keras keeps track of what a layer has.
+        # `setattr` would add it to what Keras saves and tracks.
         vars(layer)["call"] = functools.partial(_call_fused, layer)
     try:
         yield
@@ -112,7 +140,7 @@ def _fused_batchnorm(model):
 
 
 def _call_fused(layer, inputs, training=None, mask=None):
-    """The `call` of a BatchNorm layer."""
+    """Does what `BatchNormalization.call` does."""
     if (
         not (training and layer.trainable)
         or mask is not None
@@ -121,12 +149,12 @@ def _call_fused(layer, inputs, training=None, mask=None):
         or inputs.shape.rank != 4
         or layer.axis not in (-1, 3)
         or inputs.dtype == tf.float64
-        # The operation would take a larger one.
+        # The operation would replace it by this one.
         or layer.epsilon < 1.001e-5
     ):
         call = keras.layers.BatchNormalization.call
         return call(layer, inputs, training=training, mask=mask)
-    # As Keras does, for the sake of half precision.
+    # As Keras does: half precision overflows.
     inputs = ops.cast(inputs, "float32")
     channels = inputs.shape[-1]
     outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
@@ -196,7 +224,7 @@ _graph = functools.partial(tf.function, autograph=False)
 
 def compile(
     function: Callable,
-    jit_compile: bool | str = "auto",
+    jit_compile: bool = False,
     variables: Iterable = (),
     batch_size: int | None = None,
 ) -> Callable:
@@ -204,16 +232,13 @@ def compile(
 
     Args:
         function: Function of tensors, or of trees of them.
-        jit_compile: Boolean or `"auto"`: use XLA. On a GPU XLA is the faster
-            choice; on a CPU it slows convolutions down several times, so
-            `"auto"` takes it where there is a GPU.
+        jit_compile: Boolean. Whether to compile with XLA.
         variables: What the function reads or changes of Keras' variables;
             a graph of TensorFlow finds them by itself.
         batch_size: Int. If given, the function is compiled once for NumPy
             arrays of up to that many rows, and returns NumPy arrays. Batches
             are filled up where the compiler needs a fixed shape.
     """
-    jit_compile = fixed_batches(jit_compile)
     if batch_size is None:
         return _graph(function, jit_compile=jit_compile)
     if jit_compile:
@@ -221,11 +246,50 @@ def compile(
     return _of_any_size(function)
 
 
-def fixed_batches(jit_compile: bool | str) -> bool:
-    """Whether what `compile` returns is compiled for one size of a batch."""
-    if jit_compile == "auto":
-        return bool(tf.config.list_physical_devices("GPU"))
-    return bool(jit_compile)
+def resolve_jit_compile(jit_compile: bool | str, model) -> bool:
+    """Decides whether a model and attacks on it are compiled with XLA.
+
+    `"auto"` takes XLA on a GPU. On a CPU XLA computes transformers faster
+    than a graph of TensorFlow does, and convolutions several times slower, so
+    `"auto"` takes it for networks without spatial convolutions that are large
+    enough to repay the longer compilation. The choice depends on the layers
+    alone, so that it is the same in each run.
+
+    Args:
+        jit_compile: Boolean or `"auto"`.
+        model: `keras.Model`.
+    """
+    if jit_compile != "auto":
+        return bool(jit_compile)
+    layers = model._flatten_layers()
+    if not all(layer.supports_jit for layer in layers):
+        return False
+    if _has_gpu():
+        return True
+    parameters = sum(math.prod(each.shape) for each in model.weights)
+    return parameters >= _LARGE and not any(
+        map(_is_spatial_convolution, layers)
+    )
+
+
+def _has_gpu():
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+# From this many parameters on, the time that XLA saves in tens of steps
+# exceeds the seconds that it takes longer to compile.
+_LARGE = 1_000_000
+
+
+def _is_spatial_convolution(layer):
+    """Whether the windows of a convolution overlap, unlike those of patches."""
+    sizes = getattr(layer, "kernel_size", ())
+    strides = getattr(layer, "strides", ())
+    if not isinstance(sizes, tuple) or not isinstance(strides, tuple):
+        return False
+    return any(
+        size > stride for size, stride in zip(sizes, strides, strict=True)
+    )
 
 
 def _of_any_size(function):

@@ -50,7 +50,7 @@ def gradients(function: Callable, values: list) -> list:
 
 def compile(
     function: Callable,
-    jit_compile: bool | str = "auto",
+    jit_compile: bool = False,
     variables: Iterable = (),
     batch_size: int | None = None,
 ) -> Callable:
@@ -65,7 +65,7 @@ def compile(
         with torch.no_grad():
             return function(*tensors)
 
-    if not fixed_batches(jit_compile):
+    if not jit_compile:
         return (
             run if batch_size is None else lambda *x: common.to_numpy(run(*x))
         )
@@ -75,8 +75,8 @@ def compile(
     )
 
 
-def fixed_batches(jit_compile: bool | str) -> bool:
-    """Whether what `compile` returns is compiled for one size of a batch."""
+def resolve_jit_compile(jit_compile: bool | str, model) -> bool:
+    """Whether `torch.compile` is asked for: it takes minutes at first."""
     return jit_compile is True
 
 

@@ -58,7 +58,7 @@ class AttackRunner:
         classifier: `keras.Model` from pixels to logits.
         value_range: Pair. Lowest and highest pixel value.
         batch_size: Int. Images attacked together.
-        jit_compile: Boolean or `"auto"`, see `backend.compile`.
+        jit_compile: Boolean or `"auto"`, see `backend.resolve_jit_compile`.
 
     Example:
     ```python
@@ -83,7 +83,7 @@ class AttackRunner:
         self.classifier = classifier
         self.value_range = checks.check_value_range(value_range)
         self.batch_size = batch_size
-        self.jit_compile = jit_compile
+        self.jit_compile = backend.resolve_jit_compile(jit_compile, classifier)
         now = identify_model(classifier)
         before, compiled = _kept.get(classifier, (None, {}))
         if before != now:
@@ -201,8 +201,7 @@ class AttackRunner:
     def _get(self, name, pixels, key, make):
         """A compiled function, made if it is not there yet."""
         # Elsewhere one function takes batches of any size.
-        fixed = backend.fixed_batches(self.jit_compile)
-        size = self.batch_size if fixed else None
+        size = self.batch_size if self.jit_compile else None
         key = name, self.jit_compile, size, pixels.shape[1:], *key
         run = self._compiled.pop(key, None)
         if run is None:

@@ -37,9 +37,11 @@ class CompiledFunction:
             batch_size: See `backend.compile`.
         """
         reads = trainer if reads is None else reads
-        jit_compile = bool(getattr(trainer, "jit_compile", False))
+        jit_compile = backend.resolve_jit_compile(
+            bool(getattr(trainer, "jit_compile", False)), trainer
+        )
         # Elsewhere one function takes batches of any size.
-        size = batch_size if backend.fixed_batches(jit_compile) else None
+        size = batch_size if jit_compile else None
         key = identify_model(reads), jit_compile, size, identify(parts)
         if key != self._key:
             self._run = backend.compile(

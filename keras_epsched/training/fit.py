@@ -16,6 +16,7 @@ from keras import ops
 from keras_epsched import provenance
 from keras_epsched.training import batchnorm, first_batch, validation
 from keras_epsched.training.batchnorm_monitor import BatchNormMonitor
+from keras_epsched.training.compiler_trial import CompilerTrial
 
 # Most images of the first batch that are looked at.
 _MOST_IMAGES = 64
@@ -74,7 +75,7 @@ def arrange(
             first.insert(0, batchnorm.ShortEpochMomentum())
         if batch is not None:
             first.append(BatchNormMonitor(*batch))
-    last = [StateBuilder(batch)]
+    last = [StateBuilder(batch), CompilerTrial()]
     if trainer.validation_attack is not None and (
         validation_data is not None or validation_split
     ):
