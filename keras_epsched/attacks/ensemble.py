@@ -165,10 +165,10 @@ class MarginEnsemble(NamedEnsemble):
     steps, and then Auto-PGD towards each of the four classes that the network
     thinks the likeliest, on the targeted margin of logits. In a bisected
     sweep this ends close to `AutoAttack("standard")`, at a small share of its
-    passes: docs/how-to/evaluate.md has the table. The ensemble was found by a
-    search over attacks, losses, steps and targets
-    (benchmarks/attack_search.py), and judged on other networks
-    (benchmarks/frontier.py). Like every attack it gives an upper bound of
+    passes, as
+    [the measurements](../how-to/evaluate.md#compared-with-autoattack) show.
+    The ensemble was found by a search over attacks, losses, steps and targets,
+    and judged on other networks. Like every attack it gives an upper bound of
     robustness. It follows gradients only: to find what masks them is the task
     of the self-checks of an evaluation, and of `AutoAttack`.
 

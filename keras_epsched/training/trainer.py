@@ -55,8 +55,8 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
     passes never change moving statistics or seeds. The usual advice is
     inference mode. In a short fine-tuning of a network with BatchNorm it
     fools stale moving statistics, not the network that is being trained, and
-    the result is not robust; hence the default. docs/how-to/methods.md has a
-    table.
+    the result is not robust; hence the default. For the measurements see
+    [BatchNorm](../how-to/methods.md#batchnorm).
 
     Reference: Madry et al., ICLR 2018 (arXiv 1706.06083).
 
