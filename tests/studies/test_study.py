@@ -134,7 +134,7 @@ def test_cells_of_a_grid(tmp_path, monkeypatch):
         ("where = 3\n[grid]\nseed = [0]", "expected the tables"),
         (
             "[grid]\ndataset = ['$NO_SUCH_VARIABLE/x']",
-            "environment is not set: dataset",
+            "environment variable is not set: dataset",
         ),
     ],
 )
