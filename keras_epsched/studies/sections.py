@@ -18,11 +18,11 @@ _SECTIONS = {
     ),
     "transfer": (
         "Clean accuracy by target epsilon",
-        "The form of Figure 1 of the paper.",
+        "Compare with Figure 1 of the paper.",
     ),
     "curves": (
         "Accuracy by epsilon of the evaluation",
-        "The form of Figure 4 of the paper, for the largest target epsilon.",
+        "Compare with Figure 4 of the paper, for the largest target epsilon.",
     ),
     "hinge_curves": (
         "Expected robustness by the hinges of the schedule",
@@ -30,13 +30,13 @@ _SECTIONS = {
     ),
     "delay": (
         "Delay by target epsilon",
-        "The form of Figure 3 of the paper. The delay is the first epoch with "
+        "Compare with Figure 3 of the paper. The delay is the first epoch with "
         "half of the validation accuracy that standard fine-tuning ends with. "
         "A run that never reaches it counts with all its epochs.",
     ),
     "aggregates": (
         "Means over all cells",
-        "The form of Figure 5 of the paper.",
+        "Compare with Figure 5 of the paper.",
     ),
     "trade_offs": (
         "Expected robustness and clean accuracy by objective",
@@ -44,16 +44,16 @@ _SECTIONS = {
     ),
     "main": (
         "Standard, fixed and scheduled",
-        "The form of Tables 1 and 2 of the paper.",
+        "Compare with Tables 1 and 2 of the paper.",
     ),
     "hinges": (
         "Schedules with other hinges",
-        "The form of Table 7 of the paper. `12/50:30/50` starts the ramp after "
-        "12/50 of the training, and reaches the target after 30/50.",
+        "Compare with Table 7 of the paper. `12/50:30/50` starts the ramp "
+        "after 12/50 of the training, and reaches the target after 30/50.",
     ),
     "random": (
         "A random epsilon in each epoch",
-        "The form of Table 8 of the paper.",
+        "Compare with Table 8 of the paper.",
     ),
     "delays": (
         "Delay of the fixed epsilon",
