@@ -17,9 +17,11 @@ _PAGES = {
 def on_files(files, config):
     """Adds those pages and their pictures."""
 
-    def add(uri, content):
+    def add(uri, content, inclusion=structure.InclusionLevel.UNDEFINED):
         files.append(
-            structure.File.generated(config, src_uri=uri, content=content)
+            structure.File.generated(
+                config, src_uri=uri, content=content, inclusion=inclusion
+            )
         )
 
     for name, uri in _PAGES.items():
@@ -32,6 +34,13 @@ def on_files(files, config):
         add(uri, text.replace("[colab](colab)", "`colab`"))
     for path in sorted((_ROOT / "reproduction").glob("*.png")):
         add(f"reproduction/{path.name}", path.read_bytes())
+    for path in sorted((_ROOT / "reproduction").glob("*.md")):
+        # REPRODUCTION.md links to them.
+        add(
+            f"reproduction/{path.name}",
+            path.read_text(encoding="utf-8"),
+            structure.InclusionLevel.NOT_IN_NAV,
+        )
     return files
 
 
