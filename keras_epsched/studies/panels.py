@@ -1,4 +1,4 @@
-"""What the pictures of a study share: panels, styles, errors, legends."""
+"""Panels, styles, error bars and legends of the pictures of a study."""
 
 import numpy as np
 from scipy import stats
@@ -39,7 +39,7 @@ def error(values):
 
 
 def are_shown_singly(values):
-    """Whether a picture shows the values themselves beside their mean."""
+    """Returns whether a picture shows each value, for want of an error."""
     return 1 < len(values) < layout.MIN_VALUES
 
 
@@ -84,7 +84,7 @@ def whole_epochs(axes):
 
 
 def entitle(axes, group, frame):
-    """Puts what tells the panel of a task from the others above it."""
+    """Sets the title of a panel: what distinguishes its task from others."""
     more = [
         key
         for key in layout.varying(frame)

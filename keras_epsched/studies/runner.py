@@ -220,7 +220,7 @@ def _run_cells(study, cells, progress):
     resources = devices.resources(
         devices.nodes(), study.cell_cpus, study.cell_gpus, "cell"
     )
-    # A process for each cell, because memory of networks is freed at its end.
+    # Each cell has its own process, whose end frees the memory of its networks.
     task = ray.remote(
         num_cpus=resources["cpu"],
         num_gpus=resources["gpu"],
