@@ -1,15 +1,23 @@
-r"""Turns the results of studies into tables, pictures and tests.
+r"""Makes tables and pictures of the results of studies.
 
-For each file of results (results.parquet of study.py, or another name): the
-paper's tables 1 and 2 (clean, at the target, expected, with standard errors
-over seeds and the paper's own figures where a cell is the same), 7 (hinges) and
-8 (random epsilon), paired tests, delays, what of the paper's claims holds, and
-figures 1 (suboptimal transfer), 3 (delay), 4 (curves) and 5 (aggregates). What
-a study has no cells for is left out. Needs `pip install -e ".[study]"`.
+Each study gets a Markdown file, NAME.md, with all its tables and links to all
+its pictures:
+
+- a verdict on each of the paper's claims;
+- clean accuracy, accuracy at the target epsilon and expected robustness, in the
+  form of the paper's Tables 1, 2, 7 and 8, beside the paper's own numbers for
+  the same cell;
+- paired tests, and the delay of the fixed epsilon;
+- pictures in the form of the paper's Figures 1, 3, 4 and 5.
+
+A table or picture that a study has no cells for is left out. Fewer than three
+seeds or cells get no standard error, interval or test: the tables show the
+values. Needs `pip install -e ".[study]"`.
 
 Examples:
   python launch/report.py --results=runs/digits/results.parquet
-  # Fills the places of a page, as <!-- digits.claims --> ... <!-- end -->:
+  # The page has places such as <!-- digits.claims --> ... <!-- end -->. Their
+  # content is replaced.
   python launch/report.py --results=reproduction/digits.parquet \
       --results=photos=reproduction/birds.parquet,reproduction/flowers.parquet \
       --output=reproduction --page=REPRODUCTION.md
@@ -25,16 +33,21 @@ FLAGS = flags.FLAGS
 flags.DEFINE_multi_string(
     "results",
     None,
-    "Results of a study, or of several that belong together, separated by "
-    "commas and named by the first or as NAME=PATH,PATH; repeat it for other "
-    "studies.",
+    "The file of results of one study, such as runs/digits/results.parquet. "
+    "For a study of several files, separate them with commas. The study has "
+    "the name of the first file, or NAME if the value is NAME=PATH,PATH. "
+    "Repeat the flag for other studies.",
     required=True,
 )
 flags.DEFINE_string(
-    "output", None, "Folder of what is written; default: that of the results."
+    "output",
+    None,
+    "Folder for tables and pictures; default: the folder of the results.",
 )
 flags.DEFINE_multi_string(
-    "page", [], "A Markdown page to fill in; repeat it for others."
+    "page",
+    [],
+    "A Markdown page to fill. Repeat the flag for other pages.",
 )
 
 
@@ -42,7 +55,7 @@ def main():
     with refusing():
         blocks = studies.report(FLAGS.results, FLAGS.output, FLAGS.page)
     for name, block in blocks.items():
-        print(f"\n## {name.replace('_', ' ')}\n\n{block}")
+        print(f"\n## {name}\n\n{block}")
     for page in FLAGS.page:
         print(f"filled: {page}")
 

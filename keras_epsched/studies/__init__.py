@@ -1,4 +1,4 @@
-"""Many runs: grids of fine-tunings, searches, and reports on their results."""
+"""Many runs: grids of fine-tunings, searches, and reports on the results."""
 
 from keras_epsched.studies.page import report as report
 from keras_epsched.studies.runner import Studied as Studied

@@ -15,14 +15,14 @@ OUTCOME = "result.json"
 def run(
     config: runs.Config, folder: str, directory: str, resources: dict
 ) -> None:
-    """Fine-tunes and evaluates by a config, or resumes that.
+    """Fine-tunes and evaluates one cell, or resumes it.
 
     Args:
         config: `Config` of the cell.
-        folder: The run folder, which gets result.json last; beside it lies
-            the log.
-        directory: Where relative paths begin.
-        resources: What Ray lends, see `devices.resources`.
+        folder: Path of the run folder. Its last file is result.json. The log is
+            beside the folder.
+        directory: Path that relative paths start from.
+        resources: Dict of CPUs and GPUs, see `devices.resources`.
     """
     started = time.time()
     place = pathlib.Path(folder)
@@ -35,7 +35,7 @@ def run(
         contextlib.redirect_stdout(log),
         contextlib.redirect_stderr(log),
     ):
-        # What is not Python writes there as well.
+        # Code that is not Python writes to the descriptors directly.
         for descriptor in (1, 2):
             os.dup2(log.fileno(), descriptor)
         try:
@@ -51,12 +51,12 @@ def run(
 
 
 def log_of(folder: pathlib.Path) -> pathlib.Path:
-    """Returns where a cell writes what it prints."""
+    """Returns the path of the log of a cell."""
     return folder.parent / f"{folder.name}.log"
 
 
 def epochs_done(folder: pathlib.Path) -> int | None:
-    """Returns the epochs of a cell so far, `None` before it has begun."""
+    """Returns the finished epochs of a cell, `None` if it has not begun."""
     with contextlib.suppress(OSError):
         text = (folder / "history.csv").read_text(encoding="utf-8")
         return max(text.count("\n") - 1, 0)
@@ -64,14 +64,14 @@ def epochs_done(folder: pathlib.Path) -> int | None:
 
 
 def has_begun(folder: pathlib.Path, since: float) -> bool:
-    """Whether a cell has written since a time."""
+    """Returns whether a cell has written to its log since a time."""
     with contextlib.suppress(OSError):
         return log_of(folder).stat().st_mtime > since
     return False
 
 
 def in_short(error: BaseException) -> str:
-    """Returns what went wrong, on one line; the log has the rest."""
+    """Returns an error as one line of at most 500 characters."""
     cause = getattr(error, "cause", None) or error
     text = " ".join(f"{type(cause).__name__}: {cause}".split())
     return text if len(text) <= 500 else f"{text[:497]}..."

@@ -1,19 +1,32 @@
-"""What of the paper's claims holds in results, by fixed rules."""
+"""The paper's claims, judged on results by fixed rules.
+
+The rules judge a cell by the 95 % interval over its seeds, from two seeds on.
+An interval from two seeds is too wide to be of use, so the table does not print
+it. Beside the verdict of the rule, the table then says that the seeds do not
+decide the claim.
+"""
 
 import numpy as np
 from scipy import stats
 
 from keras_epsched.onset import onset_threshold
 from keras_epsched.schedules import parse_hinges
-from keras_epsched.studies.layout import HEADERS, markdown, schedule_order
-from keras_epsched.studies.paired import bounds, differences, interval
+from keras_epsched.studies.layout import (
+    HEADERS,
+    MIN_VALUES,
+    markdown,
+    schedule_order,
+)
+from keras_epsched.studies.paired import differences, interval, spread
 
 
 def of_tasks(frame):
-    """The fixed arm of each task, and the standard one as epsilon 0.
+    """Averages the fixed arm of each task over seeds, for each epsilon.
+
+    Standard fine-tuning counts as epsilon 0.
 
     Yields:
-        The first row of the task, and its means by epsilon.
+        The first row of the task, and the means by epsilon.
     """
     standard = frame["schedule"] == "standard"
     chosen = frame[standard | (frame["schedule"] == "fixed")]
@@ -25,14 +38,16 @@ def of_tasks(frame):
 
 
 def correlations(frame):
-    """Pearson correlation of delay and clean accuracy over epsilons.
+    """Returns Pearson correlations of delay and clean accuracy over epsilons.
 
-    The delay is the epoch at which half of the standard accuracy is reached,
-    and accuracy that of the test images; the paper takes the onset and the
-    validation accuracy. Tasks whose delays are all equal are left out.
+    The delay is the first epoch with half of the accuracy that standard
+    fine-tuning reaches. The accuracy is measured on the test images. (The paper
+    uses the onset and the validation accuracy.) Tasks with equal delays at all
+    epsilons are left out.
 
     Returns:
-        A list of triples: correlation, p-value, number of epsilons.
+        A list with a tuple for each task: correlation, p-value, number of
+        epsilons.
     """
     found = []
     for _, means in of_tasks(frame):
@@ -43,42 +58,54 @@ def correlations(frame):
 
 
 def table(frame):
-    """What of the paper's claims holds in these results, by fixed rules.
+    """Returns a verdict on each of the paper's claims, by fixed rules.
 
-    With six tasks (backbones on datasets) or more a comparison is decided by
-    the 95 % interval over them, each the mean of its epsilons; with fewer, by
-    that of each cell over its seeds.
+    A task is a backbone on a dataset. From six tasks on, the 95 % interval over
+    the tasks decides a comparison, with the mean over epsilons of each task.
+    With fewer tasks, the 95 % interval over the seeds decides each cell.
     """
     compared, rescued = ("standard", "fixed"), ("fixed", "scheduled")
     return _claims(
         _claim(frame, "a fixed epsilon transfers worse", *compared, "clean", -1)
         + _claim_delay(frame)
-        + _claim(frame, "the schedule mends clean accuracy", *rescued, "clean")
+        + _claim(
+            frame, "the schedule recovers clean accuracy", *rescued, "clean"
+        )
         + _claim(
             frame,
             "the schedule gains expected robustness",
             *(*rescued, "expected_robustness"),
         )
         + _claim(
-            frame, "the schedule gains at the target too", *rescued, "at_target"
+            frame,
+            "the schedule gains accuracy at the target epsilon",
+            *(*rescued, "at_target"),
         )
     )
 
 
 def ablations(frame):
-    """What of the paper's claims on other schedules holds, by the same rules.
+    """Returns a verdict on each of the paper's claims on other schedules.
 
-    A jump has collapsed where clean accuracy ends below the threshold of the
-    onset.
+    A jump has collapsed if the final clean accuracy is below the accuracy that
+    counts as onset, see `keras_epsched.onset`.
     """
     return _claims(
         _claim_jump(frame)
         + _claim(
             frame,
-            "a random epsilon is not enough",
+            "a random epsilon gains less than the schedule",
             *("random", "scheduled", "expected_robustness"),
         )
     )
+
+
+def _with_caution(verdict, fewest):
+    """Returns a verdict as it is printed: too few seeds decide nothing."""
+    if fewest >= MIN_VALUES or verdict == "undecided":
+        return verdict
+    unit = "seed" if fewest == 1 else "seeds"
+    return f"not decided: {fewest} {unit} (rule: {verdict})"
 
 
 def _claims(rows):
@@ -86,46 +113,58 @@ def _claims(rows):
 
 
 def _claim(frame, claim, first, second, measure, sign=1):
-    """A row, if there is anything to compare."""
+    """Returns a list with one row, empty if there is nothing to compare."""
     found = differences(frame, first, second, measure)
     if not found:
         return []
-    measured, verdict = _outcome(frame, found, sign)
+    measured, verdict, fewest = _outcome(frame, found, sign)
     name = HEADERS.get(measure, measure)
-    return [(claim, f"{name}, {second} - {first}: {measured}", verdict)]
+    measured = f"{name}, {second} - {first}: {measured}"
+    return [(claim, measured, _with_caution(verdict, fewest))]
 
 
 def _outcome(frame, found, sign):
-    """Differences in words, and whether they lie on the side of a claim."""
+    """Judges differences by the rule.
+
+    Returns:
+        The differences in words, the verdict, and the smallest number of values
+        that an interval was made of.
+    """
     tasks = frame.drop_duplicates("setting").set_index("setting")["task"]
     means, of_tasks = [], {}
     for setting, values in found.items():
         means.append(values.mean())
         of_tasks.setdefault(tasks[setting], []).append(values.mean())
     means = np.array(means)
-    outcomes = [interval(values) for values in found.values()]
+    judged = list(found.values())
     text = f"{means.mean():+.1f} points"
     if len(of_tasks) >= 6:
-        outcomes = [interval([np.mean(each) for each in of_tasks.values()])]
-        text += f" ({bounds(outcomes[0])} over {len(of_tasks)} tasks)"
-    elif len(means) == 1 and outcomes[0] is not None:
-        text += f" ({bounds(outcomes[0])} over the seeds)"
+        judged = [[np.mean(each) for each in of_tasks.values()]]
+        text += f" ({spread(judged[0])} over {len(of_tasks)} tasks)"
     elif len(means) > 1:
         text += f" (cells: {', '.join(f'{each:+.1f}' for each in means)})"
-    side = (sign * means > 0).sum()
-    text += f"; on that side {side} of {len(means)} cells"
-    return text, _verdict([sign * _side(each) for each in outcomes])
+    elif len(judged[0]) > 1:
+        text += f" ({spread(judged[0])} over the seeds)"
+    agree = (sign * means > 0).sum()
+    text += f"; as claimed in {agree} of {len(means)} cells"
+    verdict = _verdict([sign * _side(interval(values)) for values in judged])
+    return text, verdict, min(map(len, judged))
 
 
 def _side(outcome):
-    """The sign of an interval, 0 where it is open."""
+    """Returns the sign of an interval, and 0 if it includes 0."""
     if outcome is None or outcome[1] <= 0 <= outcome[2]:
         return 0
     return int(np.sign(outcome[0]))
 
 
 def _verdict(sides):
-    """In words: 1 for the claim, -1 against it, 0 undecided, for each."""
+    """Returns the verdict in words.
+
+    Args:
+        sides: List of ints, one for each comparison: 1 for the claim, -1
+            against it, 0 undecided.
+    """
     count = len(sides)
     if sides == [1] * count:
         return "holds"
@@ -153,12 +192,15 @@ def _claim_delay(frame):
             grown.append(delays.iloc[-1] - delays.iloc[0])
     if grown:
         text = ", ".join(f"{each:+.1f}" for each in grown)
+        verdict = _verdict([int(np.sign(each)) for each in grown])
+        fixed = frame[frame["schedule"] == "fixed"]
+        fewest = fixed.groupby("setting")["seed"].count().min()
         rows.append(
             (
                 "the delay grows with epsilon",
-                f"epochs to half of the standard accuracy, largest against "
+                "epochs to half of the standard accuracy, largest minus "
                 f"smallest epsilon: {text}",
-                _verdict([int(np.sign(each)) for each in grown]),
+                _with_caution(verdict, fewest),
             )
         )
     found = correlations(frame)
@@ -193,7 +235,8 @@ def _claim_jump(frame):
         rows.append(
             (
                 f"a jump ({name}) collapses",
-                f"clean {clean}; collapsed below {100 * thresholds.max():.0f}",
+                f"clean accuracy by seed: {clean} (collapsed if below "
+                f"{100 * thresholds.max():.0f})",
                 _verdict([1] * collapsed + [-1] * (len(jumps) - collapsed)),
             )
         )

@@ -1,4 +1,4 @@
-"""What a task of Ray asks for, and what it takes of a machine."""
+"""CPUs and GPUs of a Ray task: the request, and the limits in its process."""
 
 import os
 import warnings
@@ -9,7 +9,7 @@ VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 def nodes() -> list[dict[str, float]]:
-    """What each machine of the running cluster has."""
+    """Returns the CPUs and GPUs of each machine of the running cluster."""
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -18,22 +18,22 @@ def nodes() -> list[dict[str, float]]:
 def resources(
     nodes, cpus: float, gpus: float | None, of: str
 ) -> dict[str, float]:
-    """What a task asks of Ray.
+    """Returns the CPUs and GPUs that a task requests from Ray.
 
     Args:
-        nodes: List of mappings, as the function `nodes` returns it. A task
-            runs on one of them.
-        cpus: CPU cores of a task.
-        gpus: GPUs of a task, or the share of one. `None` is one for each
-            where there are any: how many networks fit on a GPU is not known
-            before they are trained.
-        of: `"trial"`, `"cell"` or `"worker"`, as values name the task.
+        nodes: List of mappings, see the function `nodes`. A task runs on one
+            of them.
+        cpus: Float. CPU cores of a task.
+        gpus: Float or `None`. GPUs of a task, also a fraction of one. With
+            `None` each task has a GPU of its own if there are any, because
+            nobody knows beforehand how many networks fit on one.
+        of: String. `"trial"`, `"cell"` or `"worker"`, for messages.
 
     Returns:
-        A `dict` with `"cpu"` and `"gpu"`.
+        A dict with `"cpu"` and `"gpu"`.
 
     Raises:
-        ValueError: If no task could ever start.
+        ValueError: If no machine has as many CPUs and GPUs.
     """
     there = [
         {"cpu": node.get("CPU", 0.0), "gpu": node.get("GPU", 0.0)}
@@ -49,30 +49,32 @@ def resources(
         raise ConfigError(
             f"{of}_cpus={cpus:g} and {of}_gpus={gpus:g}, but Ray sees "
             + "; ".join(f"{n['cpu']:g} CPUs, {n['gpu']:g} GPUs" for n in there)
-            + f": no {of} would ever start"
+            + f": no {of} would ever start. Lower `{of}_cpus` or `{of}_gpus`"
         )
     if most_gpus and not gpus:
         warnings.warn(
             f"{of}_gpus=0: the {of}s run on the CPU, and "
-            f"{sum(node['gpu'] for node in there):g} GPU(s) stand idle",
+            f"{sum(node['gpu'] for node in there):g} GPU(s) are not used",
             stacklevel=2,
         )
     return asked
 
 
 def share(resources: dict[str, float]) -> None:
-    """Keeps this process within its resources; before it computes anything.
+    """Limits this process to its CPUs and GPUs.
+
+    Call it before the process computes anything.
 
     Args:
-        resources: As the function `resources` returned them.
+        resources: Dict, see the function `resources`.
     """
-    # Another task may have a share of the same GPU: TensorFlow and JAX would
-    # take all of its memory.
+    # Other tasks may share the GPU. By default TensorFlow and JAX take all of
+    # its memory.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if not resources["gpu"]:
-        # Ray leaves all of them in sight.
+        # Ray does not hide GPUs from a task that requests none.
         os.environ[VISIBLE_GPUS] = "-1"
-    # TensorFlow would use all cores, in each task.
+    # By default TensorFlow uses all cores in each task.
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ.setdefault(name, str(max(1, int(resources["cpu"]))))

@@ -6,26 +6,29 @@ import numpy as np
 from scipy import stats
 
 from keras_epsched.reports import figures as drawing
-from keras_epsched.studies import layout
+from keras_epsched.schedules import parse_hinges
+from keras_epsched.studies import layout, panels
 
 _ARMS = layout.ARMS
 
 
 def draw(frame, folder, name):
-    """Draws what the results have cells for.
+    """Draws the pictures that the results have cells for.
 
     Args:
         frame: Results, see `results.read`.
-        folder: Where the pictures go, as `NAME_KIND.png` and `.svg`.
-        name: The name of the study.
+        folder: Path of the folder for the pictures, which are called
+            `NAME_KIND.png` and `NAME_KIND.svg`.
+        name: String. Name of the study.
 
     Returns:
-        A dict from the kinds of pictures to names of files.
+        A dict from the kind of each picture to the name of its PNG file.
     """
     kinds = {
         "transfer": transfer,
         "delay": delay,
         "curves": curves,
+        "hinge_curves": hinge_curves,
         "aggregates": aggregates,
         "trade_offs": trade_offs,
     }
@@ -40,81 +43,6 @@ def draw(frame, folder, name):
     return drawn
 
 
-def _panels(frame, width=3.6, height=3.2):
-    """A figure with axes for each task."""
-    groups = [group for _, group in frame.groupby("task", sort=False)]
-    columns = min(len(groups), 4)
-    rows = -(-len(groups) // columns)
-    figure = drawing.new_figure(max(width * columns, 5.0), height * rows + 0.5)
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for spare in axes[len(groups) :]:
-        spare.set_axis_off()
-    return figure, list(zip(axes, groups, strict=False))
-
-
-def _style(index):
-    return {
-        "color": drawing.color(index),
-        "linestyle": drawing.line_style(index),
-        "marker": "o",
-        "markersize": 4,
-        "linewidth": 1.8,
-        "capsize": 3,
-    }
-
-
-def _against_epsilon(axes, group, arm, measure, scale, shift=0.0):
-    """Means and standard errors of one arm against its epsilons."""
-    chosen = group[group["schedule"] == arm].groupby("epsilon")[measure]
-    if not len(chosen):
-        return
-    means = chosen.mean()
-    errors = chosen.sem().fillna(0.0)
-    axes.errorbar(
-        means.index + shift,
-        scale * means,
-        scale * errors,
-        label=arm,
-        **_style(_ARMS.index(arm)),
-    )
-
-
-def _finish(figure, placed, frame):
-    more = [
-        key
-        for key in layout.varying(frame)
-        if key not in ("dataset", "backbone", "epsilon")
-    ]
-    handles = {}
-    for axes, group in placed:
-        names = {
-            key: layout.name_of(group[key].iloc[0])
-            for key in ("backbone", "dataset", *more)
-        }
-        title = f"{names['backbone']} on {names['dataset']}"
-        axes.set_title(
-            "\n".join([title, *(f"{key} {names[key]}" for key in more)]),
-            fontsize="small",
-        )
-        axes.set_xlabel("target $\\epsilon$")
-        norm = group["norm"].iloc[0]
-        end = float(group["epsilon"].max())
-        drawing.epsilon_ticks(axes.xaxis, end, 5, norm)
-        drawing.tidy(axes)
-        for handle, label in zip(
-            *axes.get_legend_handles_labels(), strict=True
-        ):
-            handles[label] = handle
-    figure.legend(
-        handles.values(),
-        handles.keys(),
-        loc="outside lower center",
-        ncols=len(handles),
-        frameon=False,
-    )
-    return figure
-
-
 def _of_several_epsilons(frame):
     chosen = frame[frame["schedule"].isin(_ARMS)]
     if chosen["epsilon"].nunique() < 2 or "fixed" not in set(
@@ -125,73 +53,75 @@ def _of_several_epsilons(frame):
 
 
 def transfer(frame):
-    """Figure 1: clean accuracy against the target epsilon."""
+    """Draws clean accuracy against the target epsilon (Figure 1)."""
     chosen = _of_several_epsilons(frame)
     if chosen is None:
         return None
-    figure, placed = _panels(chosen)
+    figure, placed = panels.panels(chosen)
     for axes, group in placed:
         for arm in _ARMS:
-            _against_epsilon(axes, group, arm, "clean", 100)
+            panels.against_epsilon(axes, group, arm, "clean", 100)
         drawing.percent_limits(axes)
         axes.set_ylabel("clean accuracy (%)")
-    return _finish(figure, placed, chosen)
+    return panels.finish(figure, placed, chosen)
 
 
 def delay(frame):
-    """Figure 3: epochs until half of the standard accuracy is reached."""
+    """Draws epochs until half of the standard accuracy (Figure 3)."""
     chosen = _of_several_epsilons(frame)
     if chosen is None or chosen["half"].isna().all():
         return None
-    figure, placed = _panels(chosen)
+    figure, placed = panels.panels(chosen)
     for axes, group in placed:
         for arm in _ARMS:
-            _against_epsilon(axes, group, arm, "half", 1)
-        axes.set_ylim(0, None)
+            panels.against_epsilon(axes, group, arm, "half", 1)
+        panels.whole_epochs(axes)
         axes.set_ylabel("epochs to half of\nthe standard accuracy")
-    return _finish(figure, placed, chosen)
+    return panels.finish(figure, placed, chosen)
 
 
 def curves(frame):
-    """Figure 4: accuracy against epsilon, at each task's largest target."""
+    """Draws accuracy against epsilon, for the largest target (Figure 4)."""
     chosen = frame[frame["schedule"].isin(_ARMS)]
     if chosen.empty:
         return None
     largest = chosen.groupby("task")["epsilon"].transform("max")
     chosen = chosen[chosen["epsilon"] == largest]
-    figure, placed = _panels(chosen)
+    figure, placed = panels.panels(chosen)
     for axes, group in placed:
         for arm in _ARMS:
             rows = group[group["schedule"] == arm]
             if rows.empty:
                 continue
+            epsilons = rows["epsilons"].iloc[0]
             values = 100 * np.stack(rows["accuracy"])
             mean = values.mean(axis=0)
-            style = _style(_ARMS.index(arm))
-            del style["capsize"]
-            (line,) = axes.plot(
-                rows["epsilons"].iloc[0], mean, label=arm, **style
-            )
-            if len(values) > 1:
+            style = panels.style(arm)
+            axes.plot(epsilons, mean, label=arm, **style)
+            if panels.are_shown_singly(values):
+                axes.plot(
+                    epsilons, values.T, color=style["color"], linewidth=0.7
+                )
+            elif len(values) > 1:
                 error = stats.sem(values)
                 axes.fill_between(
-                    rows["epsilons"].iloc[0],
+                    epsilons,
                     mean - error,
                     mean + error,
-                    color=line.get_color(),
+                    color=style["color"],
                     alpha=0.18,
                     linewidth=0,
                 )
         drawing.percent_limits(axes)
         axes.set_ylabel("accuracy (%)")
-    figure = _finish(figure, placed, chosen)
+    figure = panels.finish(figure, placed, chosen)
     for axes, _ in placed:
         axes.set_xlabel("$\\epsilon$ of the evaluation")
     return figure
 
 
 def aggregates(frame):
-    """Figure 5: the arms' means over the cells that all of them have."""
+    """Draws means of the arms over the cells that all have (Figure 5)."""
     chosen = frame[frame["schedule"].isin(_ARMS)]
     arms = chosen.groupby("setting")["schedule"].transform("nunique")
     chosen = chosen[arms == len(_ARMS)]
@@ -199,8 +129,8 @@ def aggregates(frame):
         return None
     epsilons = sorted(chosen["epsilon"].unique())
     figure = drawing.new_figure(max(2.6 * len(epsilons) + 1.0, 5.0), 3.6)
-    panels = figure.subplots(1, len(epsilons), squeeze=False, sharey=True)[0]
-    for axes, epsilon in zip(panels, epsilons, strict=True):
+    row = figure.subplots(1, len(epsilons), squeeze=False, sharey=True)[0]
+    for axes, epsilon in zip(row, epsilons, strict=True):
         group = chosen[chosen["epsilon"] == epsilon]
         for index, arm in enumerate(_ARMS):
             rows = group[group["schedule"] == arm]
@@ -221,9 +151,9 @@ def aggregates(frame):
             fontsize="small",
         )
         drawing.tidy(axes)
-    panels[0].set_ylabel("mean over cells (%)")
-    panels[0].set_ylim(0, 100)
-    handles, labels = panels[0].get_legend_handles_labels()
+    row[0].set_ylabel("mean over cells (%)")
+    row[0].set_ylim(0, 100)
+    handles, labels = row[0].get_legend_handles_labels()
     figure.legend(
         handles,
         labels,
@@ -234,34 +164,85 @@ def aggregates(frame):
     return figure
 
 
-def trade_offs(frame):
-    """Expected robustness against clean accuracy, for each objective.
+def hinge_curves(frame):
+    """Draws expected robustness against the end of the ramp, by its start."""
+    hinges = {
+        name: parse_hinges(name)
+        for name in set(frame["schedule"])
+        if ":" in name and ";" not in name
+    }
+    if len(hinges) < 2:
+        return None
+    settings = set(frame[frame["schedule"].isin(hinges)]["setting"])
+    chosen = frame[frame["setting"].isin(settings)]
+    # A panel shows one epsilon.
+    chosen = chosen.assign(task=chosen["setting"])
+    figure, placed = panels.panels(chosen, width=5.0)
+    starts = sorted({start for start, _ in hinges.values()})
+    for axes, group in placed:
+        expected = 100 * group["expected_robustness"]
+        for index, start in enumerate(starts):
+            ends = group["schedule"].map(
+                {name: end for name, (at, end) in hinges.items() if at == start}
+            )
+            found = expected.groupby(ends)
+            axes.errorbar(
+                found.mean().index,
+                found.mean(),
+                found.agg(panels.error),
+                label=f"ramp starts at {start:g}",
+                capsize=3,
+                marker="o",
+                color=drawing.color(index),
+            )
+        for arm, line in (("fixed", ":"), ("scheduled", "--")):
+            mean = expected[group["schedule"] == arm].mean()
+            if np.isfinite(mean):
+                axes.axhline(mean, color="0.3", linestyle=line, label=arm)
+        panels.entitle(axes, group, frame)
+        epsilon = layout.epsilon_text(group["epsilon"].iloc[0])
+        axes.set_title(f"{axes.get_title()}, {epsilon}", fontsize="small")
+        drawing.percent_limits(axes)
+        drawing.tidy(axes)
+        axes.set_xlabel("end of the ramp (share of the training)")
+        axes.set_ylabel("expected robustness (%)")
+    panels.legend(figure, placed, columns=2)
+    return figure
 
-    A panel for each setting that differs in more than objective and schedule.
+
+def trade_offs(frame):
+    """Draws expected robustness against clean accuracy, by objective.
+
+    There is a panel for each setting that differs in more than objective and
+    schedule.
     """
     if frame["objective"].nunique() < 2:
         return None
     keys = [k for k in layout.varying(frame) if k != "objective"]
-    # Objectives of one setting belong into one panel.
+    # A panel shows all objectives of a setting.
     together = frame.assign(
         task=list(frame[keys].astype(str).itertuples(index=False, name=None))
     )
-    figure, panels = _panels(together, width=4.4, height=3.6)
+    figure, placed = panels.panels(together, width=4.4, height=3.6)
     objectives = sorted(set(frame["objective"]))
     schedules = sorted(set(frame["schedule"]), key=layout.schedule_order)
     markers = dict(zip(schedules, itertools.cycle("os^DvP*X"), strict=False))
     colors = {
         name: drawing.color(index) for index, name in enumerate(objectives)
     }
-    for axes, group in panels:
+    for axes, group in placed:
         for (objective, schedule), runs in group.groupby(
             ["objective", "schedule"], sort=False
         ):
+            clean = 100 * runs["clean"]
+            expected = 100 * runs["expected_robustness"]
+            if panels.are_shown_singly(clean):
+                panels.single_seeds(axes, clean, expected, colors[objective])
             axes.errorbar(
-                100 * runs["clean"].mean(),
-                100 * runs["expected_robustness"].mean(),
-                xerr=_error(100 * runs["clean"]),
-                yerr=_error(100 * runs["expected_robustness"]),
+                clean.mean(),
+                expected.mean(),
+                xerr=panels.error(clean),
+                yerr=panels.error(expected),
                 color=colors[objective],
                 marker=markers[schedule],
                 markersize=7,
@@ -278,15 +259,10 @@ def trade_offs(frame):
         axes.set_xlabel("clean accuracy (%)")
         axes.set_ylabel("expected robustness (%)")
         axes.grid(alpha=0.3)
-    axes = panels[0][0]
+    axes = placed[0][0]
     for name in objectives:
         axes.plot([], [], linewidth=5, color=colors[name], label=name)
     for name in schedules:
         axes.plot([], [], markers[name], color="0.4", label=name)
     figure.legend(loc="outside lower center", ncols=4)
     return figure
-
-
-def _error(values):
-    """The standard error, of one value none."""
-    return stats.sem(values) if len(values) > 1 else 0

@@ -1,4 +1,4 @@
-"""The grid of a study: a TOML file, and the cells that it makes."""
+"""The grid of a study: reads the TOML file and makes the cells."""
 
 import dataclasses
 import itertools
@@ -17,14 +17,14 @@ class Cell:
     """One fine-tuning of a study.
 
     Args:
-        name: String, of the values that tell it from the others.
-        texts: Dict from the names of values to texts, in which the variables
-            of the environment stand by name.
-        config: `Config`.
-        folder: `pathlib.Path`, its run folder.
+        name: String, made of the values that differ between cells.
+        texts: Dict from the names of values to texts. Environment variables
+            are not filled in.
+        config: `Config` of the cell.
+        folder: `pathlib.Path` of the run folder.
         state: String. `"waiting"`, `"running"`, `"done"` or `"failed"`.
-        since: Float. When it was last submitted.
-        failures: List of strings, what went wrong, each time.
+        since: Float. Time when the cell was last submitted.
+        failures: List of strings, the error of each failed attempt.
     """
 
     name: str
@@ -37,22 +37,23 @@ class Cell:
 
 
 def expanded(texts: Mapping[str, str]) -> dict[str, str]:
-    """Returns texts with the variables of the environment filled in."""
+    """Returns texts with environment variables filled in."""
     return {name: os.path.expandvars(text) for name, text in texts.items()}
 
 
 def read(path: str | os.PathLike, given: Mapping[str, str]) -> list[Cell]:
-    """Reads a grid.
+    """Reads the grid of a study.
 
     Args:
         path: Path of a TOML file, see `Study`.
-        given: Mapping of values, as texts, that hold in all cells.
+        given: Mapping from names to texts: values for all cells.
 
     Returns:
-        List of `Cell`s.
+        A list of `Cell`s.
 
     Raises:
-        ValueError: If the file is not such a grid.
+        ValueError: If the file is not a grid, or has a value that no config
+            takes.
     """
     try:
         tables = tomllib.loads(pathlib.Path(path).read_text(encoding="utf-8"))
@@ -77,7 +78,9 @@ def read(path: str | os.PathLike, given: Mapping[str, str]) -> list[Cell]:
                 f"{name} = {values!r}"
             )
         if name in given:
-            raise ConfigError(f"`{name}` is an axis of {path}: change it there")
+            raise ConfigError(
+                f"`{name}` is an axis of {path}. Change it in that file"
+            )
     for rule in rules:
         _check_rule(rule, grid, shared, path)
     shorter = {name: _shorter(values) for name, values in grid.items()}
@@ -91,7 +94,10 @@ def read(path: str | os.PathLike, given: Mapping[str, str]) -> list[Cell]:
                 chosen.update(rule["flags"])
         name = _name({key: shorter[key][i] for key, i in at.items()})
         if name in cells:
-            raise ValueError(f"{path}: two cells have the name {name!r}")
+            raise ValueError(
+                f"{path}: two cells have the name {name!r}. Each axis needs "
+                "different values"
+            )
         texts = {key: as_text(value) for key, value in chosen.items()}
         texts |= given
         cells[name] = Cell(name, texts, _config(texts, path))
@@ -103,8 +109,7 @@ def _config(texts, path):
     for name, text in values.items():
         if "$" in text:
             raise ValueError(
-                f"{path}: a variable of the environment is not set: "
-                f"{name} = {text}"
+                f"{path}: an environment variable is not set: {name} = {text}"
             )
     try:
         return Config(**values)
@@ -113,7 +118,7 @@ def _config(texts, path):
 
 
 def _check_rule(rule, grid, shared, path):
-    """Refuses what is no rule, or could never do what it says."""
+    """Raises an error if a [[where]] rule is malformed or has no effect."""
     if (
         not isinstance(rule, dict)
         or set(rule) != {"match", "flags"}
@@ -126,13 +131,14 @@ def _check_rule(rule, grid, shared, path):
     unknown = set(rule["match"]) - {*grid, *shared}
     if unknown:
         raise ValueError(
-            f"{path}: [[where]] matches {sorted(unknown)}, which no cell has"
+            f"{path}: [[where]] matches {sorted(unknown)}, which no cell has. "
+            "Add them to [grid] or [flags]"
         )
     axes = set(rule["flags"]) & set(grid)
     if axes:
         raise ValueError(
-            f"{path}: [[where]] sets {sorted(axes)}, which is an axis: the "
-            "names of the cells would not be true"
+            f"{path}: [[where]] sets {sorted(axes)}, which is an axis. The "
+            "names of the cells would then be wrong. Set other flags"
         )
 
 
@@ -141,22 +147,26 @@ def _matches(rule, chosen):
 
 
 def short(text):
-    """The last part of a path; other values, as ViT-B/16, as they are."""
+    """Returns the last part of a path, and other texts unchanged.
+
+    A path starts with a slash, a dot or an environment variable, so ViT-B/16 is
+    not one.
+    """
     return pathlib.PurePath(text).name if text[:1] in ("/", "$", ".") else text
 
 
 def _shorter(values):
-    """Short texts of the values of an axis, all different if they are."""
+    """Returns short texts of values, or full ones if short ones coincide."""
     texts = [as_text(value) for value in values]
     found = [short(text) for text in texts]
     return found if len(set(found)) == len(set(texts)) else texts
 
 
 def _name(texts):
-    """The name of a cell, of the short texts of its values."""
+    """Returns the name of a cell, made of the short texts of its values."""
     parts = []
     for name, text in texts.items():
-        # Numbers alone would not say what they are.
+        # A number alone does not say which value it is.
         if not re.search("[a-zA-Z]", text) or text in ("true", "false"):
             text = f"{name}-{text}"
         parts.append(re.sub(r"[^\w.-]+", "-", text))

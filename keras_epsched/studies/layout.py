@@ -1,4 +1,4 @@
-"""How tables of results are laid out: texts, order, columns."""
+"""The layout of tables of results: texts, order of rows, columns."""
 
 import numpy as np
 from scipy import stats
@@ -9,7 +9,6 @@ from keras_epsched.schedules import parse_hinges
 from keras_epsched.studies import grid, results
 
 MEASURES = ("clean", "at_target", "expected_robustness")
-
 
 ARMS = ("standard", "fixed", "scheduled")
 
@@ -22,9 +21,13 @@ HEADERS = {
     "expected_robustness_paper": "expected, paper's protocol",
 }
 
+# A standard error, an interval or a test needs at least this many values. From
+# two values, a 95 % interval is 12.7 standard errors wide on each side.
+MIN_VALUES = 3
+
 
 def markdown(rows, headers):
-    """A table in Markdown."""
+    """Returns a table in Markdown."""
     from tabulate import tabulate
 
     return tabulate(
@@ -33,20 +36,34 @@ def markdown(rows, headers):
 
 
 def epsilon_text(epsilon):
-    """An epsilon as the field writes it."""
+    """Returns an epsilon as the field writes it, such as 4/255."""
     return format_epsilon(epsilon)
 
 
 def percent(values, digits=1):
-    """Mean and standard error in per cent."""
+    """Returns the mean in per cent, and how far the values differ.
+
+    That is the standard error of three values or more, and both values in
+    brackets if there are two.
+    """
+    text = mean_and_error(values, digits)
+    if len(values) == 2:
+        both = ", ".join(f"{100 * each:.{digits}f}" for each in values)
+        text += f" ({both})"
+    return text
+
+
+def mean_and_error(values, digits=1):
+    """Returns the mean in per cent, with the standard error if there is one."""
     values = 100 * np.asarray(values, "float64")
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{values.mean():.{digits}f} ± {stats.sem(values):.{digits}f}"
+    text = f"{values.mean():.{digits}f}"
+    if len(values) < MIN_VALUES:
+        return text
+    return f"{text} ± {stats.sem(values):.{digits}f}"
 
 
 def schedule_order(name):
-    """Arms first, then hinges in order."""
+    """Returns a key that sorts the arms first, then hinges by their values."""
     if name in ARMS:
         return (0, ARMS.index(name), 0.0)
     if ":" in name and ";" not in name:
@@ -55,14 +72,15 @@ def schedule_order(name):
 
 
 def name_of(value):
-    """A value of a flag as tables show it."""
+    """Returns the value of a flag as tables show it."""
     return grid.short(as_text(value))
 
 
 def varying(frame):
-    """Columns of a table: the flags that tell its rows apart.
+    """Returns the columns that a table needs to tell its rows apart.
 
-    Not those that go with the backbone or the dataset, as its weights.
+    A flag whose value follows from the backbone and the dataset, such as the
+    weights, needs no column.
     """
     always = ["dataset", "backbone", "epsilon"]
     alike = frame.groupby(["dataset", "backbone"])

@@ -1,4 +1,4 @@
-"""Tables of objectives under schedules."""
+"""Tables that compare objectives, each trained with several schedules."""
 
 import numpy as np
 
@@ -7,21 +7,23 @@ from keras_epsched.studies.layout import (
     MEASURES,
     epsilon_text,
     markdown,
+    mean_and_error,
     name_of,
     percent,
     schedule_order,
     varying,
 )
-from keras_epsched.studies.paired import test_row
+from keras_epsched.studies.paired import TEST_HEADERS, test_row
 from keras_epsched.training import objectives
 
 
 def table(frame):
-    """Objectives under schedules, with what they cost.
+    """Returns a row for each objective and schedule, with the training cost.
 
-    The cost are passes of all training images, forward and backward, over
-    those of a training without any attack: of an epoch one for each view that
-    the objective sees, and one for each step of the attack.
+    The cost is the number of forward and backward passes of the training,
+    divided by that of standard training. An epoch takes one pass over the
+    training images for each view that the objective sees, and one for each step
+    of the attack.
     """
     if frame["objective"].nunique() < 2:
         return ""
@@ -52,7 +54,10 @@ def table(frame):
 
 
 def summary(frame):
-    """Expected robustness of objectives under schedules, and clean accuracy."""
+    """Returns expected robustness by objective and schedule.
+
+    The mean clean accuracy stands in brackets.
+    """
     if frame["objective"].nunique() < 2:
         return ""
     schedules = sorted(set(frame["schedule"]), key=schedule_order)
@@ -65,7 +70,7 @@ def summary(frame):
                     (group["objective"] == objective)
                     & (group["schedule"] == schedule)
                 ]
-                expected = percent(runs["expected_robustness"])
+                expected = mean_and_error(runs["expected_robustness"])
                 clean = f"{100 * runs['clean'].mean():.1f}"
                 row.append("" if runs.empty else f"{expected} ({clean})")
             rows.append(row)
@@ -73,10 +78,11 @@ def summary(frame):
 
 
 def tests(frame):
-    """Paired differences between schedules, and between objectives.
+    """Returns paired tests between schedules, and between objectives.
 
-    Of schedules over the objectives, each the mean of its seeds; of
-    objectives, under the schedule of two hinges, over the seeds.
+    Two schedules are compared over the objectives, with the mean over seeds of
+    each objective. Two objectives are compared over the seeds, under the
+    two-hinge schedule.
     """
     if frame["objective"].nunique() < 2:
         return ""
@@ -108,21 +114,21 @@ def tests(frame):
                 [*place, *test_row(name, what, each, unit)]
                 for what, each, unit in found
             ]
-    headers = (
-        *("measure", "difference", "over", "points"),
-        *("95 % interval", "gains", "p (paired t)"),
-    )
+    headers = ["measure", "difference", "over", "points", *TEST_HEADERS]
     return markdown(rows, [*_place_names(frame), *headers]) if rows else ""
 
 
 def _place_names(frame):
-    """What tells the rows of objectives apart, if anything does."""
+    """Returns the columns that rows of the same objective differ in."""
     keys = [key for key in varying(frame) if key != "objective"]
     return [key for key in keys if frame[key].nunique(dropna=False) > 1]
 
 
 def _places(frame):
-    """Pairs of texts for those, and the rows that agree in them."""
+    """Returns the groups of rows that agree in those columns.
+
+    Each is a pair: the texts of the columns, and the rows.
+    """
     names = _place_names(frame)
     if not names:
         return [([], frame)]

@@ -1,4 +1,4 @@
-"""Reports on studies: tables and figures, and pages to fill with them."""
+"""Reports on studies: tables, pictures, and the pages that show them."""
 
 import os
 import pathlib
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from keras_epsched import files
-from keras_epsched.studies import results
+from keras_epsched.studies import results, sections
 
 
 def report(
@@ -14,30 +14,40 @@ def report(
     output: str | os.PathLike | None = None,
     pages: Sequence[str | os.PathLike] = (),
 ) -> dict[str, str | pathlib.Path]:
-    """Turns the results of studies into tables, pictures and tests.
+    """Makes tables and pictures of the results of studies.
 
-    For each study: the paper's tables 1 and 2 (clean, at the target, expected,
-    with standard errors over seeds and the paper's own figures where a cell is
-    the same), 7 (hinges) and 8 (random epsilon), paired tests, delays, what of
-    the paper's claims holds, and figures 1 (suboptimal transfer), 3 (delay), 4
-    (curves) and 5 (aggregates). What a study has no cells for is left out.
-    Needs `pip install "keras-epsched[study]"`.
+    Each study gets a Markdown file, `NAME.md`, with all its tables and links to
+    all its pictures:
+
+    - a verdict on each of the paper's claims;
+    - clean accuracy, accuracy at the target epsilon and expected robustness,
+      in the form of the paper's Tables 1, 2, 7 and 8, beside the paper's own
+      numbers for the same cell;
+    - paired tests, and the delay of the fixed epsilon;
+    - pictures in the form of the paper's Figures 1, 3, 4 and 5.
+
+    A table or picture that a study has no cells for is left out. Fewer than
+    three seeds or cells get no standard error, interval or test: the tables
+    show the values. Needs `pip install "keras-epsched[study]"`.
 
     Args:
-        found: Files of results (results.parquet of a study, or another name),
-            one of each study; or several that belong together, separated by
-            commas and named by the first or as `NAME=PATH,PATH`.
-        output: Folder of what is written. Defaults to that of the results.
-        pages: Markdown pages to fill in, which have places such as
-            `<!-- digits.claims --> ... <!-- end -->`.
+        found: One string or path for each study: its file of results, such as
+            results.parquet. For a study of several files, separate them with
+            commas. The study has the name of the first file, or `NAME` if
+            the string is `NAME=PATH,PATH`.
+        output: Folder for the files. Defaults to the folder of the results.
+        pages: Markdown pages to fill. A page has places such as
+            `<!-- digits.claims --> ... <!-- end -->`, whose content is
+            replaced.
 
     Returns:
         A dict from `NAME.KIND` to tables, as Markdown, and to the paths of
         pictures.
 
     Raises:
-        ValueError: If a file holds no results, or a page has a place that
-            there is nothing for. No page is changed then.
+        ValueError: If a file holds no results, or if a page has a place for a
+            table or picture that the results do not give. No page is changed
+            then.
 
     Example:
     ```python
@@ -58,17 +68,24 @@ def report(
 
 
 def name_of(path: pathlib.Path) -> str:
-    """Returns the name of a study: that of its file, or of its run folder."""
+    """Returns the name of a study: of its file, or of its run folder.
+
+    The name of a file called results.parquet says nothing, so such a study has
+    the name of the folder.
+    """
     return path.resolve().parent.name if path.stem == "results" else path.stem
 
 
 def studies(
     found: Sequence[str | os.PathLike],
 ) -> dict[str, list[pathlib.Path]]:
-    """Returns name and paths of each study.
+    """Returns the paths of the results of each study, by its name.
+
+    Args:
+        found: As `report` takes it.
 
     Raises:
-        ValueError: If two have the same name.
+        ValueError: If two studies have the same name.
     """
     named: dict[str, list[pathlib.Path]] = {}
     for given in found:
@@ -79,8 +96,8 @@ def studies(
         name = match[1] if match else name_of(paths[0])
         if name in named:
             raise ValueError(
-                f"two studies have the name {name!r}: give one another, as "
-                f"NAME={listed}"
+                f"two studies have the name {name!r}. Name one of them "
+                f"differently: NAME={listed}"
             )
         named[name] = paths
     return named
@@ -89,41 +106,40 @@ def studies(
 def report_on(
     name: str, paths: Sequence[pathlib.Path], output: str | os.PathLike | None
 ) -> dict[str, str | pathlib.Path]:
-    """Writes the report of one study, NAME.md.
+    """Writes the pictures of one study, and NAME.md with all its sections.
 
     Args:
         name: String. Name of the study.
         paths: Paths of its results.
-        output: Folder of what is written. Defaults to that of the results.
+        output: Folder for the files. Defaults to the folder of the results.
 
     Returns:
         A dict from `NAME.KIND` to its tables and the paths of its pictures.
     """
-    # What they import is heavy.
+    # They import SciPy and Matplotlib, which takes long.
     from keras_epsched.studies import figures, tables
 
     frame = results.read(*paths)
     folder = pathlib.Path(output or paths[0].parent)
     folder.mkdir(parents=True, exist_ok=True)
     made = tables.sections(frame)
-    # Twice, so that a picture that fails takes no table with it.
-    files.write(folder / f"{name}.md", _page(name, made))
+    # The tables are written first: they stay if a picture cannot be drawn.
+    page = folder / f"{name}.md"
+    files.write(page, sections.page(name, frame, made))
     pictures = figures.draw(frame, folder, name)
-    links = {key: f"![{key}]({each})" for key, each in pictures.items()}
-    files.write(folder / f"{name}.md", _page(name, {**made, **links}))
+    links = {kind: _link(kind, each) for kind, each in pictures.items()}
+    texts = {**made, **links}
+    files.write(page, sections.page(name, frame, texts))
     drawn = {key: folder / each for key, each in pictures.items()}
     return {f"{name}.{key}": each for key, each in {**made, **drawn}.items()}
 
 
-def _page(name, sections):
-    lines = [f"# {name}"]
-    for key, section in sections.items():
-        lines += [f"## {key.replace('_', ' ')}", section]
-    return "\n\n".join(lines) + "\n"
+def _link(kind, path):
+    return f"![{sections.title(kind)}]({path})"
 
 
 def fill(page: str, blocks: Mapping[str, str]) -> str:
-    """Replaces what stands in the places of a page.
+    """Replaces the content of the places of a page.
 
     Args:
         page: Text with `<!-- NAME -->` and `<!-- end -->` around each place.
@@ -133,14 +149,15 @@ def fill(page: str, blocks: Mapping[str, str]) -> str:
         The text with the places filled.
 
     Raises:
-        ValueError: If a place has a name that there is no block for.
+        ValueError: If there is no block with the name of a place.
     """
 
     def replaced(match):
         name = match["name"]
         if name not in blocks:
             raise ValueError(
-                f"the page has a place for {name!r}; the results give "
+                f"the page has a place for {name!r}, which the results do not "
+                "give. Remove the place, or use one of: "
                 f"{', '.join(sorted(blocks))}"
             )
         return f"<!-- {name} -->\n\n{blocks[name]}\n\n<!-- end -->"
@@ -156,11 +173,11 @@ def fill(page: str, blocks: Mapping[str, str]) -> str:
 def as_seen_from(
     page: pathlib.Path, blocks: Mapping[str, str | pathlib.Path]
 ) -> dict[str, str]:
-    """Returns blocks with pictures as a page in Markdown links to them."""
+    """Returns all blocks as text: a picture as the link that a page needs."""
     texts = {}
     for name, block in blocks.items():
         if isinstance(block, pathlib.Path):
             place = pathlib.Path(os.path.relpath(block, page.parent))
-            block = f"![{name.split('.')[-1]}]({place.as_posix()})"
+            block = _link(name.split(".")[-1], place.as_posix())
         texts[name] = block
     return texts

@@ -1,4 +1,4 @@
-"""Paired differences between schedules, with their tests."""
+"""Paired differences between schedules, with paired t-tests."""
 
 import numpy as np
 from scipy import stats
@@ -6,18 +6,23 @@ from scipy import stats
 from keras_epsched.studies.layout import (
     HEADERS,
     MEASURES,
+    MIN_VALUES,
     epsilon_text,
     markdown,
     name_of,
     varying,
 )
 
+# The last columns of `test_row`.
+TEST_HEADERS = ("95 % interval, or both values", "above 0", "p (paired t)")
+
 
 def differences(frame, first, second, measure):
-    """Second schedule minus the first, in each setting, in points.
+    """Returns the second schedule minus the first, in percentage points.
 
     Returns:
-        A dict from settings to differences, a seed each.
+        A dict from each setting to its differences, one for each seed that both
+        schedules have.
     """
     found = {}
     for setting, group in frame.groupby("setting", sort=False):
@@ -34,13 +39,18 @@ def differences(frame, first, second, measure):
 
 
 def interval(values):
-    """Mean, 95 % interval and p-value of a paired t-test.
+    """Returns the mean, the 95 % interval and the p-value of a paired t-test.
 
-    `None` where the spread cannot be told: of one value, or of equal ones, as
-    two seeds on a few hundred images may give by chance.
+    The rules of the claims use it from two values on. Tables print it from
+    three values on, see `spread`.
+
+    Returns:
+        A tuple of the mean, both ends of the interval, and the p-value. `None`
+        for one value, and for equal values, which say nothing about the spread:
+        two seeds that are tested on a few hundred images may agree by chance.
     """
     values = np.asarray(values, "float64")
-    # In points; accuracies differ by an image or not at all.
+    # Values are in points. Unequal ones differ by an image at least.
     if len(values) < 2 or np.ptp(values) < 1e-6:
         return None
     test = stats.ttest_1samp(values, 0.0)
@@ -48,18 +58,25 @@ def interval(values):
     return values.mean(), low, high, test.pvalue
 
 
-def bounds(outcome):
-    """An interval as text."""
+def spread(values):
+    """Returns how far values differ, as text.
+
+    That is the 95 % interval of three values or more, and the values themselves
+    if there are fewer.
+    """
+    if len(values) < MIN_VALUES:
+        return ", ".join(f"{each:+.1f}" for each in values)
+    outcome = interval(values)
     if outcome is None:
-        return ""
+        return "all equal"
     return f"{outcome[1]:+.1f} to {outcome[2]:+.1f}"
 
 
 def table(frame):
-    """Paired tests of the schedule against the fixed epsilon.
+    """Returns paired tests of the schedule against the fixed epsilon.
 
-    Over the seeds of each cell; and, as in the paper, over the cells of each
-    epsilon.
+    There is a test over the seeds of each cell and, as in the paper, one over
+    the cells of each epsilon.
     """
     keys = varying(frame)
     rows = []
@@ -80,23 +97,34 @@ def table(frame):
                 rows.append(
                     test_row(name, f"all at {epsilon}", values, "cells")
                 )
-    headers = (
-        *("measure", "cell", "over", "scheduled - fixed (points)"),
-        *("95 % interval", "gains", "p (paired t)"),
-    )
+    headers = ("measure", "cell", "over", "scheduled - fixed (points)")
+    headers += TEST_HEADERS
     return markdown(rows, headers) if rows else ""
 
 
 def test_row(measure: str, cell: str, values, unit: str) -> tuple:
-    """Returns the row of a paired test over values, `unit` names them."""
+    """Returns the row of a paired test.
+
+    Args:
+        measure: String. What was measured.
+        cell: String. Where it was measured.
+        values: Differences in percentage points.
+        unit: String. What each value belongs to, such as `"seeds"`.
+
+    Returns:
+        A tuple of texts. Fewer than three values are not tested: the row shows
+        the values, and that they decide nothing.
+    """
     values = np.asarray(values)
-    outcome = interval(values)
+    p_value = "not decided"
+    if len(values) >= MIN_VALUES and (outcome := interval(values)):
+        p_value = f"{outcome[3]:.2g}"
     return (
         measure,
         cell,
         f"{len(values)} {unit}",
         f"{values.mean():+.1f}",
-        bounds(outcome),
+        spread(values),
         f"{(values > 0).sum()} of {len(values)}",
-        "" if outcome is None else f"{outcome[3]:.2g}",
+        p_value,
     )

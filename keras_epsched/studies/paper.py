@@ -1,4 +1,4 @@
-"""The figures of the paper (arXiv 2509.23325), cell by cell."""
+"""The numbers of the paper (arXiv 2509.23325) for each cell."""
 
 import csv
 import fractions
@@ -14,11 +14,15 @@ _FILE = pathlib.Path(__file__).with_name("paper_results.csv")
 
 
 def figures(row: Mapping, tables: Iterable[str]) -> dict[str, str]:
-    """Returns what the paper has for a cell, by measure; empty if it has none.
+    """Returns the numbers of the paper for a cell, by measure.
 
     Args:
         row: Mapping with the values of a cell.
-        tables: Names of the paper's tables, the first that has it counts.
+        tables: Names of the paper's tables. The first one that has the cell
+            counts.
+
+    Returns:
+        A dict from measures to texts, empty if the paper lacks the cell.
     """
     own = {"norm": "linf", "objective": "adversarial", "adaptation": "full"}
     if any(row.get(name, value) != value for name, value in own.items()):

@@ -1,4 +1,4 @@
-"""The states of the cells of a study, in a file and before the eyes."""
+"""The states of the cells of a study, stored in a file and shown."""
 
 import pathlib
 import sys
@@ -7,16 +7,16 @@ from keras_epsched import files
 from keras_epsched.studies import cell as cells_of_a_study
 from keras_epsched.studies.grid import Cell
 
-# Rows of the table that is kept up to date.
+# Most rows that the table on a terminal shows.
 _SHOWN = 30
 
 
 class Progress:
-    """Tells how far a study is: a table on a terminal, elsewhere lines.
+    """Shows the progress of a study: a table on a terminal, lines elsewhere.
 
     Args:
-        cells: List of `Cell`.
-        path: Path of the file that keeps their states.
+        cells: List of `Cell`s.
+        path: Path of the file that stores their states.
     """
 
     def __init__(self, cells: list[Cell], path: pathlib.Path):
@@ -36,7 +36,7 @@ class Progress:
             self._live.__exit__(*details)
 
     def table(self):
-        """Returns the cells that are not waiting, and how many there are."""
+        """Returns a table of the cells that have begun."""
         from rich.table import Table
 
         counts = {}
@@ -45,7 +45,7 @@ class Progress:
         title = ", ".join(f"{count} {state}" for state, count in counts.items())
         table = Table("cell", "state", "epoch", "failures", title=title)
         shown = [cell for cell in self.cells if cell.state != "waiting"]
-        # What runs stands below what is done, and is always seen.
+        # Running cells come last, so that they are always among those shown.
         shown.sort(key=lambda cell: cell.state == "running")
         for cell in shown[-_SHOWN:]:
             epochs = cells_of_a_study.epochs_done(cell.folder)
@@ -58,7 +58,7 @@ class Progress:
         return table
 
     def look(self) -> None:
-        """Sees which cells have begun."""
+        """Updates which cells have begun, and the table."""
         for cell in self.cells:
             if cell.state == "waiting" and cells_of_a_study.has_begun(
                 cell.folder, cell.since
@@ -68,7 +68,7 @@ class Progress:
             self._live.update(self.table())
 
     def changed(self, cell: Cell) -> None:
-        """Writes the states, and tells of a cell."""
+        """Stores the states of all cells, and prints that of one."""
         states = {
             each.name: {"state": each.state, "failures": each.failures}
             for each in self.cells
@@ -78,7 +78,7 @@ class Progress:
             done = sum(each.state == "done" for each in self.cells)
             text = f"[{done}/{len(self.cells)}] {cell.name}: {cell.state}"
             if cell.state == "waiting":
-                text += " to be tried again"
+                text += " for another attempt"
             if cell.state != "done":
                 log = cells_of_a_study.log_of(cell.folder)
                 text += f", {cell.failures[-1]} (see {log})"

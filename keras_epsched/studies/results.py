@@ -1,9 +1,9 @@
-"""Results of a study: a row a cell, written and read by one definition.
+"""Results of a study: a table with one row for each cell.
 
-A row has what came out of a cell, how that was measured, and the values of its
-config that tell one fine-tuning from another. What is not here is neither
-written nor read: a column that no one knows would make a setting of its own of
-every row.
+A row has the outcome of a cell, how it was measured, and the values of the
+config that distinguish fine-tunings. This file defines all columns. Unknown
+columns are refused, because each of their values would count as another
+setting.
 """
 
 import pathlib
@@ -17,21 +17,21 @@ from keras_epsched.configs.values import as_text, entries
 from keras_epsched.runs import Config, Finetuned
 from keras_epsched.runs.prepare import splits_of
 
-# What came out.
+# Outcomes of a cell.
 OUTCOMES = (
     *("cell", "num_classes", "training_images", "test_images", "clean"),
     *("at_target", "expected_robustness", "expected_low", "expected_high"),
     *("onset", "epsilons", "accuracy", "validation_accuracy"),
     *("training_epsilon", "seconds"),
 )
-# Of the paper's protocol, where it is beside another.
+# Measured by the paper's protocol, if that is not the only protocol.
 PAPER_MEASURES = ("at_target_paper", "expected_robustness_paper")
-# How it was measured. Results that do not say so are older than the choice.
+# How a cell was measured, with the values of results that do not say so.
 MEASURED = {
     "backend": "tensorflow",
     "protocol": "nested",
 }
-# Without these a table is no table of results.
+# A table of results has at least these columns.
 _NEEDED = (
     *("dataset", "backbone", "epsilon", "norm", "schedule", "seed"),
     *("epochs", *OUTCOMES),
@@ -39,7 +39,12 @@ _NEEDED = (
 
 
 def value_columns() -> dict[str, object]:
-    """Names of the columns of values, with what they are in older results."""
+    """Returns the columns of values.
+
+    Returns:
+        A dict from names to the values that hold in older results, which do not
+        have the column.
+    """
     columns = {
         name: as_column(entry.before)
         for name, entry in entries(Config).items()
@@ -49,23 +54,26 @@ def value_columns() -> dict[str, object]:
 
 
 def as_column(value):
-    """Returns a value as a column has it: a list is a text."""
+    """Returns a value as it is stored in a column: a list becomes a text."""
     return as_text(value) if isinstance(value, (list, tuple)) else value
 
 
 def outcome(result: Finetuned, seconds: float) -> dict:
-    """Returns what a row has besides the values of its config.
+    """Returns the outcome of a cell, and how it was measured.
 
-    The numbers are those of the first protocol. Where that of the paper is
-    another, its own stand beside them.
+    The numbers are those of the first protocol. If the paper's protocol was
+    used as well, its numbers have columns of their own.
 
     Args:
         result: `Finetuned`.
-        seconds: Float. How long the attempt took that ended the cell.
+        seconds: Float. Duration of the attempt that finished the cell.
+
+    Returns:
+        A dict from names of columns to values.
     """
     protocol, report = next(iter(result.reports.items()))
     low, high = report.expected_robustness_interval()
-    # What measured, whatever the config says of other protocols.
+    # The config may name further protocols.
     measured = {"protocol": protocol, "bisect": report.bisect}
     if protocol == "paper":
         measured |= {"eval_attack": "apgd", "eval_steps": None}
@@ -99,12 +107,15 @@ def row(cell: str, values: Mapping, found: Mapping) -> dict:
     """Returns the row of a cell.
 
     Args:
-        cell: String. Its name.
-        values: Mapping, the values of its config, some as texts.
-        found: Mapping, as `outcome` returned it.
+        cell: String. Name of the cell.
+        values: Mapping of the values of the config, which may be texts.
+        found: Mapping, see `outcome`.
+
+    Returns:
+        A dict from names of columns to values.
 
     Raises:
-        ValueError: If there is anything that is not of the schema.
+        ValueError: If a column is unknown.
     """
     known = entries(Config)
     columns = {
@@ -125,42 +136,43 @@ def write(rows: list[dict], path: str | pathlib.Path) -> None:
 
 
 def check_columns(names: Iterable[str], source: str) -> None:
-    """Refuses columns that are not of the schema.
+    """Raises an error for unknown columns.
 
     Args:
         names: Names of columns.
-        source: String. Where they are from, for the message.
+        source: String. Where the columns are from, for the message.
 
     Raises:
-        ValueError: If there is another one.
+        ValueError: If a column is unknown.
     """
     known = {*OUTCOMES, *PAPER_MEASURES, *value_columns()}
     unknown = sorted(set(names) - known)
     if unknown:
         raise ValueError(
             f"{source} has columns that are neither an outcome nor a value of "
-            f"a config: {unknown}. Remove them, or, if a newer version wrote "
-            "them, use that version. A new outcome is named in "
-            "keras_epsched/studies/results.py, a new value in "
+            f"a config: {unknown}. Remove them. If a newer version of "
+            "keras_epsched wrote them, use that version. To add an outcome, "
+            "see keras_epsched/studies/results.py; to add a value, see "
             "keras_epsched/configs/config.py."
         )
 
 
 def completed(frame, path):
-    """Returns results with all the columns of the schema.
+    """Returns results with all columns, also those that older files lack.
 
     Args:
-        frame: `pandas.DataFrame`, as it was read.
-        path: Path it was read from, for messages.
+        frame: `pandas.DataFrame` of a file of results.
+        path: Path of the file, for messages.
 
     Raises:
-        ValueError: If it holds no results of a study, or others as well.
+        ValueError: If a needed column is missing, or a column is unknown.
     """
     lacks = set(_NEEDED) - set(frame)
     if lacks or frame.empty:
         raise ValueError(
             f"{path} is no file of results of a study: it lacks "
-            f"{sorted(lacks) or 'rows'}"
+            f"{sorted(lacks) or 'rows'}. Expected results.parquet, which "
+            "launch/study.py writes"
         )
     check_columns(frame, path)
     frame = frame.copy()
@@ -174,7 +186,10 @@ def completed(frame, path):
 
 
 def settings(frame) -> list[str]:
-    """Columns that tell one fine-tuning from another, but schedule and seed."""
+    """Returns the columns that distinguish fine-tunings.
+
+    Schedule and seed are not among them.
+    """
     return [
         name
         for name in frame
@@ -183,17 +198,22 @@ def settings(frame) -> list[str]:
 
 
 def read(*paths: str | pathlib.Path):
-    """Reads results, of one study or of several that belong together.
+    """Reads the results of a study from one file or several.
 
     Returns:
-        A `pandas.DataFrame`, a row a cell, with more columns. `setting`, a
-        tuple, is the same for cells that differ in schedule and seed alone,
-        `task` for those that differ in epsilon as well; `delay` and `half`
-        are epochs.
+        A `pandas.DataFrame` with one row for each cell and four more columns:
+
+        - `setting`, a tuple: equal for cells that differ only in schedule and
+          seed;
+        - `task`, a tuple: equal for cells that differ only in schedule, seed
+          and epsilon;
+        - `delay`: the epoch of the onset;
+        - `half`: the first epoch with half of the validation accuracy that
+          standard fine-tuning ends with.
 
     Raises:
-        ValueError: If a file holds no results or unknown columns, or a cell is
-            there twice.
+        ValueError: If a file holds no results, a column is unknown, or a cell
+            appears twice.
     """
     pd = optional.package("pandas", "a report on results")
     frames = []
@@ -202,12 +222,13 @@ def read(*paths: str | pathlib.Path):
             frame = pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{path} is no file of results: {error}"
+                f"{path} is no file of results: {error}. Expected "
+                "results.parquet, which launch/study.py writes"
             ) from error
         frames.append(completed(frame, path))
     frame = pd.concat(frames, ignore_index=True)
     flags = frame[settings(frame)].astype(object)
-    # Equal from row to row, whatever stands for nothing.
+    # NaN is not equal to itself, so cells without a value get "".
     flags = flags.where(flags.notna(), "")
     for name, without in (("setting", ()), ("task", ("epsilon",))):
         kept = flags.drop(columns=list(without))
@@ -215,17 +236,17 @@ def read(*paths: str | pathlib.Path):
     twice = frame.duplicated(["setting", "schedule", "seed"])
     if twice.any():
         raise ValueError(
-            "results of the same fine-tuning are there twice: "
+            "the results have the same fine-tuning twice: "
             f"{', '.join(frame[twice]['cell'].head(3))}. Name each file once."
         )
-    # As in the paper: those that never adapt count as the whole training.
+    # As in the paper, a run that never adapts counts with all its epochs.
     frame["delay"] = frame["onset"].fillna(frame["epochs"])
     frame["half"] = [_half(frame, row) for row in frame.itertuples()]
     return frame
 
 
 def _half(frame, row):
-    """First epoch with half of what standard fine-tuning reaches."""
+    """Returns the first epoch with half of the final standard accuracy."""
     standard = frame[
         (frame["schedule"] == "standard")
         & (frame["seed"] == row.seed)

@@ -1,4 +1,4 @@
-"""Runs the cells of a grid on Ray, and gathers what comes out in one table."""
+"""Runs the cells of a grid on Ray, and gathers their results in one table."""
 
 import contextlib
 import dataclasses
@@ -24,24 +24,24 @@ RESULTS = "results.parquet"
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)
 class Study(Config):
-    """A grid of fine-tunings.
+    """The config of a study: a grid of fine-tunings.
 
-    The grid is a TOML file, whose keys are the names of values of `Config`:
+    The grid is a TOML file. Its keys are the names of values of `Config`:
 
     ```toml
-    [flags]              # the same in all cells
+    [flags]              # values of all cells
     epochs = 50
     [grid]               # each combination of these values is a cell
     backbone = ["SWIN", "CNX"]
     epsilon = ["4/255", "8/255"]
     schedule = ["standard", "fixed", "scheduled", "12/50:30/50"]
     seed = [0, 1, 2]
-    [[where]]            # in cells that match, other values
+    [[where]]            # other values for the cells that match
     match = {backbone = "CNX"}
     flags = {learning_rate = 1e-4}
     ```
 
-    Values of `Config` that are given here hold in all cells.
+    Values of `Config` that are passed to `Study` apply to all cells.
 
     Example:
     ```python
@@ -52,25 +52,26 @@ class Study(Config):
     ```
     """
 
-    study: str = value("", "The grid, a TOML file.", card=Card.NEVER)
+    study: str = value("", "TOML file of the grid.", card=Card.NEVER)
     retries: int = value(
-        2, "How often a cell is tried again.", Role.PLACE, at_least=0
+        2, "Further attempts for a cell that fails.", Role.PLACE, at_least=0
     )
     cell_cpus: float = value(
         1.0,
-        "CPU cores of a cell, which has as many threads; several where a GPU "
-        "would wait for the data.",
+        "CPU cores, and so threads, of a cell. Use several if a GPU waits for "
+        "the data.",
         Role.PLACE,
     )
     cell_gpus: float | None = value(
         None,
-        "GPUs, or the share of one, of a cell; default: one if there are any.",
+        "GPUs of a cell, also a fraction of one; default: one if there are "
+        "any.",
         Role.PLACE,
         at_least=0.0,
     )
 
     def given_to_cells(self) -> dict[str, str]:
-        """Returns what holds in all cells, as texts."""
+        """Returns the values that apply to all cells, as texts."""
         own = {"output", "resume"}
         return {
             name: as_text(getattr(self, name))
@@ -81,11 +82,11 @@ class Study(Config):
 
 @dataclasses.dataclass(frozen=True)
 class Studied:
-    """What a study gives; print it for what failed.
+    """The result of a study. Print it to see which cells failed, and why.
 
     Args:
-        folder: `pathlib.Path` of the run folder, with results.parquet.
-        cells: List of `Cell`.
+        folder: `pathlib.Path` of the run folder, which has results.parquet.
+        cells: List of `Cell`s.
     """
 
     folder: pathlib.Path
@@ -93,7 +94,7 @@ class Studied:
 
     @property
     def is_done(self) -> bool:
-        """Whether all cells are."""
+        """Whether all cells are done."""
         return all(cell.state == "done" for cell in self.cells)
 
     def __str__(self):
@@ -112,41 +113,42 @@ class Studied:
         )
         if not rows:
             return text
-        headers = ("cell", "in the end", "failure", "of what")
+        headers = ("cell", "final state", "failure", "error")
         return f"{tabulate(rows, headers)}\n{text}"
 
 
 def run(study: Study, *, command: str | None = None) -> Studied:
-    """Runs a grid of fine-tunings, and gathers what comes out in one table.
+    """Runs a grid of fine-tunings, and gathers the results in one table.
 
-    Cells are tasks of Ray, on this machine or on a cluster (RAY_ADDRESS; the
-    run folder must then be on a file system that all machines share). One that
-    fails or dies is tried again and resumes, unless its values or data are
-    wrong; `study.resume` does the same for a study that was interrupted. Needs
-    `pip install "keras-epsched[study]"`.
+    The run folder gets results.parquet, with one row for each cell, and a run
+    folder for each cell.
 
-    Leaves results.parquet, a row a cell, beside a run folder for each cell.
+    The cells are tasks of Ray, on this machine or on a cluster. For a cluster
+    set RAY_ADDRESS, and use a run folder on a file system that all machines
+    share. A cell that fails is started again and resumes, unless the error is
+    in its values or data. To resume an interrupted study, set `study.resume`.
+    Needs `pip install "keras-epsched[study]"`.
 
     Args:
         study: `Study`.
-        command: String or `None`. What config.json states as the command.
+        command: String or `None`. The command to store in config.json.
 
     Returns:
         A `Studied`.
 
     Raises:
-        ConfigError: If the grid is none, or the folder holds another study.
+        ConfigError: If the file is not a grid, or the folder has another study.
     """
     with contextlib.ExitStack() as stack:
         with refusing():
-            # Said before anything is written.
+            # A missing package is reported before anything is written.
             for name in ("ray", "rich", "pandas"):
                 optional.package(
                     name, "a study", 'Or: pip install "keras-epsched[study]".'
                 )
             cells = grid.read(study.study, study.given_to_cells())
             name = pathlib.Path(study.study).stem
-            # What counts of the values is in the cells, which are compared.
+            # No value is compared here: `_compare_with_stored` compares cells.
             folder, _ = stack.enter_context(
                 run_folder.opened(study, name, command, tuple(entries(study)))
             )
@@ -170,7 +172,7 @@ def run(study: Study, *, command: str | None = None) -> Studied:
 
 
 def _compare_with_stored(study, cells, folder):
-    """Refuses other cells than the stored ones, or notes those there are."""
+    """Stores the cells. Raises an error if stored ones differ or are gone."""
     path = folder / GRID
     if path.exists():
         stored, begun = (
@@ -185,19 +187,20 @@ def _compare_with_stored(study, cells, folder):
         ]
         if differ:
             raise ConfigError(
-                "`resume` continues a study with its own cells; the grid may "
-                f"grow. Received: {len(differ)} stored cells that are no "
-                "longer there, or have other values: "
-                f"{'; '.join(differ[:5])}"
+                "`resume` continues a study with its own cells. A grid may "
+                "gain cells, but not change or lose stored ones. Received: "
+                f"{len(differ)} stored cells that are no longer there, or have "
+                f"other values: {'; '.join(differ[:5])}. Restore them, or use "
+                "another `output`"
             )
     files.write_json(path, {cell.name: cell.texts for cell in cells})
 
 
 def _differing(texts, begun, cell):
-    """What keeps a stored cell from going on, in words.
+    """Returns the differences that keep a stored cell from resuming, as texts.
 
-    Values that a cell does not give are at their defaults, which were others
-    when a study was begun by an older version.
+    A value that a cell does not name has its default. The default may have been
+    another one when an older version began the study.
     """
     if cell is None:
         return ["no longer there"]
@@ -210,14 +213,14 @@ def _differing(texts, begun, cell):
 
 
 def _run_cells(study, cells, progress):
-    """Runs what is not done, and again what fails."""
+    """Runs the cells that are not done, and starts failed ones again."""
     import ray
 
     ray.init(log_to_driver=False)
     resources = devices.resources(
         devices.nodes(), study.cell_cpus, study.cell_gpus, "cell"
     )
-    # Each in a process of its own, for the memory of networks is of a process.
+    # Each cell has its own process, whose end frees the memory of its networks.
     task = ray.remote(
         num_cpus=resources["cpu"],
         num_gpus=resources["gpu"],
@@ -242,7 +245,7 @@ def _run_cells(study, cells, progress):
                 cell.state = "done"
             except ray.exceptions.RayError as error:
                 cell.failures.append(cells_of_a_study.in_short(error))
-                # What is wrong with values or data stays wrong.
+                # An error in values or data would occur again.
                 wrong = isinstance(getattr(error, "cause", None), ValueError)
                 if wrong or not retries[cell.name]:
                     cell.state = "failed"
@@ -255,7 +258,7 @@ def _run_cells(study, cells, progress):
 
 
 def _write_results(cells, path):
-    """Writes what the cells have left, as one table."""
+    """Writes the results of the finished cells as one table."""
     rows = []
     for cell in cells:
         if cell.state == "done":
@@ -263,7 +266,7 @@ def _write_results(cells, path):
                 json.loads((cell.folder / name).read_text(encoding="utf-8"))
                 for name in (run_folder.CONFIG, cells_of_a_study.OUTCOME)
             )
-            # As the grid has them: paths differ from machine to machine.
+            # The texts of the grid, because paths differ between machines.
             values = {**config["flags"], **cell.texts}
             rows.append(results.row(cell.name, values, found))
     if rows:

@@ -10,7 +10,7 @@ from keras_epsched.runs import Settings
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)
 class Search(Settings):
-    """A search of learning rate and weight decay for one fine-tuning.
+    """The config of a search of learning rate and weight decay.
 
     Example:
     ```python
@@ -28,30 +28,38 @@ class Search(Settings):
         check=check_schedule,
     )
     trials: int = value(16, "Number of trials.", at_least=1)
-    lowest: float = value(1e-5, "Lowest learning rate and weight decay.")
-    highest: float = value(1e-1, "Highest learning rate and weight decay.")
+    lowest: float = value(1e-5, "Lowest learning rate and weight decay to try.")
+    highest: float = value(
+        1e-1, "Highest learning rate and weight decay to try."
+    )
     tune_head: bool = value(
-        False, "Also search the head's multiple, in [1, 100]."
+        False,
+        "Also search the multiple of the learning rate for the head, from 1 to "
+        "100.",
     )
     select: Literal["clean", "expected_robustness"] = value(
         "clean",
-        "What is to be best on the validation images, after each epoch. For "
-        "expected_robustness APGD with 10 steps on the margin of probabilities "
-        "stands in for the default `eval_attack`, at a fraction of its passes.",
+        "What the best trial maximises, on validation images after each epoch. "
+        "expected_robustness is measured by `eval_attack`. Instead of "
+        "MarginEnsemble, APGD with 10 steps on the margin of probabilities is "
+        "used, which ranks trials in a fraction of the passes.",
     )
     select_images: int = value(
         256,
-        "Validation images for `select` by expected_robustness.",
+        "Validation images that measure expected_robustness for `select`.",
         at_least=1,
     )
-    grace_epochs: int = value(1, "Epochs before ASHA stops a trial.")
-    trial_minutes: float = value(30.0, "Budget of a trial.", Role.PLACE)
+    grace_epochs: int = value(
+        1, "Epochs that every trial gets before ASHA may stop it."
+    )
+    trial_minutes: float = value(30.0, "Most minutes of a trial.", Role.PLACE)
     trial_cpus: float = value(
-        1.0, "CPU cores of a trial, which has as many threads.", Role.PLACE
+        1.0, "CPU cores, and so threads, of a trial.", Role.PLACE
     )
     trial_gpus: float | None = value(
         None,
-        "GPUs, or the share of one, of a trial; default: one if there are any.",
+        "GPUs of a trial, also a fraction of one; default: one if there are "
+        "any.",
         Role.PLACE,
         at_least=0.0,
     )

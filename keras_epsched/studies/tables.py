@@ -15,7 +15,7 @@ from keras_epsched.studies.layout import (
 
 
 def sections(frame):
-    """All the tables that the results have cells for, as Markdown."""
+    """Returns the tables that the results have cells for, as Markdown."""
     made = {
         "main": main_table(frame),
         "hinges": hinge_table(frame),
@@ -32,7 +32,7 @@ def sections(frame):
 
 
 def _table(frame, tables=("Table 1", "Table 2")):
-    """A row for each setting and schedule, over seeds."""
+    """Returns a row for each setting and schedule, averaged over seeds."""
     keys = varying(frame)
     beside = [
         name
@@ -69,18 +69,18 @@ def _table(frame, tables=("Table 1", "Table 2")):
     headers = [*keys, "schedule", "seeds", *MEASURES, *beside]
     headers = [HEADERS.get(name, name) for name in headers]
     if any_paper:
-        return markdown(rows, [*headers, "paper, in its own set-up"])
+        return markdown(rows, [*headers, "paper, its own set-up"])
     return markdown([row[:-1] for row in rows], headers)
 
 
 def main_table(frame):
-    """Tables 1 and 2: standard, fixed and scheduled."""
+    """Compares the standard, fixed and scheduled arms (Tables 1 and 2)."""
     chosen = frame[frame["schedule"].isin(ARMS)]
     return "" if chosen.empty else _table(chosen)
 
 
 def hinge_table(frame):
-    """Table 7: both hinges."""
+    """Compares two-hinge schedules by their hinges (Table 7)."""
     by_name = frame["schedule"].str.contains(":")
     if not by_name.any():
         return ""
@@ -92,7 +92,7 @@ def hinge_table(frame):
 
 
 def random_table(frame):
-    """Table 8: another epsilon in each epoch."""
+    """Compares a random epsilon in each epoch with the arms (Table 8)."""
     settings = set(frame[frame["schedule"] == "random"]["setting"])
     if not settings:
         return ""
@@ -102,7 +102,7 @@ def random_table(frame):
 
 
 def delay_table(frame):
-    """Figures 3 and 9: delay against epsilon, and against accuracy."""
+    """Lists delay and clean accuracy for each epsilon (Figures 3 and 9)."""
     keys = [key for key in varying(frame) if key != "epsilon"]
     rows = []
     for first, means in claims.of_tasks(frame):

@@ -12,12 +12,12 @@ from keras_epsched.studies.search_config import Search
 
 
 def run(draw: dict, config: Search, resources: dict) -> None:
-    """Trains by a config and a draw of the search, and reports each epoch.
+    """Trains with one draw of the searched values, and reports each epoch.
 
     Args:
-        draw: Dict of the values that are searched.
+        draw: Dict of the searched values.
         config: `Search`.
-        resources: What Ray lends to the trial, see `devices.resources`.
+        resources: Dict of CPUs and GPUs, see `devices.resources`.
     """
     started = time.monotonic()
     devices.share(resources)
@@ -52,7 +52,7 @@ def run(draw: dict, config: Search, resources: dict) -> None:
 
 
 def selection(config: Search) -> tuple[np.ndarray, np.ndarray]:
-    """Returns some validation images with labels, read once for all epochs."""
+    """Returns validation images with labels, to be used after each epoch."""
     number, batches = config.select_images, []
     for images, labels in build.load_data(config, config.seed).validation:
         batches.append((np.asarray(images), np.asarray(labels)))
@@ -65,7 +65,7 @@ def selection(config: Search) -> tuple[np.ndarray, np.ndarray]:
 
 
 def robustness(config: Search, classifier: keras.Model, images) -> float:
-    """Returns the expected robustness on some images."""
+    """Returns the expected robustness on images with labels."""
     report = finetuning.evaluate(
         config,
         classifier,

@@ -1,4 +1,4 @@
-"""A search of learning rate and weight decay, whose best becomes a recipe."""
+"""A search of learning rate and weight decay, which writes a recipe."""
 
 import contextlib
 import dataclasses
@@ -22,12 +22,12 @@ _FOUND = "search"
 
 @dataclasses.dataclass(frozen=True)
 class Searched:
-    """What a search gives; print it for a table of its trials.
+    """The result of a search. Print it for a table of the trials.
 
     Args:
         folder: `pathlib.Path` of the run folder.
-        trials: List of dicts, the trials, the best first.
-        recipe: `pathlib.Path` of the recipe that it has written.
+        trials: List of dicts, one for each trial, the best first.
+        recipe: `pathlib.Path` of the recipe of the best trial.
     """
 
     folder: pathlib.Path
@@ -45,23 +45,23 @@ class Searched:
 def search(config: Search, *, command: str | None = None) -> Searched:
     """Searches learning rate and weight decay, and writes the best as a recipe.
 
-    Trials are drawn at random and stopped early by ASHA, in Ray Tune, each
-    within a budget of time, as in the paper (arXiv 2509.23325). Draws repeat
-    with the same seed. Each trial has a GPU of its own where there are any.
-    Needs `pip install "keras-epsched[study]"`.
+    Ray Tune draws trials at random, and ASHA stops weak trials early. Each
+    trial has a limit of time, as in the paper (arXiv 2509.23325), and a GPU of
+    its own if there are any. The same seed gives the same draws. Needs
+    `pip install "keras-epsched[study]"`.
 
-    With `config.resume` a search that was interrupted goes on; trials that
-    were under way start again.
+    To resume an interrupted search, set `config.resume`. Unfinished trials then
+    start again.
 
     Args:
         config: `Search`.
-        command: String or `None`. What config.json states as the command.
+        command: String or `None`. The command to store in config.json.
 
     Returns:
-        A `Searched`, whose `recipe` a `Config` takes.
+        A `Searched`. Pass its `recipe` to `Config`.
 
     Raises:
-        ConfigError: If the config, the data or the backbone is not fit for it.
+        ConfigError: If the config, the data or the backbone does not fit.
         RuntimeError: If no trial has finished an epoch.
     """
     with contextlib.ExitStack() as stack:
@@ -71,7 +71,7 @@ def search(config: Search, *, command: str | None = None) -> Searched:
                     "`lowest` must be positive and below `highest`. Received: "
                     f"lowest={config.lowest}, highest={config.highest}"
                 )
-            # Said before anything is prepared.
+            # A missing package is reported before data is loaded.
             optional.package(
                 "ray", "the search", 'Or: pip install "keras-epsched[study]".'
             )
@@ -88,20 +88,27 @@ def search(config: Search, *, command: str | None = None) -> Searched:
             for result in found
             if result.config
         ]
-        # By the last epoch of each, whose weights a training would give.
+        # The score of the last epoch counts: a training ends with its weights.
         rows.sort(key=lambda row: -(row["score"] or 0.0))
         files.write_json(folder / "trials.json", rows)
         if not rows or rows[0]["score"] is None:
-            raise RuntimeError(f"no trial has finished an epoch: see {folder}")
+            raise RuntimeError(
+                f"no trial has finished an epoch. {folder}/trials.json has the "
+                "errors"
+            )
         recipe = write_recipe(config, folder, rows[0])
     return Searched(folder, rows, recipe)
 
 
 @contextlib.contextmanager
 def _opened(config, command):
-    """The folder of the search, which one that resumes expects to be there."""
+    """Opens the folder of a search, an existing one to resume.
+
+    Yields:
+        The folder and the config.
+    """
     if not config.resume:
-        # What is computed here must leave the GPUs to the trials.
+        # The trials need the GPUs.
         with gpus_hidden():
             opening = prepared(config, "tune", command, verbose=1)
             run = opening.__enter__()
@@ -113,8 +120,9 @@ def _opened(config, command):
     folder = pathlib.Path(config.output or "")
     if config.output is None or not (folder / _FOUND).is_dir():
         raise ConfigError(
-            "`resume` continues a search that `output` holds. Received: "
-            f"output={config.output}, where there is none: leave out `resume`"
+            "`resume` continues the search in the folder `output`. Received: "
+            f"output={config.output}, which has no search. To begin one, "
+            "leave out `resume`"
         )
     config = run_folder.as_begun(config, folder / run_folder.CONFIG)
     with run_folder.locked(folder):
@@ -123,10 +131,10 @@ def _opened(config, command):
 
 @contextlib.contextmanager
 def gpus_hidden() -> Iterator[None]:
-    """Keeps what is computed here off the GPUs, which are for the trials.
+    """Hides the GPUs from the backend of this process.
 
-    A backend takes the memory of those that it sees, and keeps it; what it has
-    not seen at first it does not see later. Ray must see them again.
+    A backend takes the memory of all GPUs that it sees at its start, and keeps
+    it. The trials need that memory, so Ray must see the GPUs afterwards.
     """
     name = devices.VISIBLE_GPUS
     before = os.environ.get(name)
@@ -140,7 +148,7 @@ def gpus_hidden() -> Iterator[None]:
 
 
 def make_space(config: Search) -> dict:
-    """Makes what is searched."""
+    """Makes the space of searched values, for Ray Tune."""
     from ray import tune
 
     between = tune.loguniform(config.lowest, config.highest)
@@ -151,15 +159,15 @@ def make_space(config: Search) -> dict:
 
 
 def make_generator(config: Search):
-    """Makes the draws of the space, the same for the same seed."""
+    """Makes a generator of draws, which repeats with the same seed."""
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
     return BasicVariantGenerator(random_state=config.seed)
 
 
 def _make_tuner(config, folder):
-    """The search of a config, new or resumed."""
-    # Trials write nothing, and relative paths stay what they are.
+    """Makes the tuner of a search, new or resumed."""
+    # Relative paths must keep their meaning in the trials.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     import ray
     from ray import tune
@@ -202,7 +210,7 @@ def write_recipe(
     Args:
         config: `Search`.
         folder: Path of the run folder.
-        best: Dict, the best trial.
+        best: Dict of the best trial.
 
     Returns:
         Path of the recipe.
@@ -215,7 +223,7 @@ def write_recipe(
         for name in ("learning_rate", "weight_decay", "head_multiplier")
         if name in best
     }
-    # Schedule and final attack are not the search's to choose.
+    # The search does not choose the schedule and the final attack.
     values = {
         name: each
         for name, each in config.as_dict().items()

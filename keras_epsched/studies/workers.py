@@ -1,4 +1,4 @@
-"""The evaluation of one model over many images, on several workers."""
+"""The evaluation of a model by several workers, which share the images."""
 
 import dataclasses
 import os
@@ -16,7 +16,7 @@ from keras_epsched.studies import devices
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)
 class SharedEvaluation(runs.Evaluation):
-    """The evaluation of classifiers, each by several workers.
+    """The config of an evaluation by several workers.
 
     Example:
     ```python
@@ -29,16 +29,16 @@ class SharedEvaluation(runs.Evaluation):
 
     workers: int = value(
         1,
-        "Processes that share the images; several need Ray.",
+        "Processes that share the images. More than one needs Ray.",
         Role.PLACE,
         at_least=1,
     )
     worker_cpus: float = value(
-        1.0, "CPU cores of a worker, which has as many threads.", Role.PLACE
+        1.0, "CPU cores, and so threads, of a worker.", Role.PLACE
     )
     worker_gpus: float | None = value(
         None,
-        "GPUs, or the share of one, of a worker; default: one if there are "
+        "GPUs of a worker, also a fraction of one; default: one if there are "
         "any.",
         Role.PLACE,
         at_least=0.0,
@@ -48,18 +48,20 @@ class SharedEvaluation(runs.Evaluation):
 def evaluate(
     config: SharedEvaluation, *, command: str | None = None, verbose: int = 1
 ) -> evaluating.Evaluated:
-    """Measures the robustness of classifiers, each by several workers.
+    """Measures the robustness of classifiers with several workers.
 
-    As `keras_epsched.runs.evaluate`, and with the same result for every image;
-    only the self-checks are those of each share of the images, of which one
-    that fired counts. Workers are tasks of Ray, on this machine or on a
-    cluster (RAY_ADDRESS; models and run folder must then be on a file system
-    that all machines share). Needs `pip install "keras-epsched[study]"`.
+    Each worker evaluates a share of the images. Every image gets the same
+    result as with `keras_epsched.runs.evaluate`. The self-checks run on each
+    share, and a check that fires on one share fires in the report.
+
+    The workers are tasks of Ray, on this machine or on a cluster. For a cluster
+    set RAY_ADDRESS, and use models and a run folder on a file system that all
+    machines share. Needs `pip install "keras-epsched[study]"`.
 
     Args:
         config: `SharedEvaluation`.
-        command: String or `None`. What config.json states as the command.
-        verbose: Int. 0 for silence.
+        command: String or `None`. The command to store in config.json.
+        verbose: Int. 0 prints nothing.
 
     Returns:
         An `Evaluated`.
@@ -90,12 +92,12 @@ def _evaluate_by_workers(
         num_cpus=resources["cpu"],
         num_gpus=resources["gpu"],
         max_calls=1,
-        # A share that died resumes.
+        # A share whose process died resumes.
         max_retries=2,
     )(evaluate_share)
     model = evaluating.names(config.model)[arguments["model_name"]]
     shards = [(index, config.workers) for index in range(config.workers)]
-    # Another number of workers shares the images otherwise.
+    # Another number of workers gives other shares of the images.
     place = pathlib.Path(folder) / f"shares-of-{config.workers}"
     arguments["resume"] = True
     found = []
@@ -133,13 +135,13 @@ def evaluate_share(
     Args:
         config: `SharedEvaluation`.
         model: String. Path or name of the classifier.
-        directory: Where relative paths begin.
-        resources: What Ray lends, see `devices.resources`.
-        arguments: Arguments of `keras_epsched.evaluate`, `folder` and `shard`
-            among them.
+        directory: String. The path that relative paths start from.
+        resources: Dict of CPUs and GPUs, see `devices.resources`.
+        arguments: Dict of arguments of `keras_epsched.evaluate`, including
+            `folder` and `shard`.
 
     Returns:
-        The folder of the report.
+        A string, the folder of the report.
     """
     if os.path.isdir(directory):
         os.chdir(directory)

@@ -22,7 +22,9 @@ def test_what_a_trial_asks_for():
     # One each: 64 networks would not fit on two GPUs.
     assert resources([machine], 1.0, None) == {"cpu": 1, "gpu": 1}
     assert resources([machine], 4.0, 0.25) == {"cpu": 4, "gpu": 0.25}
-    with pytest.warns(UserWarning, match="on the CPU, and 2 GPU.* stand idle"):
+    with pytest.warns(
+        UserWarning, match="on the CPU, and 2 GPU.* are not used"
+    ):
         assert resources([machine], 1.0, 0.0) == one
     with pytest.raises(ValueError, match="trial_gpus=1, but Ray sees 4 CPUs"):
         resources([{"CPU": 4.0}], 1.0, 1.0)

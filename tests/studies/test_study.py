@@ -28,6 +28,7 @@ from keras_epsched.studies import (
     paired,
     paper,
     runner,
+    sections,
     tables,
 )
 from keras_epsched.studies import grid as study_grid
@@ -133,7 +134,7 @@ def test_cells_of_a_grid(tmp_path, monkeypatch):
         ("where = 3\n[grid]\nseed = [0]", "expected the tables"),
         (
             "[grid]\ndataset = ['$NO_SUCH_VARIABLE/x']",
-            "environment is not set: dataset",
+            "environment variable is not set: dataset",
         ),
     ],
 )
@@ -325,6 +326,11 @@ def test_two_of_twelve_cells_are_killed_and_all_are_done(tmp_path):
 
 # === The report ===
 
+# Pictures of any study of several epsilons.
+KINDS = ("transfer", "delay", "curves", "aggregates")
+# Columns that `results.read` adds.
+ADDED = ["setting", "task", "delay", "half"]
+
 
 def cell(epsilon, schedule, seed, clean, **columns):
     """A row of results."""
@@ -472,6 +478,86 @@ def test_paired_differences_and_correlation(results):
     # Standard fine-tuning counts as epsilon 0; all is linear here.
     assert epsilons == 4
     np.testing.assert_allclose(correlation, -1.0)
+
+
+def gains(tmp_path, *seeds, **columns):
+    """Results of two arms, whose difference of each seed is given."""
+    return study_results.read(
+        stored(
+            tmp_path,
+            pd.DataFrame(
+                [
+                    cell(0.3, schedule, seed, 0.5 + added / 100, **columns)
+                    for seed, gain in enumerate(seeds)
+                    for schedule, added in (("fixed", 0.0), ("scheduled", gain))
+                ]
+            ),
+        )
+    )
+
+
+def test_two_seeds_get_no_error_interval_or_test(tmp_path):
+    frame = gains(tmp_path, 1.0, 3.0)
+    table = tables.main_table(frame)
+    assert "| 52.0 (51.0, 53.0) |" in table and "±" not in table
+    row = paired.table(frame).splitlines()[2]
+    found = [each.strip() for each in row.strip("|").split("|")]
+    assert found[2:] == [
+        *("2 seeds", "+2.0", "+1.0, +3.0", "2 of 2", "not decided")
+    ]
+    claim = next(
+        line for line in claims.table(frame).splitlines() if "recovers" in line
+    )
+    # The rule has an interval of 2 -+ 12.7, which is not printed.
+    assert "+2.0 points (+1.0, +3.0 over the seeds); as claimed in 1" in claim
+    assert claim.rstrip(" |").endswith("undecided")
+    # By the rule, two seeds that nearly agree would decide: 2 -+ 1.27.
+    table = claims.table(gains(tmp_path, 1.9, 2.1))
+    assert "not decided: 2 seeds (rule: holds)" in table
+    for two in (frame, gains(tmp_path, 1.9, 2.1)):
+        (axes,) = figures.curves(two).axes
+        assert not axes.collections
+        # Two means, and two seeds of each arm.
+        assert len(axes.lines) == 6
+
+
+def test_three_seeds_get_error_interval_and_test(tmp_path):
+    frame = gains(tmp_path, 1.0, 2.0, 3.0)
+    assert "| 52.0 ± 0.6 |" in tables.main_table(frame)
+    row = paired.table(frame).splitlines()[2]
+    found = [each.strip() for each in row.strip("|").split("|")]
+    # By hand: 2 -+ 4.303 / sqrt(3), and t = 2 sqrt(3).
+    assert found[4:] == ["-0.5 to +4.5", "3 of 3", "0.074"]
+    assert "(-0.5 to +4.5 over the seeds)" in claims.table(frame)
+    assert "not decided" not in claims.table(frame)
+    (axes,) = figures.curves(frame).axes
+    assert len(axes.collections) == len(axes.lines) == 2
+
+
+def test_one_seed_is_a_number_alone(tmp_path):
+    frame = gains(tmp_path, 2.0)
+    assert "| 52.0    |" in tables.main_table(frame)
+    assert paired.table(frame) == ""
+    assert "+2.0 points; as claimed in 1 of 1" in claims.table(frame)
+    assert "holds" not in claims.table(frame)
+
+
+def test_two_cells_get_no_interval(tmp_path):
+    one = gains(tmp_path, 1.0, 2.0, 3.0, backbone="one")
+    two = gains(tmp_path, 4.0, 5.0, 6.0, backbone="two")
+    table = paired.table(
+        study_results.read(
+            stored(
+                tmp_path,
+                *(each.drop(columns=ADDED) for each in (one, two)),
+            )
+        )
+    )
+    row = next(line for line in table.splitlines() if "all at" in line)
+    found = [each.strip() for each in row.strip("|").split("|")]
+    assert found[2:] == [
+        *("2 cells", "+3.5", "+2.0, +5.0", "2 of 2", "not decided")
+    ]
 
 
 def test_settings_are_never_pooled(tmp_path):
@@ -660,11 +746,11 @@ def test_jumps_that_collapse(tmp_path):
         )
     )
     found = claims.ablations(frame)
-    assert "clean 1.9, 1.3, 64.2; collapsed below 5" in found
+    assert "by seed: 1.9, 1.3, 64.2 (collapsed if below 5)" in found
     assert "holds in 2, opposite in 1 of 3" in found
     # With two classes twice chance would be all.
     frame["num_classes"] = 2
-    assert "collapsed below 75" in claims.ablations(frame)
+    assert "collapsed if below 75" in claims.ablations(frame)
 
 
 def test_methods_and_what_they_cost(tmp_path):
@@ -706,9 +792,8 @@ def test_methods_and_what_they_cost(tmp_path):
         for schedule in ("fixed", "paced")
     ]
     # Nothing is pooled over epsilons.
-    assert [row[5:7] for row in found] == 4 * [["2", "85.0 ± 5.0"]] + 4 * [
-        ["2", "55.0 ± 5.0"]
-    ]
+    low, high = ["2", "55.0 (50.0, 60.0)"], ["2", "85.0 (80.0, 90.0)"]
+    assert [row[5:7] for row in found] == 4 * [high] + 4 * [low]
     # One view, or two, and five steps in ten, or nine, of the ten epochs.
     assert [row[-1] for row in found] == 2 * ["6.0", "5.5", "7.0", "6.5"]
     figure = figures.trade_offs(frame)
@@ -730,7 +815,7 @@ def test_the_paper_stands_beside_the_same_cell(tmp_path):
         return tables.main_table(frame)
 
     found = table()
-    assert "60.20 / 29.70 / 44.74" in found and "own set-up" in found
+    assert "60.20 / 29.70 / 44.74" in found and "its own set-up" in found
     assert "78.00 / 23.50 / 53.57" in found
     assert "/ 29.70" not in table(objective="trades")
     assert "/ 29.70" not in table(norm="l2")
@@ -784,13 +869,23 @@ def test_pages_are_filled_from_results(results, tmp_path):
     below.parent.mkdir()
     below.write_text("<!-- named.curves -->\n<!-- end -->\n")
     output, named = tmp_path / "out", f"named={results}"
-    studies.report([results, named], output, [page, below])
+    made = studies.report([results, named], output, [page, below])
     text = page.read_text()
     assert "60.0 ± 0.6" in text and "old" not in text and "End." in text
-    assert "![curves](out/known_curves.png)" in text
-    assert "![curves](../out/named_curves.png)" in below.read_text()
-    for kind in ("transfer", "delay", "curves", "aggregates"):
+    curves = "![Accuracy by epsilon of the evaluation]"
+    assert f"{curves}(out/known_curves.png)" in text
+    assert f"{curves}(../out/named_curves.png)" in below.read_text()
+    for kind in KINDS:
         assert (output / f"known_{kind}.png").stat().st_size > 5000
+    # A file for each study has all tables and all pictures.
+    for name in ("known", "named"):
+        text = (output / f"{name}.md").read_text()
+        for key, each in made.items():
+            if key.startswith(f"{name}."):
+                shown = f"]({each.name})" if key.endswith(KINDS) else each
+                assert shown in text, key
+        assert "27 fine-tunings. Evaluation: `eval_attack` apgd" in text
+        assert "2 to 13 points" in text
     # All pages or none.
     page.write_text(old)
     below.write_text("<!-- known.other -->\n<!-- end -->\n")
@@ -809,6 +904,18 @@ def test_what_is_no_result_is_told(tmp_path):
     path.write_bytes(b"PAR1 nothing")
     with pytest.raises(ValueError, match="no file of results"):
         study_results.read(path)
+
+
+def test_every_kind_has_a_title(tmp_path):
+    frame = study_results.read(
+        _ROOT / "reproduction" / "hinges.parquet",
+        _ROOT / "reproduction" / "digits.parquet",
+    )
+    kinds = [*tables.sections(frame), *figures.draw(frame, tmp_path, "known")]
+    assert {"claims", "hinges", "hinge_curves"} < set(kinds)
+    text = sections.page("known", frame, dict.fromkeys(kinds, "here"))
+    assert text.count("\nhere\n") == len(kinds)
+    assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.ci
@@ -837,7 +944,9 @@ def test_the_pages_are_what_the_results_give(tmp_path):
     output = f"--output={tmp_path / 'reproduction'}"
     to_fill = [f"--page={tmp_path / page}" for page in pages]
     run("report.py", output, *to_fill, *moved)
-    for page in pages:
+    complete = sorted((root / "reproduction").glob("*.md"))
+    assert len(complete) == len(moved)
+    for page in (*pages, *(page.relative_to(root) for page in complete)):
         assert (tmp_path / page).read_text(encoding="utf-8") == (
             root / page
         ).read_text(encoding="utf-8")

@@ -1,0 +1,145 @@
+"""The sections of a report: their titles and notes, and a page of all."""
+
+import textwrap
+from collections.abc import Mapping
+
+# The title of each kind of section, and how to read it; in the order of a page.
+_SECTIONS = {
+    "claims": (
+        "Claims of the paper",
+        "`measured` is the mean difference over the cells, followed by the "
+        "difference in each cell. A cell is a dataset, a backbone and an "
+        "epsilon.",
+    ),
+    "ablations": (
+        "Claims of the paper about other schedules",
+        "A jump is a schedule that changes epsilon from 0 to the target at "
+        "once.",
+    ),
+    "transfer": (
+        "Clean accuracy by target epsilon",
+        "Compare with Figure 1 of the paper.",
+    ),
+    "curves": (
+        "Accuracy by epsilon of the evaluation",
+        "Compare with Figure 4 of the paper, for the largest target epsilon.",
+    ),
+    "hinge_curves": (
+        "Expected robustness by the hinges of the schedule",
+        "Each line is one start of the ramp.",
+    ),
+    "delay": (
+        "Delay by target epsilon",
+        "Compare with Figure 3 of the paper. The delay is the first epoch with "
+        "half of the validation accuracy that standard fine-tuning ends with. "
+        "A run that never reaches it counts with all its epochs.",
+    ),
+    "aggregates": (
+        "Means over all cells",
+        "Compare with Figure 5 of the paper.",
+    ),
+    "trade_offs": (
+        "Expected robustness and clean accuracy by objective",
+        "The colour shows the objective, the marker shows the schedule.",
+    ),
+    "main": (
+        "Standard, fixed and scheduled",
+        "Compare with Tables 1 and 2 of the paper.",
+    ),
+    "hinges": (
+        "Schedules with other hinges",
+        "Compare with Table 7 of the paper. `12/50:30/50` starts the ramp "
+        "after 12/50 of the training, and reaches the target after 30/50.",
+    ),
+    "random": (
+        "A random epsilon in each epoch",
+        "Compare with Table 8 of the paper.",
+    ),
+    "delays": (
+        "Delay of the fixed epsilon",
+        "Means over the seeds, as in Figures 3 and 9 of the paper. Epsilon 0 "
+        "is standard fine-tuning. The onset is the first epoch with a clean "
+        "validation accuracy of 5 %, or of twice chance if that is more (with "
+        "two classes 75 %). A run that never reaches an accuracy counts with "
+        "all its epochs.",
+    ),
+    "methods": (
+        "Objectives by schedule",
+        "`cost` is the number of forward and backward passes of the training, "
+        "divided by that of standard training.",
+    ),
+    "methods_summary": (
+        "Expected robustness by objective and schedule",
+        "The mean clean accuracy stands in brackets.",
+    ),
+    "methods_tests": (
+        "Paired tests of objectives and of schedules",
+        "Two schedules are compared over the objectives. Two objectives are "
+        "compared over the seeds, under the two-hinge schedule. `above 0` "
+        "counts positive differences. The p-values are not corrected for their "
+        "number.",
+    ),
+    "tests": (
+        "Paired tests of the schedule against the fixed epsilon",
+        "A test is over the seeds of a cell, or over the cells of an epsilon. "
+        "`above 0` counts positive differences. The p-values are not corrected "
+        "for their number.",
+    ),
+}
+
+# Attacks whose accuracies are known to be too high, see `reports.wording`.
+_LOOSE = ("fgsm", "pgd", "apgd")
+
+_HOW_TO_READ = """\
+Accuracies are in per cent. `clean` is without an attack, `at target` at the
+target epsilon. `expected` is expected robustness: the mean accuracy over a grid
+of epsilons from 0 to the target.
+
+± and error bars are the standard error over seeds. With two seeds, tables show
+the mean and both values in the order of the seeds, and pictures show each seed
+as a small dot or a thin line. Two seeds or cells get no interval and no test,
+because they do not decide anything."""
+
+
+def title(kind: str) -> str:
+    """Returns the title of a kind of section, such as `"claims"`."""
+    return _SECTIONS[kind][0]
+
+
+def page(name: str, frame, texts: Mapping[str, str]) -> str:
+    """Returns a page with all sections of a study, as Markdown.
+
+    Args:
+        name: String. Name of the study.
+        frame: Results, see `results.read`.
+        texts: Mapping from kinds to tables, and links to pictures.
+    """
+    parts = [f"# Results of the study {name}", _measured(frame), _HOW_TO_READ]
+    for kind, (heading, note) in _SECTIONS.items():
+        if kind in texts:
+            parts += [f"## {heading}", _wrapped(note), texts[kind]]
+    return "\n\n".join(parts) + "\n"
+
+
+def _measured(frame):
+    """Returns what the cells were measured with, by the names of flags."""
+    names = ("eval_attack", "eval_steps", "protocol", "bisect", "backend")
+    values = {
+        name: ", ".join(map(str, frame[name].dropna().unique()))
+        for name in names
+    }
+    stated = ", ".join(
+        f"`{key}` {text}" for key, text in values.items() if text
+    )
+    text = f"{len(frame)} fine-tunings. Evaluation: {stated}."
+    if frame["eval_attack"].isin(_LOOSE).any():
+        text += (
+            " Attacks on cross-entropy without targets overestimate "
+            "robustness: stronger attacks measured 2 to 13 points less "
+            "expected robustness, and not equally less for all arms."
+        )
+    return _wrapped(text)
+
+
+def _wrapped(text):
+    return textwrap.fill(text, 80, break_on_hyphens=False)
