@@ -52,16 +52,16 @@ PAPER_BACKBONES = (
         "ViT",
         "timm/vit_base_patch16_224.augreg_in1k",
         "vit_base_patch16_224_imagenet",
-        "not the paper's: pretrained on ImageNet-21k, then ImageNet-1k; the "
-        "paper's on ImageNet-1k only",
+        "not the paper's: these saw ImageNet-21k first, the paper's "
+        "ImageNet-1k only",
     ),
     PaperBackbone(
         "Swin-B",
         "SWIN",
         "timm/swin_base_patch4_window7_224.ms_in22k_ft_in1k",
         "swin_base_patch4_window7_224",
-        "not the paper's: trained on ImageNet-1k only; the paper's were "
-        "pretrained on ImageNet-22k",
+        "not the paper's: these saw ImageNet-1k only, the paper's "
+        "ImageNet-22k first",
     ),
     PaperBackbone(
         "ConvNeXt-B",
@@ -82,8 +82,7 @@ PAPER_BACKBONES = (
         "ClipViT",
         "timm/vit_base_patch16_clip_224.laion2b",
         "clip_vit_base_patch16",
-        "not the paper's: trained by OpenAI; the paper's were trained on "
-        "LAION-2B",
+        "not the paper's: OpenAI's, the paper's saw LAION-2B",
     ),
     PaperBackbone(
         "CLIP ConvNeXt-B",

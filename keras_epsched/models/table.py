@@ -61,7 +61,7 @@ _HEADER = (
     "normalisation",
     "source",
 )
-_CONVERTER = "from the preset's image converter"
+_CONVERTER = "that of the preset's image converter"
 
 
 def rows() -> list[tuple[str, ...]]:
