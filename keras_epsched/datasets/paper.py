@@ -7,8 +7,9 @@ from keras_epsched.datasets.splits import PARTS, Part
 
 _SEED = 0
 _OUR_LISTS = (
-    "The paper uses lists of images from files that were never published. "
-    "This package chooses splits of the same sizes with a fixed seed."
+    "The paper uses lists of images from other authors' files, which are not "
+    "published with it. This package chooses splits of the same sizes with a "
+    "fixed seed."
 )
 
 
