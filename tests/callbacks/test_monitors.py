@@ -348,8 +348,8 @@ def test_a_monitor_that_judges_is_on_the_margin_and_says_so(capsys):
         ],
     )
     assert (
-        "probe_target_accuracy: accuracy under APGD-10 on the probability margin, "
-        "at epsilon 8/255\n"
+        "probe_target_accuracy: accuracy under APGD-10 on the probability "
+        "margin, at epsilon 8/255\n"
     ) in capsys.readouterr().out
 
 

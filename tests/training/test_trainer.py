@@ -846,7 +846,7 @@ def test_the_monitor_warns_of_stale_statistics(epochs, stale_until, warned):
         assert not said
     else:
         (text,) = said
-        assert text.startswith(f"epoch {warned}:")
+        assert text.startswith(f"Epoch {warned}:")
         assert "batchnorm_momentum=0.9" in text
 
 

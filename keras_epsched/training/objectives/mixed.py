@@ -15,8 +15,10 @@ class MixedObjective(BothViews):
     """A weighted mean of the losses of clean and adversarial images.
 
     Use it to train on clean images too, usually for more clean and less robust
-    accuracy. The loss is `(1 - weight) * loss(clean) + weight *
-    loss(adversarial)`. Both views pass through the network in training mode, which costs one more
+    accuracy. The loss is
+    `(1 - weight) * loss(clean) + weight * loss(adversarial)`.
+
+    Both views pass through the network in training mode, which costs one more
     forward and backward pass. BatchNorm averages the statistics of both.
 
     Reference: Goodfellow et al., ICLR 2015 (arXiv 1412.6572), with a weight of
