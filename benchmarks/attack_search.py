@@ -1,21 +1,26 @@
-r"""Which attacks find what at the least cost: the search for the default.
+r"""Searches for the ensemble of attacks that breaks most images per pass.
 
-Two steps. `--model` measures one network: each candidate run (an attack, a
-loss, a number of steps, and a target for targeted attacks) is tried on every
-image at every epsilon where a cheap attack left it standing. What broke is
-written to `--folder`. Without `--model` the search reads all the networks of
-the folder, and the candidates that all of them have. It adds one attack after
-the other, each time the one that lowers expected robustness most for each pass
-that it adds (arXiv 2211.12713), and then tries every ensemble of a short
-attack, a longer one and targets. Passes are counted as in a bisected sweep
-(`keras_epsched.evaluate`).
+The search found the default attack of `keras_epsched.evaluate`. It has two
+steps:
 
-The networks of the search are not those on which its result is judged
-(frontier.py). On digits with a fixed and a scheduled epsilon (seed 0) and a
-MobileNet on flowers (seed 1) `keras_epsched.attacks.MarginEnsemble` leaves
-0.279, 0.370 and 0.385 for 802 to 1003 passes; all candidates together leave
-0.279, 0.368 and 0.383. The second attack may as well follow the probability
-margin: cross-entropy was taken, so that there are three losses.
+1. With `--model`, it measures one network. A candidate is an attack with a
+   loss, a number of steps and, if it is targeted, a target. Each candidate is
+   tried on every image, at every epsilon at which a cheap attack did not break
+   the image. The results are written to `--folder`.
+2. Without `--model`, it reads the results of all networks in the folder and
+   compares the candidates that all networks have. It builds an ensemble by
+   adding one attack at a time, always the one that lowers expected robustness
+   most for each pass it adds (arXiv 2211.12713). Then it tries every ensemble
+   of a short attack, a longer one and a targeted one. Passes are counted as in
+   a bisected sweep (`keras_epsched.evaluate`).
+
+The result is judged on other networks, in frontier.py. The search used three
+networks: digits with a fixed and with a scheduled epsilon (seed 0), and a
+MobileNet on flowers (seed 1). Their expected robustness under
+`keras_epsched.attacks.MarginEnsemble` is 0.279, 0.370 and 0.385, for 802 to
+1003 passes for each image. Under all candidates together, it is 0.279, 0.368
+and 0.383. The probability margin works as well as cross-entropy in the second
+attack; cross-entropy was chosen so that the ensemble uses three losses.
 
 Examples:
   python launch/finetune.py --train_steps=7 --learning_rate=3e-3 \
@@ -33,20 +38,20 @@ from tabulate import tabulate
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A .keras classifier to measure.")
-flags.DEFINE_string("dataset", "digits", "Name or folder of its dataset.")
-flags.DEFINE_integer("image_size", 32, "Side of its images.")
-flags.DEFINE_enum("norm", "linf", ["linf", "l2", "l1"], "Norm.")
-flags.DEFINE_float("epsilon", 0.3, "Last point of the grid of nine.")
-flags.DEFINE_integer("images", 100, "Images of the test split.", lower_bound=8)
+flags.DEFINE_string("dataset", "digits", "Name or folder of the dataset.")
+flags.DEFINE_integer("image_size", 32, "Height and width of the images.")
+flags.DEFINE_enum("norm", "linf", ["linf", "l2", "l1"], "Norm of the attacks.")
+flags.DEFINE_float("epsilon", 0.3, "Largest of the nine epsilons.")
+flags.DEFINE_integer("images", 100, "Number of test images.", lower_bound=8)
 flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
-flags.DEFINE_string("folder", "runs/attack_search", "Where results are kept.")
+flags.DEFINE_string("folder", "runs/attack_search", "Folder of the results.")
 flags.DEFINE_list("steps", ["10", "20", "40", "100"], "Steps of candidates.")
 flags.DEFINE_list(
     "targeted",
     ["margin", "dlr", "probability_margin"],
     "Losses of targeted candidates.",
 )
-flags.DEFINE_integer("members", 4, "Attacks in the ensembles that are tried.")
+flags.DEFINE_integer("members", 4, "Largest number of attacks in an ensemble.")
 
 _POINTS = 9
 _TARGETS = 9
@@ -125,8 +130,8 @@ def measure():
         earlier = dict(np.load(path))
         if not np.array_equal(earlier["standing"], standing):
             raise app.UsageError(
-                f"{path} was measured on other images or at other epsilons: "
-                "give another --folder"
+                f"{path} was measured on other images or at other epsilons. "
+                "Pass another --folder, or delete the file"
             )
         found = earlier
     for name, attack in candidates():
@@ -155,7 +160,10 @@ def measure():
             broken.append(np.logical_or.accumulate(table, axis=1))
         found[name] = np.stack(broken)
         found[f"passes {name}"] = sum(attack.passes(num_classes))
-        print(f"{name}: E {expected(found['hit'], found[name].any(0)):.3f}")
+        print(
+            f"{name}: expected robustness "
+            f"{expected(found['hit'], found[name].any(0)):.3f}"
+        )
         np.savez_compressed(path, **found)
 
 
@@ -266,7 +274,10 @@ def search():
     """Prints the ensembles that none beats in both strength and cost."""
     paths = sorted(pathlib.Path(FLAGS.folder).glob("*.npz"))
     if not paths:
-        raise app.UsageError(f"no network was measured in {FLAGS.folder}")
+        raise app.UsageError(
+            f"{FLAGS.folder} has no results. Measure a network first, with "
+            "--model=FILE.keras"
+        )
     networks = [dict(np.load(path)) for path in paths]
     common = set.intersection(*map(set, networks))
     networks = [
@@ -281,11 +292,14 @@ def search():
         for found in networks
     ]
     print("networks:", ", ".join(path.stem for path in paths))
-    print("all candidates together: E", np.round(everything, 4))
+    print(
+        "expected robustness under all candidates together:",
+        np.round(everything, 4),
+    )
     few = dict(groups(networks[0], (1, 3, 5, 9)))
     many = dict(groups(networks[0], range(1, 1 + _TARGETS)))
     for title, tried in {
-        "Greedy: expected robustness lost for each pass": greedy(networks, few),
+        "Greedy search by expected robustness per pass": greedy(networks, few),
         "Every triple": triples(many),
     }.items():
         rows = []
@@ -300,7 +314,7 @@ def search():
                 front.append(row)
         headers = ["E", "passes an image", "ensemble"]
         headers += [path.stem for path in paths]
-        print(f"\n{title}. Those that none beats:")
+        print(f"\n{title}. No other ensemble is both cheaper and stronger:")
         print(tabulate(front, headers, floatfmt=(".4f", ".0f", "", "", "")))
 
 

@@ -1,9 +1,9 @@
-r"""Which BatchNorm setting makes short robust fine-tuning robust?
+r"""Compares BatchNorm settings in short robust fine-tuning.
 
-Fine-tunes a backbone on a small image dataset in each setting of (attack mode,
-momentum, frozen or not) and prints clean accuracy on the validation and the
-test split, accuracy at the target and expected robustness. The tables in
-docs/how-to/methods.md come from here.
+Fine-tunes a backbone on a small image dataset with each setting: the attack
+mode, and the momentum of BatchNorm or frozen statistics. Prints the clean
+accuracy on validation and test images, the accuracy at the target epsilon, and
+the expected robustness. The tables in docs/how-to/methods.md come from here.
 
 Examples:
   python benchmarks/batchnorm.py --dataset=FOLDER/flowers12_128 \
@@ -23,15 +23,15 @@ flags.DEFINE_string("dataset", None, "A prepared dataset.", required=True)
 flags.DEFINE_string(
     "backbone",
     "keras.applications.MobileNet",
-    "A name that `ke.models.classifier` takes; MobileNet has width 0.75.",
+    "Name for `ke.models.classifier`. MobileNet is built with width 0.75.",
 )
-flags.DEFINE_string("weights", None, "Weights of the backbone.")
-flags.DEFINE_integer("image_size", 64, "Height and width.")
-flags.DEFINE_integer("batch_size", 64, "Images of a step.")
-flags.DEFINE_list("epochs", ["24"], "Lengths of the trainings.")
-flags.DEFINE_bool("quick", False, "Evaluate by APGD-10 on the margin.")
-flags.DEFINE_integer("seeds", 2, "Seeds.")
-flags.DEFINE_list("schedules", ["fixed", "scheduled"], "Which arms.")
+flags.DEFINE_string("weights", None, "File with weights of the backbone.")
+flags.DEFINE_integer("image_size", 64, "Height and width of the images.")
+flags.DEFINE_integer("batch_size", 64, "Images in a training step.")
+flags.DEFINE_list("epochs", ["24"], "Numbers of epochs, one or several.")
+flags.DEFINE_bool("quick", False, "Evaluate with APGD-10 on the margin only.")
+flags.DEFINE_integer("seeds", 2, "Number of seeds of each training.")
+flags.DEFINE_list("schedules", ["fixed", "scheduled"], "Schedules to train.")
 flags.DEFINE_list(
     "settings",
     [
@@ -41,7 +41,8 @@ flags.DEFINE_list(
         "training:0.9",
         "inference:frozen",
     ],
-    "mode:momentum, mode:default (the trainer's), or mode:frozen.",
+    "Settings as mode:momentum, mode:default (momentum of the trainer) or "
+    "mode:frozen, where mode is the attack mode.",
 )
 
 _TARGET = 4 / 255
@@ -58,7 +59,7 @@ def train(setting, arm, epochs, seed):
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     size = (FLAGS.image_size, FLAGS.image_size)
-    # As that table was made, before there were stratified splits.
+    # The table in the docs was made before stratified splits existed.
     data = ke.datasets.load(
         FLAGS.dataset,
         image_size=size,

@@ -1,16 +1,17 @@
-r"""Which validation attack chooses the better epoch of a robust fine-tuning?
+r"""Compares two validation attacks for choosing the best robust epoch.
 
 Fine-tunes the small ResNet on digits as launch/finetune.py does. After each
-epoch at the target, the validation split is attacked at the target twice, at
-the same cost: by APGD with 10 steps on cross-entropy, and on the margin of
-probabilities. `RobustCheckpoint` would keep the epoch that is best by one of
-them. The weights of these epochs are then judged on test images by the default
+epoch at the target epsilon, the validation images are attacked twice, at the
+same cost: by APGD with 10 steps on cross-entropy, and by APGD with 10 steps on
+the probability margin. `RobustCheckpoint` would keep the best epoch by one of
+them. All these epochs are then evaluated on test images with the default
 attack of `keras_epsched.evaluate`.
 
-Prints, for each training and validation attack: the epoch chosen; what it
-leaves at the target and in expected robustness; its regret, the points by
-which the best epoch is better; and Spearman's correlation of validation and
-test over the epochs. Last, the means over all trainings.
+Prints for each training and validation attack: the chosen epoch; its accuracy
+at the target epsilon and its expected robustness; the regret, which is the
+number of points by which the best epoch is better; and Spearman's correlation
+of validation and test accuracy over the epochs. The last lines are the means
+over all trainings.
 
 Examples:
   python benchmarks/checkpoint_choice.py
@@ -24,16 +25,19 @@ import numpy as np
 from absl import app, flags, logging
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("epochs", 20, "Epochs.", lower_bound=2)
+flags.DEFINE_integer("epochs", 20, "Epochs of each training.", lower_bound=2)
 flags.DEFINE_integer("seeds", 2, "Trainings of each schedule.", lower_bound=1)
-flags.DEFINE_list("schedules", ["fixed", "scheduled"], "Which arms.")
-flags.DEFINE_float("epsilon", 0.3, "The target, on the [0, 1] scale.")
+flags.DEFINE_list("schedules", ["fixed", "scheduled"], "Schedules to train.")
+flags.DEFINE_float("epsilon", 0.3, "Target epsilon, on the [0, 1] scale.")
 flags.DEFINE_integer("train_steps", 7, "Steps of PGD in training.")
 flags.DEFINE_float("learning_rate", 3e-3, "Peak learning rate of AdamW.")
-flags.DEFINE_integer("images", 200, "Test images to judge on.", lower_bound=8)
-flags.DEFINE_integer("num_epsilons", 9, "Points of the grid.", lower_bound=2)
+flags.DEFINE_integer("images", 200, "Number of test images.", lower_bound=8)
+flags.DEFINE_integer("num_epsilons", 9, "Number of epsilons.", lower_bound=2)
 flags.DEFINE_integer(
-    "most", 20, "Most epochs of a training, evenly spaced.", lower_bound=2
+    "most",
+    20,
+    "Largest number of epochs of a training to evaluate, evenly spaced.",
+    lower_bound=2,
 )
 
 _LOSSES = ("ce", "probability_margin")

@@ -1,15 +1,16 @@
-r"""What a sweep over nine epsilons costs, against its naive form, in passes.
+r"""Counts the passes of an evaluation at nine epsilons.
 
-Naive: the same attack on every image that is correct without it, at every
-epsilon above 0. The nested sweep attacks at each epsilon only what still
-stands, so its share of the naive passes is the mean of the curve (left ends of
-the grid) over the clean accuracy: the metric is its own cost. Bisection needs
-at most 1 + floor(log2(8)) attacks an image.
+The naive evaluation attacks every correctly classified image at every epsilon
+above 0. The nested sweep attacks, at each epsilon, only images that no smaller
+epsilon broke. So its passes, as a share of the naive ones, are the mean of the
+accuracy curve (at the left ends of the grid) divided by the clean accuracy.
+Bisection needs at most 1 + floor(log2(8)) = 4 attacks for each image.
 
-Targets are chosen such that expected robustness is 0.3, 0.5 and 0.75, for one
-network that is trained robustly on the bundled digits first (or --model).
-Passes are counted, so the result holds on any machine; evaluation_speed.py has
-the time. Exit status 1: a bound is missed.
+The network is trained robustly on the bundled digits first, or given as
+--model. The largest epsilon is chosen so that expected robustness is 0.3, 0.5
+and 0.75. Passes are counted, so the result is the same on every machine;
+evaluation_speed.py measures the time. The exit status is 1 if a bound is
+missed.
 
 Examples:
   python benchmarks/evaluation.py
@@ -22,18 +23,20 @@ import numpy as np
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("model", None, "A .keras classifier of digits at 32 px.")
-flags.DEFINE_integer("images", 500, "Images of the test split.", lower_bound=32)
+flags.DEFINE_string("model", None, "A .keras classifier of digits, 32 x 32.")
+flags.DEFINE_integer("images", 500, "Number of test images.", lower_bound=32)
 flags.DEFINE_integer("steps", 10, "Steps of PGD.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
-flags.DEFINE_list("robustness", ["0.3", "0.5", "0.75"], "Values to look at.")
+flags.DEFINE_list(
+    "robustness", ["0.3", "0.5", "0.75"], "Values of expected robustness."
+)
 
 _POINTS = 9
 _SLACK, _BISECTED, _NOISE = 0.03, 0.45, 0.01
 
 
 def trained(data):
-    """A robust classifier of digits, and none too weak."""
+    """Returns a classifier of digits that is robust enough."""
     import keras
 
     import keras_epsched as ke
@@ -58,7 +61,7 @@ def trained(data):
 
 
 def target(report, wanted):
-    """The end of the interval on which expected robustness is `wanted`."""
+    """Returns the largest epsilon, so that expected robustness is `wanted`."""
     ends = np.linspace(report.epsilons[1], report.epsilons[-1], 400)
     values = [report.expected_robustness(target_epsilon=end) for end in ends]
     return float(ends[np.argmin(np.abs(np.array(values) - wanted))])

@@ -1,25 +1,29 @@
-r"""How fast an evaluation is, against Foolbox, ART and torchattacks.
+r"""Compares the speed of an evaluation with Foolbox, ART and torchattacks.
 
-One small network, trained robustly on the bundled digits, is attacked by PGD
-and APGD and by AutoAttack's four, at one epsilon and at nine. Ours runs on
-each backend of Keras, without self-checks, in one nested sweep. Its attacks
-were compiled in a call before; where an evaluation takes minutes, compiling is
-included. The peers get the same network with the same weights in plain
-torch, in inference mode and without gradients of weights, and the images that
-it gets right, at one epsilon after the other: that they attack afresh what is
-broken already is the larger part of the ratio at nine epsilons. ART's
-AutoAttack is another selection of attacks and is left out. All on the CPU.
+A small network, trained robustly on the bundled digits, is attacked by PGD,
+APGD and the four attacks of AutoAttack, at one epsilon and at nine. Everything
+runs on the CPU.
 
-Two rows tell what an evaluation takes that is left at its defaults. "default"
-is `MarginEnsemble` with bisection against the PGD of each peer with its own
-number of steps, which finds far less. "default-autoattack" is the same against
-the AutoAttack of torchattacks. Both are at nine epsilons alone, and should
-be 3 and 10 times faster than the fastest peer. The first is missed: the PGD of
+- This package runs on each backend of Keras, in one nested sweep, without
+  self-checks. Its attacks were compiled in an earlier call. The time to compile
+  is included only for evaluations that take minutes.
+- The peers (Foolbox, ART and torchattacks) get the same network with the same
+  weights in plain torch, in inference mode and without gradients of weights.
+  They attack the images that the network classifies correctly, at one epsilon
+  after the other. At nine epsilons, most of the difference in time comes from
+  that: peers attack images again that are broken already. ART's AutoAttack is
+  left out, because it consists of other attacks.
+
+Two rows compare evaluations with default settings, at nine epsilons only.
+"default" compares `MarginEnsemble` with bisection to the PGD of each peer with
+its own number of steps, which breaks far fewer images. "default-autoattack"
+compares it to the AutoAttack of torchattacks. The goals are 3 and 10 times the
+speed of the fastest peer. The first goal is missed, because the PGD of
 torchattacks has ten steps by default.
 
-Sides take turns in processes of their own (workers.py); ratios are medians
-over rounds. A peer that is not installed is left out, and said to be
-(docs/speed.md). Exit status 1: a peer is faster than ours on
+The libraries run in separate processes that take turns (workers.py), and ratios
+are medians over rounds. A peer that is not installed is left out with a message
+(docs/speed.md). The exit status is 1 if a peer is faster than this package on
 the first backend, or leaves far less accuracy.
 
 Examples:
@@ -41,20 +45,20 @@ flags.DEFINE_list(
     "backends", ["tensorflow", "jax", "torch"], "Backends of Keras."
 )
 flags.DEFINE_list(
-    "peers", ["foolbox", "art", "torchattacks"], "Who else is timed."
+    "peers", ["foolbox", "art", "torchattacks"], "Other libraries to time."
 )
 flags.DEFINE_list(
     "attacks",
     ["PGD", "APGD", "AutoAttack", "default", "default-autoattack"],
-    "What is timed.",
+    "Attacks to time.",
 )
-flags.DEFINE_integer("images", 256, "Images of the test split.", lower_bound=32)
+flags.DEFINE_integer("images", 256, "Number of test images.", lower_bound=32)
 flags.DEFINE_integer(
-    "autoattack_images", 32, "Images that AutoAttack gets.", lower_bound=1
+    "autoattack_images", 32, "Number of images for AutoAttack.", lower_bound=1
 )
 flags.DEFINE_integer("steps", 20, "Steps of PGD and APGD.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
-flags.DEFINE_float("epsilon", 0.1, "The one epsilon, and the end of the grid.")
+flags.DEFINE_float("epsilon", 0.1, "The one epsilon, and the largest of nine.")
 flags.DEFINE_integer("rounds", 3, "Rounds of timing.", lower_bound=1)
 
 _SIZE, _CLASSES, _POINTS = 32, 10, 9

@@ -1,27 +1,34 @@
-r"""Expected robustness against passes: ours, the peers' and AutoAttack's.
+r"""Compares attacks by expected robustness and passes.
 
-An evaluation should find what AutoAttack finds, at a small share of its cost.
-Networks that `launch/finetune.py` trains are evaluated at nine epsilons by the
+A good default attack breaks nearly all images that AutoAttack breaks, for a
+small share of its cost. This benchmark compares the attacks of this package
+with AutoAttack, torchattacks, Foolbox and ART. A pass is one forward or one
+backward pass of one image.
+
+Networks that `launch/finetune.py` trains are evaluated at nine epsilons: by the
 paper's protocol, by single attacks, by `MarginEnsemble` and by
 `AutoAttack("standard")`. Torchattacks, Foolbox and ART attack the same weights
-and images on torch, in a process of their own (frontier_peer.py): one epsilon
-after the other, at their defaults, and torchattacks' AutoAttack on a few
-images of digits. A pass is one forward or one backward pass of one image.
+and images on torch, in a separate process (frontier_peer.py), with their
+default settings and at one epsilon after the other. The AutoAttack of
+torchattacks gets only a few images of digits.
 
-AutoAttack is the reference, in a nested sweep that goes up (`bisect=False`) on
-digits. On photographs it bisects, for time, and what the other sweep would
-take is estimated from what broke each image where ("~" in the tables). The
-tables compare the estimate with the count wherever there is one.
+The reference is AutoAttack. On digits it runs in a nested sweep with rising
+epsilons (`bisect=False`). On photographs it runs with bisection, to save time.
+There, the passes of the sweep with rising epsilons are estimated from the
+attack and the epsilon that broke each image ("~" in the tables). The tables
+compare the estimate with the count if both exist.
 
-The target, for each network: `MarginEnsemble()` is at most 0.5 points of
-expected robustness above the reference, at most 1.5 points at each epsilon,
-at 1/20 of its passes; "thorough" is at most 0.2 points above, at 1/10.
+The goals for each network: `MarginEnsemble()` is at most 0.5 points of expected
+robustness above the reference, and at most 1.5 points at each epsilon, for 1/20
+of its passes. `MarginEnsemble("thorough")` is at most 0.2 points above, for
+1/10 of its passes.
 
-A network is trained where FOLDER/NETWORK/model.keras is missing. Evaluations
-lie beside it, are continued where they were, and are made only if --runs names
-them; finished ones are shown anyway. FOLDER/frontier_IMAGES.json has all that
-tables and picture need. Networks on photographs need
-$KERAS_EPSCHED_TEST_DATA. Exit status 1: a target is missed.
+A network is trained if FOLDER/NETWORK/model.keras does not exist. Its
+evaluations are saved beside it, and resume after an interruption. Only those
+that --runs names are made, but finished ones are always shown.
+FOLDER/frontier_IMAGES.json has all numbers of the tables and the picture.
+Networks on photographs need $KERAS_EPSCHED_TEST_DATA. The exit status is 1 if a
+goal is missed.
 
 Examples:
   python benchmarks/frontier.py
@@ -46,21 +53,21 @@ _PEERS = list(frontier_results.PEERS)
 _RUNS = [*frontier_results.OURS, *frontier_results.REFERENCES]
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("folder", "runs/frontier", "Where everything is kept.")
+flags.DEFINE_string("folder", "runs/frontier", "Folder of all results.")
 flags.DEFINE_list("networks", None, "Names of networks. Default: all.")
 flags.DEFINE_list(
     "runs",
     [*frontier_results.OURS, "reference"],
-    f"Evaluations that are made: {', '.join(_RUNS)}, or reference, which is "
-    "the AutoAttack that suits the network.",
+    f"Evaluations to make: {', '.join(_RUNS)}, or reference: AutoAttack with "
+    "bisection on photographs and without it on digits.",
 )
-flags.DEFINE_list("peers", _PEERS, "Attacks of others that are run.")
-flags.DEFINE_integer("images", 100, "Images of the test split.", lower_bound=8)
+flags.DEFINE_list("peers", _PEERS, "Attacks of other libraries to run.")
+flags.DEFINE_integer("images", 100, "Number of test images.", lower_bound=8)
 flags.DEFINE_integer(
-    "autoattack_images", 16, "Images that torchattacks' AutoAttack gets."
+    "autoattack_images", 16, "Number of images for torchattacks' AutoAttack."
 )
-flags.DEFINE_bool("draw", False, "Only show what was measured before.")
-flags.DEFINE_list("picture", [], "Paths of the picture, .png or .svg.")
+flags.DEFINE_bool("draw", False, "Show earlier results without measuring.")
+flags.DEFINE_list("picture", [], "Paths for the picture (.png or .svg).")
 
 _POINTS, _BATCH = 9, 50
 
@@ -97,7 +104,10 @@ def known_networks():
     }
     data = os.environ.get("KERAS_EPSCHED_TEST_DATA")
     if not data:
-        print("Left out: photographs ($KERAS_EPSCHED_TEST_DATA is not set).")
+        print(
+            "Left out: networks on photographs, because "
+            "$KERAS_EPSCHED_TEST_DATA is not set."
+        )
         return found
     dataset, weights = f"{data}/datasets/flowers12_128", f"{data}/weights"
     flowers = (
@@ -275,7 +285,10 @@ def measure_peers(name, network, classifier, data, folder):
             records[peer] = {**found, "passes": passes / len(found["correct"])}
             if found["outside"]:
                 count = found["outside"]
-                print(f"{name}: {count} images of {peer} left ball or box")
+                print(
+                    f"{name}: {count} images of {peer} exceed epsilon or the "
+                    "range of pixels"
+                )
     return records
 
 
@@ -292,7 +305,7 @@ def make_jobs(name, network, folder):
                 continue
             images = min(images, FLAGS.autoattack_images)
         if library == "torchattacks" and network.norm == "l1":
-            print(f"{name}: left out: {peer}, for it has no l1")
+            print(f"{name}: left out: {peer}, because it has no l1 norm")
         elif library in here and not (folder / f"{peer}.json").exists():
             jobs.append({"attack": peer, "images": images})
     return jobs
@@ -307,7 +320,10 @@ def main(_):
         networks = known_networks()
         for name in FLAGS.networks or networks:
             if name not in networks:
-                raise app.UsageError(f"{name} is none of {list(networks)}")
+                raise app.UsageError(
+                    f"--networks must be names from {list(networks)}. "
+                    f"Received: {name}"
+                )
             results[name] = measure(name, networks[name])
             path.write_text(json.dumps(results), encoding="utf-8")
     ordered = dict.fromkeys([*known_networks(), *results])

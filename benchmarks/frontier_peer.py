@@ -1,23 +1,25 @@
-r"""The torch side of frontier.py, which starts it in a process of its own.
+r"""Runs the attacks of other libraries on torch, for frontier.py.
 
-Loads the very same .keras file with Keras on torch and lets the attacks of
-others loose on it, at one epsilon after the other, on the images that are
-classified correctly: their users write that loop. The network counts its
-forward and backward passes image by image. Each adversarial image is held
-against ball and box; one outside counts as a failure of its attack.
+frontier.py starts it in a separate process. It loads the same .keras file with
+Keras on torch, and runs the attacks at one epsilon after the other, on the
+images that are classified correctly, as a user of these libraries would. The
+network counts its forward and backward passes for each image. Every adversarial
+image is checked: one that exceeds epsilon or the range of pixels counts as a
+failure of its attack.
 
-What does not depend on epsilon is at its default: steps, restarts, losses. A
-step size is a share of epsilon, the one that the defaults imply (2/255 of
-8/255 in torchattacks, 0.1 of 0.3 in ART), for the fixed sizes would be far too
-large or too small on most of a grid. AutoAttack alone gets the budget of its
-reference, 100 steps, instead of the 10 of torchattacks.
+Steps, restarts and losses are the defaults of each library. Step sizes are not,
+because a fixed size is far too large or too small at most epsilons. They are
+the share of epsilon that the defaults imply (2/255 of 8/255 in torchattacks,
+0.1 of 0.3 in ART). AutoAttack has 100 steps as in its reference, instead of the
+10 of torchattacks.
 
 It reads and writes one folder:
 
   inputs.npz   images (NHWC, 0..255), labels, logits of another backend
   jobs.json    norm, epsilons, classes, and a list of {attack, images}
   NAME.json    written for each attack: correct (images x epsilons), passes,
-               outside (adversarial images outside ball or box), seconds
+               outside (number of adversarial images that exceed epsilon or the
+               range of pixels), seconds
 
 Example:
   KERAS_BACKEND=torch python benchmarks/frontier_peer.py --model=M.keras \

@@ -1,9 +1,10 @@
-"""What frontier.py measured, as tables, as verdicts and as a picture.
+"""Shows the results of frontier.py as tables, verdicts and a picture.
 
-Everything is a plain `dict`, as frontier.py keeps it in a file. For each
-network it has the norm, the grid of epsilons without 0, and a record for each
-attack: `correct` (images x epsilons, with 0), `passes` an image, `seconds`,
-and of AutoAttack `estimate`, see `frontier.passes_upwards`.
+The results are a plain `dict`, as frontier.py saves it. For each network, it
+has the norm, the grid of epsilons without 0, and a record for each attack. A
+record has `correct` (images x epsilons, with 0), `passes` for each image and
+`seconds`. The record of AutoAttack also has `estimate` (see
+`frontier.passes_upwards`).
 """
 
 import numpy as np
@@ -127,9 +128,9 @@ def print_network(name, result):
     headers += [f"{epsilon:.3g}" for epsilon in result["grid"]]
     headers += ["passes", "of AA's", "seconds"]
     print(
-        f"\n{name}, {result['norm']}: expected robustness (E) and differences "
-        "of accuracy to\nAutoAttack's (AA) in points, passes an image. Peers "
-        "attack each epsilon afresh."
+        f"\n{name}, {result['norm']}: expected robustness (E), differences of "
+        "accuracy to that\nunder AutoAttack (AA) in points, and passes for each"
+        " image. Other libraries\nattack all images again at each epsilon."
     )
     print(tabulate(rows, headers, disable_numparse=True))
     counted = records.get("autoattack_nested")
@@ -137,8 +138,8 @@ def print_network(name, result):
         if counted and run in records:
             ratio = records[run]["estimate"] / counted["passes"]
             print(
-                f"Passes of {_TITLES['autoattack_nested']} estimated from "
-                f"{run}, over those counted: {ratio:.3f}"
+                f"Estimated passes of {_TITLES['autoattack_nested']} (from "
+                f"{run}), divided by the counted passes: {ratio:.3f}"
             )
 
 
@@ -152,7 +153,7 @@ def judge(name, records):
     for run, (points, at_each, share) in _TARGETS.items():
         if run not in records or not reference:
             row += ["-"] * 3
-            print(f"NOT JUDGED: {name}, {run}")
+            print(f"NOT JUDGED, because it was not measured: {name}, {run}")
             continue
         curve = Curve(records[run])
         gap = curve.expected - base.expected
@@ -199,8 +200,8 @@ def draw(results, paths):
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[len(results) :]:
         axes.set_visible(False)
-    figure.supxlabel("forward and backward passes an image", fontsize=8)
-    figure.supylabel("expected robustness, %: less is stronger", fontsize=8)
+    figure.supxlabel("forward and backward passes per image", fontsize=8)
+    figure.supylabel("expected robustness (%), lower is stronger", fontsize=8)
     figure.draw_without_rendering()
     place_labels(labels)
     # Placed labels are not to change the layout that they were placed in.

@@ -1,8 +1,8 @@
-"""Planted faults in attacks and sweep, and the tests that catch them.
+"""Plants faults in the attacks and the sweep, to test the tests.
 
-Each mutant changes one place of a copy of the project and runs the default
-tests of that part until one fails. A mutant that survives shows what the tests
-do not see. Exit status 1: one survived.
+Each fault (mutant) changes one place in a copy of the project. Then the default
+tests of that part run until one fails. If no test fails, the mutant survives,
+and the tests miss this fault. The exit status is 1 if a mutant survives.
 
 Examples:
   python benchmarks/mutants.py
@@ -20,7 +20,7 @@ import tempfile
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("only", "", "Part of the names of the mutants to run.")
+flags.DEFINE_string("only", "", "Run only mutants whose name contains this.")
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _ATTACKS = (

@@ -1,8 +1,7 @@
 """The networks of the benchmarks, in Keras.
 
-Those up to `vit_base` are in torch_loop.py too.
-All take pixels in 0..255 and give logits. Weights are random: they do not
-change the time.
+All take pixels in 0..255 and return logits. Weights are random, because they do
+not change the time. The networks up to `vit_base` are in torch_loop.py too.
 """
 
 CLASSES = 100

@@ -1,26 +1,34 @@
-r"""Are our attacks as strong as those of others, on one network and budget?
+r"""Compares the strength of attacks with those of other libraries.
 
-An attack that is too weak makes any network look robust, and nothing else
-would show it. So robustly fine-tuned networks are attacked by ours and by
-others with the same steps, queries, targets and images, at epsilons that leave
-much of the clean accuracy, about half and about a third of it:
+An attack that is too weak makes any network look robust. So robustly fine-tuned
+networks are attacked by this package and by other libraries, with the same
+steps, queries, targets and images. The epsilons leave much, about half and
+about a third of the clean accuracy:
 
-- APGD, APGD-T, FAB-T and Square against torchattacks, which runs in a process
-  of its own on the same .keras file, loaded by Keras on torch (parity_peer.py);
-- PGD against Foolbox and ART, on the very same Keras model.
+- APGD, APGD-T, FAB-T and Square are compared with torchattacks. It runs in a
+  separate process on the same .keras file, loaded by Keras on torch
+  (parity_peer.py).
+- PGD is compared with Foolbox and ART, on the same Keras model.
 
-Ours may leave at most one point of accuracy more than a peer, attack by
-attack, and the point-wise worst case of our four at most one more than that of
-ALL the peers together. "both / either" is how much the sets of fooled images
-have in common. Every adversarial image is checked in float64, on both sides:
-one that leaves the ball or the box counts as a failure of its attack. And
-those of ours must fool the network on torch, those of torchattacks the one on
-TensorFlow: a bound of 99 %.
+The goals:
 
-Digits (and the bundled backbone) always run; MobileNet 0.75 on a dataset of
-yours where --dataset and --weights are given. With --models, networks are
-kept there and not trained again. Needs `pip install -e ".[peers]"`. Exit
-status 1: something is missed.
+- Each attack of this package leaves at most one point of accuracy more than
+  that of another library.
+- The four attacks of this package together leave at most one point more than
+  ALL those of the other libraries together.
+- No adversarial image exceeds epsilon or the range of pixels. Both sides are
+  checked in float64; an image that does counts as a failure of its attack.
+- At least 99 % of the adversarial images of this package also fool the network
+  on torch, and at least 99 % of those of torchattacks fool the one on
+  TensorFlow.
+
+The column "both / either" is the number of images that both attacks fooled,
+divided by the number that at least one fooled.
+
+The bundled backbone on digits always runs. MobileNet 0.75 runs on your dataset
+if --dataset and --weights are given. With --models, trained networks are kept
+there and not trained again. It needs `pip install -e ".[peers]"`. The exit
+status is 1 if a goal is missed.
 
 Examples:
   python benchmarks/parity.py
@@ -42,34 +50,38 @@ import numpy as np
 from absl import app, flags, logging
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("models", None, "Folder that keeps the trained networks.")
+flags.DEFINE_string("models", None, "Folder to keep the trained networks in.")
 flags.DEFINE_string("dataset", None, "A prepared dataset, for MobileNet.")
-flags.DEFINE_string("weights", None, "MobileNet weights.")
+flags.DEFINE_string("weights", None, "File with weights of MobileNet.")
 flags.DEFINE_list("norms", ["linf", "l2"], "Norms: linf, l2.")
-flags.DEFINE_integer("images", 256, "Images of the test split.", lower_bound=8)
-flags.DEFINE_integer("steps", 20, "Steps of all but Square.", lower_bound=1)
+flags.DEFINE_integer("images", 256, "Number of test images.", lower_bound=8)
+flags.DEFINE_integer(
+    "steps", 20, "Steps of all attacks except Square.", lower_bound=1
+)
 flags.DEFINE_integer("queries", 1000, "Queries of Square.", lower_bound=1)
-flags.DEFINE_integer("targets", 9, "Classes that are aimed at.", lower_bound=1)
+flags.DEFINE_integer(
+    "targets", 9, "Target classes of targeted attacks.", lower_bound=1
+)
 flags.DEFINE_list(
     "remaining",
     ["0.8", "0.55", "0.35"],
-    "Shares of the clean accuracy that the epsilons should leave.",
+    "Choose epsilons that leave these shares of the clean accuracy.",
 )
 flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "The first seed of random numbers.")
+flags.DEFINE_integer("seed", 0, "The first seed of the attacks.")
 flags.DEFINE_integer(
     "seeds",
     1,
-    "Runs of each attack, whose accuracy is averaged.",
+    "Number of runs of each attack. Accuracies are averaged over them.",
     lower_bound=1,
 )
 flags.DEFINE_list(
     "attacks",
     ["APGD", "APGD-T", "FAB-T", "Square", "Square rescaled", "PGD"],
-    "Attacks that are compared.",
+    "Attacks to compare.",
 )
 flags.DEFINE_bool(
-    "quick", False, "Few images, steps and epochs; strength is not judged."
+    "quick", False, "Use few images, steps and epochs, without a verdict."
 )
 
 _POINTS, _TRANSFER = 1.0, 0.99
@@ -416,7 +428,9 @@ class Peer:
     def wait(self):
         """Returns adversarial images of each job, and predictions."""
         if self.process.wait():
-            raise RuntimeError("the process with torch failed: see above")
+            raise RuntimeError(
+                "The process with torch failed. Its error is printed above."
+            )
         with np.load(self.folder / "attacked.npz") as arrays:
             attacked = [arrays[f"job{at}"] for at in range(len(self.jobs))]
         with np.load(self.folder / "answers.npz") as arrays:
@@ -614,11 +628,14 @@ class Comparison:
 
         headers = ("norm", "epsilon", "attack", "ours", "peer")
         headers += ("ours - peer", "both / either", "peer / clean")
-        print(f"\n{self.network.name}: accuracy that is left, in points")
+        print(f"\n{self.network.name}: accuracy under attack, in %")
         print(tabulate(self.rows, headers, disable_numparse=True))
         headers = ("norm", "attack", "ours fool torch", "the peer's fool TF")
         headers += ("images",)
-        print(f"\n{self.network.name}: the other copy of the network")
+        print(
+            f"\n{self.network.name}: adversarial images on the same network on "
+            "another backend"
+        )
         print(tabulate(self.transfer, headers, disable_numparse=True))
         print(flush=True)
 
@@ -706,7 +723,7 @@ def labels_of(network, fooled):
 def main(_):
     logging.set_verbosity(logging.ERROR)
     if (FLAGS.dataset is None) != (FLAGS.weights is None):
-        raise app.UsageError("--dataset and --weights go together")
+        raise app.UsageError("Pass --dataset and --weights together")
     if FLAGS.quick:
         FLAGS.images, FLAGS.steps, FLAGS.queries = 32, 5, 30
         FLAGS.targets, FLAGS.remaining = 3, ["0.5"]
@@ -729,7 +746,7 @@ def main(_):
     for each in missed:
         print(f"MISSED: {each}")
     if FLAGS.quick:
-        print("quick: strength was not judged")
+        print("--quick: the strength of the attacks was not judged.")
     sys.exit(bool(missed))
 
 

@@ -1,17 +1,20 @@
-r"""The torch side of parity.py, which starts it in a process of its own.
+r"""Runs torchattacks on torch, for parity.py.
 
-Loads the very same .keras file with Keras on torch, lets torchattacks attack
-the images, and says what the network answers to the images that parity.py has
-found. It reads and writes one folder:
+parity.py starts it in a separate process. It loads the same .keras file with
+Keras on torch. It attacks images with torchattacks, or predicts the classes of
+the adversarial images that parity.py has found. It reads and writes one folder:
 
   inputs.npz     images (NHWC, 0..255), labels
   jobs.json      list of {attack, norm, epsilon, steps, queries, targets,
                  seed}, or
-  found.npz      images of ours (NHWC, 0..255), by name
-  attacked.npz   written: adversarial images of each job (NHWC, 0..1), "job0"...
-  answers.npz    written: predictions for these or those, and for inputs.npz
+  found.npz      adversarial images of parity.py (NHWC, 0..255), by name
+  attacked.npz   written: adversarial images of each job (NHWC, 0..1), with the
+                 names job0, job1 and so on
+  answers.npz    written: predictions for found.npz or attacked.npz, and for
+                 inputs.npz
 
-One thread by default: two wait for each other where cores are shared.
+It uses one thread by default, because several threads wait for each other if
+other processes use the same cores.
 
 Example:
   KERAS_BACKEND=torch python benchmarks/parity_peer.py --model=M.keras \
@@ -41,7 +44,9 @@ def load(path):
     import keras_hub  # noqa: F401  (registers its layers)
 
     if keras.backend.backend() != "torch":
-        raise RuntimeError("set KERAS_BACKEND=torch")
+        raise RuntimeError(
+            "This script needs the torch backend. Set KERAS_BACKEND=torch."
+        )
     network = keras.saving.load_model(path, compile=False)
     network.trainable = False
     for each in network.parameters():

@@ -1,15 +1,18 @@
-r"""Whether the input pipeline keeps up with the training step, in one run.
+r"""Measures whether the input pipeline is as fast as the training step.
 
-Images a second of the pipeline alone (records read, decoded, resized,
-shuffled, augmented, batched), without cache and from the cache, against those
-of the training step alone: at epsilon 0, where a step is cheapest, and with
-PGD. The ratio says how many times faster the pipeline is. Where both share the
-cores of a CPU, they also slow each other: the last column is a step fed by
-the uncached pipeline over a step fed by one batch again and again. All
-variants are timed in turn, round after round; medians are printed.
+The pipeline alone (which reads, decodes, resizes, shuffles, augments and
+batches records) is timed with and without its cache. The training step alone
+is timed at epsilon 0, where it is fastest, and with PGD. All speeds are in
+images per second, and the ratio is the speed of the pipeline divided by that of
+the step.
 
-Exit status 1: the uncached pipeline is slower than a step of the scheduled
-training (its mean over epsilon is between the two steps).
+On a CPU, the pipeline and the step use the same cores and slow each other down.
+The last column is the time of a step that is fed by the uncached pipeline,
+divided by the time of a step that gets the same batch again and again. All
+variants are timed in turn, round after round, and medians are printed.
+
+The exit status is 1 if the uncached pipeline is slower than a step of the
+scheduled training, whose mean time is between those of the two steps.
 
 Examples:
   python benchmarks/pipeline.py --dataset=FOLDER/cub100_128
@@ -25,14 +28,14 @@ import numpy as np
 from absl import app, flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("dataset", "digits", "As the launchers take it.")
+flags.DEFINE_string("dataset", "digits", "Name or folder of the dataset.")
 flags.DEFINE_string("data_dir", None, "Folder of prepared tfds datasets.")
-flags.DEFINE_integer("images", 512, "Training images used.", lower_bound=32)
+flags.DEFINE_integer("images", 512, "Training images.", lower_bound=32)
 flags.DEFINE_integer("image_size", 224, "Height and width of the images.")
 flags.DEFINE_integer("batch_size", 32, "Images in a batch.", lower_bound=1)
 flags.DEFINE_integer("steps", 7, "Steps of PGD.", lower_bound=1)
 flags.DEFINE_integer("rounds", 5, "Rounds of timing.", lower_bound=1)
-flags.DEFINE_string("weights", None, "MobileNet weights; default: random.")
+flags.DEFINE_string("weights", None, "MobileNet weights. Default: random.")
 
 _EPSILON = 4 / 255
 

@@ -1,16 +1,17 @@
-r"""How time and memory grow with the size of the work.
+r"""Measures how time and memory grow with the size of the work.
 
-A training step is measured against the steps of PGD, the images in a batch and
-the pixels of an image; a nested sweep against the number of epsilons and of
-images. Growth is the slope of a straight line in logarithms: 1 is
-proportional, 0 is constant. Each point has a process of its own, for its peak
-of memory, from which what the process took before the first step is
-subtracted: on a CPU the largest resident set, on a GPU what the backend
-reports.
+A training step is measured with different numbers of PGD steps, of images in a
+batch and of pixels in an image. A nested sweep is measured with different
+numbers of epsilons and of images. Growth is the slope of a straight line on
+logarithmic scales: 1 means proportional, 0 means constant.
 
-What must hold: time at most proportional to steps, batch, pixels and images;
-epsilons cheaper than that; memory that grows with neither steps nor epsilons
-nor images. Exit status 1: it does not.
+Each measurement has its own process, to get its peak memory: the largest
+resident set on a CPU, and the number that the backend reports on a GPU. The
+memory of the process before the first step is subtracted.
+
+The goals: time is at most proportional to steps, batch, pixels and images; it
+grows less than proportionally with the number of epsilons; and memory does not
+grow with steps, epsilons or images. The exit status is 1 if a goal is missed.
 
 Examples:
   python benchmarks/scaling.py
@@ -28,7 +29,7 @@ from absl import app, flags
 FLAGS = flags.FLAGS
 flags.DEFINE_string("backend", "tensorflow", "Backend of Keras.")
 flags.DEFINE_enum("network", "small", sorted(networks.SIZES), "Network.")
-flags.DEFINE_integer("rounds", 5, "Calls of each point.", lower_bound=1)
+flags.DEFINE_integer("rounds", 5, "Calls for each measurement.", lower_bound=1)
 
 _EPSILON = 8 / 255
 # Values of what is varied, and the limits of the slopes of time and memory.
@@ -40,7 +41,7 @@ _AXES = {
     "images": ([256, 512, 1024, 2048], 1.05, 0.3),
 }
 flags.DEFINE_multi_enum(
-    "axes", list(_AXES), list(_AXES), "What is varied; repeat it for several."
+    "axes", list(_AXES), list(_AXES), "What to vary. Repeat the flag for more."
 )
 
 

@@ -1,12 +1,14 @@
-r"""What a second call of `evaluate` takes beyond the attacks that it runs.
+r"""Measures the overhead of a second call of `evaluate`.
 
-The first call on a classifier compiles its attacks, all others run what was
-compiled. Whatever the compiled functions are called with in a later call is
-kept, and they are called again by themselves, right after it: their time is
-the bare work, and the rest of a call is ours. Weights are random, and labels
-are what the network predicts, so that all images are attacked. Ratios are
-medians over rounds, in one process. Exit status 1: a later call compiles
-something, or takes more than 1.05 of its bare work.
+The first call on a classifier compiles its attacks, and later calls use the
+compiled functions. The arguments of the compiled functions in a later call are
+recorded, and the functions are called again with them, right after the call.
+Their time is the bare work; the rest of the call is overhead. Weights are
+random, and the labels are the predictions of the network, so that all images
+are attacked. Ratios are medians over rounds, in one process.
+
+The exit status is 1 if a later call compiles something, or takes more than 1.05
+times its bare work.
 
 Examples:
   python benchmarks/second_call.py
@@ -25,11 +27,11 @@ from absl import app, flags
 FLAGS = flags.FLAGS
 flags.DEFINE_string("backend", "tensorflow", "Backend of Keras.")
 flags.DEFINE_enum("network", "small", sorted(networks.SIZES), "Network.")
-flags.DEFINE_integer("images", 256, "Images.", lower_bound=1)
+flags.DEFINE_integer("images", 256, "Number of images.", lower_bound=1)
 flags.DEFINE_integer("steps", 10, "Steps of APGD.", lower_bound=1)
-flags.DEFINE_integer("points", 8, "Epsilons above 0.", lower_bound=1)
-flags.DEFINE_float("epsilon", 1 / 255, "The end of the grid.")
-flags.DEFINE_bool("self_check", True, "With the self-checks.")
+flags.DEFINE_integer("points", 8, "Number of epsilons above 0.", lower_bound=1)
+flags.DEFINE_float("epsilon", 1 / 255, "The largest epsilon.")
+flags.DEFINE_bool("self_check", True, "Whether to run the self-checks.")
 flags.DEFINE_integer("rounds", 5, "Rounds of timing.", lower_bound=1)
 
 _MOST = 1.05
@@ -114,15 +116,20 @@ def main(_):
         f"{FLAGS.points} epsilons, APGD of {FLAGS.steps} steps:"
     )
     print(f"  first call   {first:.2f} s, {compiled} functions compiled")
-    print(f"  later calls  {np.median(calls):.2f} s, {again} compiled")
+    print(
+        f"  later calls  {np.median(calls):.2f} s, {again} functions compiled"
+    )
     print(
         f"  bare work    {np.median(work):.2f} s, {len(recorder.calls)} calls"
     )
-    print(f"  a later call takes {ratio:.3f} of its bare work")
+    print(f"  a later call takes {ratio:.3f} times its bare work")
     if again:
-        print(f"MISSED: later calls compile {again} functions")
+        print(f"MISSED: later calls compile {again} functions, instead of none")
     if ratio > _MOST:
-        print(f"MISSED: {ratio:.3f} is more than {_MOST}")
+        print(
+            f"MISSED: a later call takes {ratio:.3f} times its bare work, more "
+            f"than {_MOST}"
+        )
     sys.exit(bool(again or ratio > _MOST))
 
 

@@ -1,10 +1,11 @@
-r"""One pass of both views, or one pass each?
+r"""Compares one pass for both views of TRADES with one pass for each view.
 
-TRADES sees the clean and the adversarial view of each image. The package gives
-each a pass of its own, in which BatchNorm normalises it by its own statistics;
-one pass of both together normalises them by joint ones. This trains the bundled
-network on digits in both ways, and times a step of each, in turns. The figures
-in docs/how-to/methods.md come from here.
+TRADES uses the clean and the adversarial view of each image. In this package,
+each view has its own pass, in which BatchNorm uses the statistics of that view.
+The alternative is one pass for both views, in which BatchNorm uses their joint
+statistics. This benchmark trains the bundled network on digits in both ways,
+and times a step of each in turn. The numbers in docs/how-to/methods.md come
+from here.
 
 Examples:
   python benchmarks/two_views.py
@@ -15,10 +16,10 @@ import time
 from absl import app, flags, logging
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("epochs", 12, "Epochs.")
-flags.DEFINE_integer("seeds", 3, "Seeds.")
-flags.DEFINE_integer("rounds", 7, "Rounds of the timing.")
-flags.DEFINE_integer("steps", 10, "Training steps timed in a round.")
+flags.DEFINE_integer("epochs", 12, "Epochs of each training.")
+flags.DEFINE_integer("seeds", 3, "Number of seeds.")
+flags.DEFINE_integer("rounds", 7, "Rounds of timing.")
+flags.DEFINE_integer("steps", 10, "Training steps to time in a round.")
 
 _TARGET = 0.3
 
@@ -127,7 +128,8 @@ def main(_):
     times = np.asarray(step_times())
     ratios = times[:, 1] / times[:, 0]
     print(
-        "time of a step, one pass over a pass each: "
+        "time of a step with one pass, divided by that with a pass for each "
+        "view: "
         f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})",
         flush=True,
     )

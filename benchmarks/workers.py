@@ -1,9 +1,9 @@
-"""Processes that take turns: backends and peers, timed side by side.
+"""Runs the sides of a comparison in processes that take turns.
 
-Keras chooses its backend once in a process, so each side of a comparison gets
-a process of its own. They all stay alive, and one works at a time: the parent
-asks for one variant after another, round after round, so that a machine whose
-speed drifts slows all of them. Ratios are taken within a round.
+Keras chooses its backend once in a process, so each side of a comparison has
+its own process. All processes stay alive, and one works at a time. The parent
+asks for one variant after another, round after round. So if the speed of the
+machine changes, it changes for all sides, and ratios within a round stay fair.
 """
 
 import importlib.util
@@ -56,10 +56,10 @@ class Worker:
         except EOFError:
             self._process.join()
             raise RuntimeError(
-                f"a worker died, with status {self._process.exitcode}"
+                f"A worker process ended with status {self._process.exitcode}."
             ) from None
         if isinstance(answer, str):
-            raise RuntimeError(f"a worker failed:\n{answer}")
+            raise RuntimeError(f"A worker process failed:\n{answer}")
         return answer
 
     def time(self, name: str, at_least: float = 0.0) -> tuple[float, object]:
@@ -101,7 +101,7 @@ def installed(names: Iterable[str]) -> list[str]:
             if importlib.util.find_spec(each) is None
         ]
         if missing:
-            print(f"Left out: {name} ({', '.join(missing)} not installed).")
+            print(f"Left out: {name}. Not installed: {', '.join(missing)}.")
         else:
             found.append(name)
     return found

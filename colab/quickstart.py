@@ -13,23 +13,28 @@
 # %% [markdown]
 # # Robust fine-tuning with Epsilon-Scheduling
 #
-# We take a small, ordinary (non-robust) pretrained network and fine-tune it
-# three times on handwritten digits: without any attack, on adversarial images
-# of full strength from the first step ("fixed"), and with the strength ramped
-# up ("scheduled",
-# [Ngnawé et al., ICLR 2026](https://arxiv.org/abs/2509.23325)). Then we
-# measure how accurate each is at every strength.
+# This tutorial shows what Epsilon-Scheduling changes. You fine-tune the same
+# pretrained network three times on handwritten digits, and then measure how
+# accurate each network is under attack. The pretrained network is small and not
+# robust. The three trainings are:
 #
-# Everything is offline. It takes about ten minutes on two CPU cores. On a free
-# T4 we expect a few, most of them for compiling: an estimate, which nobody has
-# measured. In Colab choose *Runtime > Change runtime type > T4 GPU* first.
+# - **standard**: without an attack;
+# - **fixed**: adversarial training at the full perturbation budget (epsilon)
+#   from the first step;
+# - **scheduled**: adversarial training in which epsilon rises from 0 to the
+#   same budget ([Ngnawé et al., ICLR 2026](https://arxiv.org/abs/2509.23325)).
+#
+# The tutorial downloads nothing but the package. It takes about ten minutes on
+# two CPU cores. On a free T4 GPU, we estimate a few minutes, most of them for
+# compiling; nobody has measured it. In Colab, choose *Runtime > Change runtime
+# type > T4 GPU* first.
 
 # %%
 import os
 import sys
 
 if "google.colab" in sys.modules:
-    # Where the package is: git+https://... or a folder that you uploaded.
+    # The address of the package (git+https://...) or an uploaded folder.
     PACKAGE = "/content/keras_epsched"
     # %pip install --quiet {PACKAGE}
 
@@ -51,9 +56,12 @@ EPSILON = 0.3  # on the [0, 1] scale of pixels
 # %% [markdown]
 # ## Data and network
 #
-# Digits of 8 x 8 pixels, enlarged to 32 x 32; and a small residual network
-# that was pretrained on rendered letters. `classifier` puts the normalisation
-# inside, so that attacks act on the pixels you see, and a new head on top.
+# The data are handwritten digits of 8 x 8 pixels, enlarged to 32 x 32. The
+# network is a small residual network that was pretrained on rendered letters.
+#
+# `ke.models.classifier` adds a new head with one output for each class. It also
+# puts the normalisation inside the model. So an attack changes the pixels that
+# you see, and epsilon has the same meaning for every network.
 
 # %%
 data = ke.datasets.load(
@@ -93,7 +101,7 @@ def fine_tune(schedule, seed=0):
         data.train,
         validation_data=data.validation,
         epochs=EPOCHS,
-        shuffle=False,  # the dataset shuffles
+        shuffle=False,  # the dataset shuffles by itself
         verbose=0,
         callbacks=[ke.callbacks.EpsilonScheduler(schedule)],
     )
@@ -103,9 +111,13 @@ def fine_tune(schedule, seed=0):
 # %% [markdown]
 # ## Three trainings
 #
-# The same network, head, data and learning rate; only epsilon differs. The
-# trainer warns where the moving statistics of BatchNorm lag behind, as they do
-# in the first epochs.
+# All three trainings use the same network, head, data and learning rate. Only
+# epsilon differs. The scheduled training keeps epsilon at 0 for the first
+# quarter of the epochs, raises it until three quarters, and then keeps it at
+# the target.
+#
+# You may see a warning that BatchNorm's moving statistics do not fit the
+# weights. In the first epochs that is normal.
 
 # %%
 schedules = {
@@ -119,9 +131,9 @@ for name, schedule in schedules.items():
     print(name, f"{histories[name]['val_accuracy'][-1]:.1%} clean validation")
 
 # %% [markdown]
-# Clean validation accuracy against epochs, with epsilon below. The fixed run
-# ends far less accurate on clean digits; the scheduled one learns the task
-# first and keeps most of it while epsilon rises.
+# The next picture shows how each network learns. The upper part is the clean
+# validation accuracy (on digits without an attack) after each epoch. The lower
+# part is the epsilon of that epoch.
 
 # %%
 threshold = max(0.05, 2 / data.num_classes)
@@ -147,13 +159,23 @@ ke.evaluation.plot_training_story(
 )
 
 # %% [markdown]
+# Compare the right ends of the lines in the upper part. If "fixed" ends below
+# "standard", the attack has cost clean accuracy. If "scheduled" ends between
+# them, the schedule has saved a part of it: the network adapted to the task
+# while epsilon was 0. The vertical lines mark the *onset*, the first epoch
+# whose accuracy reaches the onset threshold (twice chance).
+
+# %% [markdown]
 # ## How robust are they?
 #
-# Accuracy on all test images at nine strengths, under the default attack: two
-# versions of Auto-PGD that follow the margin between the right class and
-# others. Like any attack it gives an upper bound; weaker ones, as PGD on the
-# loss of the training, leave several points more. *Expected robustness* is the
-# mean over the strengths: the area under the curve.
+# `ke.evaluate` measures the accuracy on all test images at nine values of
+# epsilon. It uses the default attack: three versions of Auto-PGD. The accuracy
+# under an attack is an upper bound, because a stronger attack may break more
+# images. A weaker attack, such as the PGD of the training, would report several
+# points more.
+#
+# *Expected robustness* summarises all values of epsilon in one number: the mean
+# accuracy over epsilon, which is the area under the curve.
 
 # %%
 reports = {
@@ -167,16 +189,32 @@ reports = {
 }
 print(reports["scheduled"])
 
+# %% [markdown]
+# Read the first table from top to bottom: it is the accuracy at each epsilon,
+# with a 95 % interval. The row of epsilon 0 is the clean accuracy. The second
+# table counts how many images each part of the attack broke. The last lines say
+# whether the *self-checks* passed. They test whether the attack works on this
+# network, so read them before you trust a number.
+#
+# Next, draw all three networks in one picture.
+
 # %%
 ke.evaluation.plot_curves(reports)
 
 # %% [markdown]
-# ## What the attack sees
+# The curve of a robust network falls slowly. Compare the left ends (clean
+# accuracy), how fast the curves fall, and the expected robustness in the
+# legend. Curves may cross: then which network is better depends on the epsilon
+# that matters to you. The shaded bands are 95 % intervals; where they overlap
+# widely, the test images are too few to tell the networks apart.
+
+# %% [markdown]
+# ## Look at the adversarial images
 #
-# The first row is clean, and read by the scheduled network. Below, the same
-# digits as the attack leaves them for the standard and for the scheduled
-# network, at a third of the target and at the target. Above each digit: what
-# the network takes it for, red if wrong.
+# The first row shows clean digits, classified by the scheduled network. The
+# next rows show the same digits after an attack on the standard network and on
+# the scheduled network, at a third of the target epsilon and at the target. The
+# number above each digit is the predicted class, in red if it is wrong.
 
 # %%
 images, labels = next(iter(data.test))
@@ -207,12 +245,20 @@ for line, (title, net, pictures) in zip(grid, rows, strict=True):
 plt.show()
 
 # %% [markdown]
-# ## Your own data and network
+# Look at two things. Count the red numbers in each row: a robust network has
+# fewer of them at the same epsilon. And check that you can still read the
+# digits yourself. If you cannot, this epsilon is too large for the task.
+
+# %% [markdown]
+# ## Use your own data and network
 #
-# - `ke.datasets.load("stanford_dogs", image_size=(224, 224), download=True)`
-#   takes any tfds name, a prepared folder, or an image folder.
-# - `ke.models.classifier("resnet_50_imagenet", num_classes)` takes any KerasHub
-#   preset; for a Keras model say how its pixels are normalised:
-#   `classifier(model, num_classes, scale=1 / 127.5, offset=-1.0)`.
-# - Typical strengths for photos are `4 / 255` and `8 / 255`.
-# - `nets["scheduled"].save("classifier.keras")` saves an ordinary Keras model.
+# - **Data**:
+#   `ke.datasets.load("stanford_dogs", image_size=(224, 224), download=True)`.
+#   Instead of the name, pass any tfds name, or a folder of images.
+# - **Network**: `ke.models.classifier("resnet_50_imagenet", num_classes)`. Pass
+#   the name of any KerasHub preset with an image input. For your own Keras
+#   model, also say how it normalises pixels:
+#   `ke.models.classifier(model, num_classes, scale=1 / 127.5, offset=-1.0)`.
+# - **Epsilon**: usual values for photos are `4 / 255` and `8 / 255`.
+# - **Save**: `nets["scheduled"].save("classifier.keras")` writes an ordinary
+#   Keras model.

@@ -13,20 +13,28 @@
 # %% [markdown]
 # # One cell of the paper's Table 1
 #
-# [Ngnawé et al., ICLR 2026](https://arxiv.org/abs/2509.23325): a ResNet-50 on
-# CUB-200-2011 (1.1 GB), l-infinity 4/255, 50 epochs, APGD with 7 steps, hinges
-# after 12 and 37 epochs.
+# This notebook repeats one experiment of the paper ([Ngnawé et al., ICLR
+# 2026](https://arxiv.org/abs/2509.23325)), so that you can compare your numbers
+# with the published ones. It fine-tunes a ResNet-50 on CUB-200-2011 (200 kinds
+# of birds, 1.1 GB) for 50 epochs. The attack is APGD with 7 steps, in the
+# l-infinity norm with epsilon 4/255. Epsilon is 0 for 12 epochs, then rises,
+# and reaches the target after 37 epochs.
 #
-# Nobody has run it on a free T4 yet. An estimate, from a quarter of that card's
-# peak: at least half an hour of training, up to one and a half hours for the
-# default attack, and 3 of the 15 GB of memory
-# (`launch/finetune.py --estimate --card=T4`). Colab may take the machine away:
-# backups go to your Drive, and running all cells again goes on exactly.
+# **Time and memory.** Nobody has run it on a free T4 GPU yet. We estimate at
+# least half an hour for the training, up to one and a half hours for the
+# evaluation with the default attack, and 3 of the 15 GB of memory. The estimate
+# assumes a quarter of the peak speed of the card
+# (`launch/finetune.py --estimate --card=T4` prints it). If Colab disconnects,
+# run all cells again: the training resumes from the backup in your Google
+# Drive.
 #
-# What is ours: the split (the paper's lists of images are not published);
-# rates, weight decay, warm-up and batch, which the paper searched or does not
-# state (those of `--recipe=epsilon_scheduling_2026`, which says where they come
-# from); float16, which halves the memory.
+# **Differences from the paper.**
+#
+# - The images of each split: the paper's lists are not published.
+# - Learning rates, weight decay, warm-up and batch size: the paper searched
+#   them or does not state them. The values are those of
+#   `--recipe=epsilon_scheduling_2026`, which says where they come from.
+# - float16, which halves the memory.
 
 # %%
 import os
@@ -34,7 +42,7 @@ import pathlib
 import sys
 
 if "google.colab" in sys.modules:
-    # Where the package is: git+https://... or a folder that you uploaded.
+    # The address of the package (git+https://...) or an uploaded folder.
     PACKAGE = "/content/keras_epsched"
     # %pip install --quiet {PACKAGE}
 
@@ -52,12 +60,12 @@ BACKBONE = "resnet_letters" if SMOKE else "ResNet-50"
 SIZE = 32 if SMOKE else 224
 EPOCHS = 3 if SMOKE else 50
 STEPS = 1 if SMOKE else 7
-BATCH, ACCUMULATE = 32, 2  # a batch of 64, as far as 15 GiB go
+BATCH, ACCUMULATE = 32, 2  # two batches of 32 make one step of 64 images
 EPSILON = 4 / 255
 
 # %%
 if not SMOKE:
-    # Half the memory; the attack's loss and the logits stay in float32.
+    # Halves the memory. The attack's loss and the logits stay in float32.
     keras.config.set_dtype_policy("mixed_float16")
 
 folder = pathlib.Path("runs")
@@ -66,7 +74,7 @@ if "google.colab" in sys.modules:
 
     drive.mount("/content/drive")
     folder = pathlib.Path("/content/drive/MyDrive/keras_epsched")
-# A folder for each setting: backups of another one are not gone on with.
+# A folder for each setting, so that no backup of another setting is resumed.
 setting = f"{SCHEDULE}-{EPSILON * 255:g}-steps{STEPS}-{SIZE}px-{EPOCHS}"
 folder = folder / f"{DATASET}-{setting}"
 
@@ -125,13 +133,13 @@ def make_trainer():
 # %% [markdown]
 # ## Train
 #
-# Before each epoch after the first you read how long the training still takes:
-# from the seconds of the last epochs, and from the passes of those to come. An
-# epoch at epsilon 0 costs 3 passes a step, one with the attack 3 + 2 x 7.
+# `TimeLeft` prints before each epoch after the first how long the training
+# still takes. Epochs with an attack take longer: a step at epsilon 0 needs 3
+# passes through the network, and a step with the attack needs 3 + 2 x 7 passes.
 #
-# Backups every ten minutes and after each epoch. When the machine is taken
-# away, connect again and run all cells: it goes on where it was. Each takes
-# about 400 MB of your Drive; two are kept.
+# `ExactBackup` saves a backup every ten minutes and after each epoch. If Colab
+# disconnects, connect again and run all cells: the training resumes from the
+# last backup. A backup takes about 400 MB of your Drive, and two are kept.
 
 # %%
 schedule = schedules[SCHEDULE]
@@ -171,13 +179,24 @@ ke.evaluation.plot_training_story(
 )
 
 # %% [markdown]
+# The upper part is the clean validation accuracy after each epoch; the lower
+# part is epsilon. The accuracy should rise while epsilon is 0, and fall slowly
+# while epsilon rises. The vertical line marks the onset, the first epoch whose
+# accuracy reaches the threshold.
+
+# %% [markdown]
 # ## Evaluate
 #
-# Twice. `protocol="paper"` is what the paper measured by: APGD with 10 steps on
-# cross-entropy, afresh at each epsilon. Compare these numbers with the paper's;
-# as robustness they are too kind. The default attack is stronger, and its
-# numbers are lower: they are what this network should be reported with.
-# Finished windows are kept in the folder, too.
+# The network is evaluated twice:
+#
+# - `protocol="paper"` measures as the paper does: APGD with 10 steps on
+#   cross-entropy, started again at each epsilon. Compare these numbers with the
+#   paper's. They overstate the robustness.
+# - The default attack is stronger, and its numbers are lower. Report these as
+#   the robustness of the network.
+#
+# Finished parts of the evaluation are saved in the folder too, so an
+# interrupted evaluation resumes.
 
 # %%
 grid = ke.epsilon_grid(EPSILON, 3 if SMOKE else None)
@@ -201,7 +220,12 @@ for report in reports.values():
 ke.evaluation.plot_curves(reports)
 
 # %% [markdown]
-# Table 1 of the paper, ResNet-50 on CUB: see `keras_epsched/studies/paper_results.csv` in the
-# repository; hold the protocol of the paper against it. One run is one draw, on
-# another split, with another learning rate: a difference of some points says
-# nothing.
+# Compare the numbers of "protocol of the paper" with the row of the ResNet-50
+# on CUB in Table 1 of the paper. The file
+# `keras_epsched/studies/paper_results.csv` in the repository has it. This is
+# one run with one seed, another split and another learning rate, so a
+# difference of a few points means nothing.
+#
+# In the picture, the curve of the default attack should lie on or below the
+# curve of the paper's protocol. The distance between them is the robustness
+# that the weaker attack reports in excess.

@@ -13,18 +13,23 @@
 # %% [markdown]
 # # Your data, your model
 #
-# From images and a pretrained backbone to a robust classifier that is saved,
-# exported and served. As it stands: 5 kinds of flowers (tfds `tf_flowers`, 218
-# MB) and a ResNet-50 at 160 px, 10 epochs. On a free T4 we expect half an hour
-# (an estimate, not a measurement); without a GPU, hours. In Colab choose
-# *Runtime > Change runtime type > T4 GPU* first.
+# This tutorial makes a robust classifier from your images and a pretrained
+# backbone. Then it measures, saves, exports and serves the classifier.
+#
+# Without changes, it uses photos of 5 kinds of flowers (the tfds dataset
+# `tf_flowers`, 218 MB), a ResNet-50, images of 160 x 160 pixels and 10 epochs.
+# On a free T4 GPU, we estimate half an hour; nobody has measured it. Without a
+# GPU, it takes hours. In Colab, choose *Runtime > Change runtime type > T4 GPU*
+# first.
+#
+# The cell after the imports holds everything you may want to change.
 
 # %%
 import os
 import sys
 
 if "google.colab" in sys.modules:
-    # Where the package is: git+https://... or a folder that you uploaded.
+    # The address of the package (git+https://...) or an uploaded folder.
     PACKAGE = "/content/keras_epsched"
     # %pip install --quiet {PACKAGE}
 
@@ -42,20 +47,21 @@ SMOKE = bool(os.environ.get("KERAS_EPSCHED_SMOKE"))  # a quick run, for tests
 # Any tfds name, a folder that tfds prepared, or images in
 # folder/split/class/*.png.
 DATASET = "digits" if SMOKE else "tf_flowers"
-# tf_flowers has no images to test on; `None` where there is a test split.
+# tf_flowers has no test images. Use `None` if there is a test split.
 TEST_SPLIT = None if SMOKE else 0.15
-# Any KerasHub preset, keras.applications.NAME, a Hugging Face folder, a file.
+# A KerasHub preset, keras.applications.NAME, a Hugging Face folder, a file.
 BACKBONE = "resnet_letters" if SMOKE else "resnet_50_imagenet"
 SIZE = 32 if SMOKE else 160
-# The checkpoint is written from the epoch on that reaches the target.
+# Checkpoints are saved only in epochs that train at the target epsilon.
 EPOCHS = 4 if SMOKE else 10
 EPSILON = 4 / 255  # on the [0, 1] scale: four grey levels
 
 # %% [markdown]
 # ## Data
 #
-# Images are squashed to one size; *pixel space*, in which epsilon is measured,
-# is the image after that. Splits follow from a seed, and reports carry them.
+# All images are resized to the same size. Epsilon refers to the pixels of the
+# resized images. The training, validation and test images are chosen with a
+# fixed seed, and every report says which images were tested.
 
 # %%
 data = ke.datasets.load(
@@ -79,11 +85,18 @@ for axes, image, label in zip(grid.flat, images, labels, strict=False):
 plt.show()
 
 # %% [markdown]
+# Check that the labels fit the images, and that you can recognise the classes
+# at this size. The printed line lists the number of images in each part, and
+# the number of classes.
+
+# %% [markdown]
 # ## Model
 #
-# `classifier` puts the normalisation of the backbone inside, and a new head on
-# top. Of your own Keras model say how it normalises:
-# `ke.models.classifier(model, classes, scale=1 / 127.5, offset=-1.0)`.
+# `ke.models.classifier` adds a new head with one output for each class. It also
+# puts the normalisation of the backbone inside the model, so that attacks
+# change the pixels you see. To use your own Keras model, say how it normalises
+# pixels:
+# `ke.models.classifier(model, num_classes, scale=1 / 127.5, offset=-1.0)`.
 
 # %%
 keras.utils.set_random_seed(0)
@@ -93,13 +106,21 @@ net = ke.models.classifier(
 print(ke.models.trainable_parameters(net))
 
 # %% [markdown]
-# ## Fine-tuning
+# ## Fine-tune
 #
-# Callbacks are Keras' own, beside ours: the schedule, a checkpoint of the most
-# *robust* epoch (one chosen by `val_accuracy` comes from the phase of epsilon 0
-# and is not robust), and a monitor that says what to change. Robust epochs are
-# judged by an attack on the margin of probabilities: it costs what one on the
-# loss of the training does, and leaves less standing that strong attacks break.
+# `AdversarialTrainer` trains with Keras' own `compile` and `fit`. Three
+# callbacks are added:
+#
+# - `EpsilonScheduler` raises epsilon during the training.
+# - `RobustCheckpoint` saves the epoch with the best *robust* validation
+#   accuracy. Do not choose an epoch by `val_accuracy`: it is usually highest
+#   while epsilon is 0, when the network is not robust.
+# - `TransferMonitor` says after the training whether the network adapted to the
+#   task, and what to change if it did not.
+#
+# The `validation_attack` measures robust validation accuracy. It is an attack
+# on the probability margin: it costs as much as one on the training loss, and
+# breaks more of the images that a strong attack would break.
 
 # %%
 trainer = ke.AdversarialTrainer(
@@ -120,7 +141,7 @@ history = trainer.fit(
     data.train,
     validation_data=data.validation,
     epochs=EPOCHS,
-    shuffle=False,  # the dataset shuffles
+    shuffle=False,  # the dataset shuffles by itself
     verbose=2,
     callbacks=[
         ke.callbacks.EpsilonScheduler(ke.schedules.TwoHinge(EPSILON)),
@@ -143,10 +164,17 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
+# The line "at the target" is the robust accuracy at the final epsilon. It
+# should rise while epsilon rises. If the clean accuracy falls a lot at the same
+# time, the ramp may be too steep: the last line that the training printed says
+# what to change.
+
+# %% [markdown]
 # ## Measure
 #
-# The network as the best epoch left it, by accuracy at the target; now under
-# the default attack, which is stronger than that of the validation.
+# Load the best epoch and test it. `ke.evaluate` uses the default attack, which
+# is stronger than the attack of the validation. On the same images, it would
+# report a lower robust accuracy.
 
 # %%
 net = ke.models.load("robust.keras")
@@ -160,12 +188,22 @@ print(report)
 report.plot()
 
 # %% [markdown]
-# ## Save, export, serve
+# The table lists the accuracy at each epsilon, and the picture draws it, with
+# 95 % intervals. Compare the first row (clean accuracy) with the last (accuracy
+# at the target). The lines under the tables say whether the self-checks passed.
+# A failed one means that the attack may not work on this network, so its
+# numbers may be too high.
+
+# %% [markdown]
+# ## Save, export and serve
 #
-# A `.keras` file for Python, with a model card beside it; and an export that
-# TensorFlow Serving takes, with pixels as its input. (KerasHub's own tasks keep
-# the normalisation outside; these classifiers hold it, so that they cannot be
-# attacked past it.)
+# Save a `.keras` file for Python, with a model card beside it. Then export the
+# model for TensorFlow Serving. Both take pixels: the normalisation is inside
+# the model, so you cannot forget it when you serve the model. (A KerasHub task
+# keeps its normalisation outside the model.)
+#
+# The printed lines compare the predictions of the served model with the true
+# classes of the first four test images.
 
 # %%
 os.makedirs("flowers", exist_ok=True)

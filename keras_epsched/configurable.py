@@ -1,14 +1,15 @@
-"""What every object that a user configures has in common."""
+"""The base class of objects that a user configures."""
 
 import keras
 
 
 class Configurable:
-    """A small immutable-by-convention object described by its configuration.
+    """An object that is fully described by its configuration.
 
-    Schedules, attacks and objectives derive from it. Subclasses implement
-    `get_config()`, which returns exactly the constructor's arguments; saving,
-    printing and comparing follow from that.
+    Schedules, attacks and objectives are subclasses. A subclass implements
+    `get_config()`, which returns exactly the arguments of the constructor.
+    Saving, printing and comparing use that. Do not change an object after it
+    is made.
     """
 
     def get_config(self) -> dict:
@@ -20,7 +21,7 @@ class Configurable:
 
     @classmethod
     def from_config(cls, config: dict):
-        """Builds the object from what `get_config()` returned."""
+        """Builds an object from the result of `get_config()`."""
         return cls(**config)
 
     def __repr__(self):

@@ -1,4 +1,4 @@
-"""Packages that only a part of the library needs, imported where it does."""
+"""Imports packages that only some functions need."""
 
 import importlib
 from types import ModuleType
@@ -8,15 +8,18 @@ def package(name: str, purpose: str, instead: str = "") -> ModuleType:
     """Imports a package that may not be installed.
 
     Args:
-        name: String. What is imported, as `"keras_hub"`.
-        purpose: String. What needs it, the beginning of the error.
-        instead: String. What there is without it, the end of the error.
+        name: String. The module to import, such as `"keras_hub"`.
+        purpose: String. Who needs the package: the subject of the first
+            sentence of the error message.
+        instead: String. What works without the package: the last sentence of
+            the error message.
 
     Returns:
         The module.
 
     Raises:
-        ImportError: If it cannot be imported; says what to install.
+        ImportError: If the package cannot be imported. The message says how
+            to install it.
 
     Example:
     ```python
@@ -29,19 +32,19 @@ def package(name: str, purpose: str, instead: str = "") -> ModuleType:
         title = name.replace("_", "-")
         message = (
             f"{purpose} needs the package {title}, which cannot be imported "
-            f"({error}). Install it: `pip install {title}`. {instead}"
+            f"({error}). Install it with `pip install {title}`. {instead}"
         )
         raise ImportError(message.strip(), name=name) from error
 
 
 def available(*names: str) -> bool:
-    """Says whether all of these packages can be imported.
+    """Returns whether all of these packages can be imported.
 
     Args:
-        *names: Strings.
+        *names: Strings. Names of the modules.
 
     Returns:
-        Boolean. They are imported where it is `True`.
+        Boolean. If it is `True`, the packages have been imported.
 
     Example:
     ```python

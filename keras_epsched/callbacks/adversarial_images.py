@@ -1,4 +1,4 @@
-"""Adversarial images in TensorBoard, epoch by epoch."""
+"""Writes adversarial images of each epoch to TensorBoard."""
 
 import os
 import pathlib
@@ -13,31 +13,33 @@ from keras_epsched.training import passes
 
 
 class AdversarialImages(MonitoredImages):
-    """Shows what the epsilon of each epoch does to a few images.
+    """Shows a few adversarial images of each epoch in TensorBoard.
 
-    A picture in TensorBoard has the clean image, the adversarial one, and
-    their difference, stretched to the full range around grey. A text has the
-    true class of each image and what the network takes the adversarial one
-    for. The network is attacked in inference mode at the epsilon of the
-    training in that epoch; the training stays as it is.
+    Use it to see how strong the current epsilon is. Each picture shows the
+    clean image, the adversarial image, and their difference (grey means no
+    difference; the largest difference is stretched to the full range). A table
+    lists the true class of each image, and the predicted class of its
+    adversarial image. The network is attacked in inference mode at the epsilon
+    of that epoch. The callback does not change the training.
 
-    Writes beside the scalars of `keras.callbacks.TensorBoard`, if both have
-    the same folder, and needs TensorFlow as that does, whatever the backend.
+    If `keras.callbacks.TensorBoard` has the same folder, the images appear
+    beside its scalars. Like that callback, this one needs TensorFlow on every
+    backend.
 
     Args:
-        images: Array `(batch, height, width, channels)` of pixels, of 1 or 3
-            channels. Eight are a good number.
+        images: Array `(batch, height, width, channels)` of pixels, with 1 or
+            3 channels. Eight images are a good number.
         labels: Array of their labels.
-        log_dir: String or path. Folder of the logs of TensorBoard.
+        log_dir: String or path. The log folder of TensorBoard.
         attack: `Attack`. Defaults to `PGD(steps=10)` in the norm of the
             training attack.
-        every: Int. Pictures are made each `every` epochs, and after the
-            first.
+        every: Int. Pictures are made after the first epoch, and then after
+            every `every` epochs.
 
     Raises:
-        ValueError: If an argument is not as described; when training begins,
-            if the model is not an `AdversarialTrainer`.
-        ImportError: TensorFlow is needed, and not installed.
+        ValueError: If an argument is invalid. When training begins: if the
+            model is not an `AdversarialTrainer`.
+        ImportError: If TensorFlow is not installed.
 
     Example:
     ```python
@@ -69,20 +71,20 @@ class AdversarialImages(MonitoredImages):
             )
         if every < 1:
             raise ValueError(
-                f"`every` must be 1 or more. Received: every={every}"
+                f"`every` must be at least 1. Received: every={every}"
             )
         self.log_dir = pathlib.Path(log_dir)
         self.every = every
         self._writer = None
 
     def default_attack(self, norm):
-        # What a training sees is to be shown, no number to be judged.
+        # PGD, as in training: the images are shown, not measured.
         return PGD(10, norm)
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
         tensorflow = optional.package("tensorflow", "`AdversarialImages`")
-        # A run of its own, as Keras has `train` and `validation`.
+        # A separate TensorBoard run, like Keras' `train` and `validation`.
         folder = str(self.log_dir / "adversarial")
         self._writer = tensorflow.summary.create_file_writer(folder)
 
@@ -109,15 +111,15 @@ class AdversarialImages(MonitoredImages):
                 zip(classes, predicted, strict=True)
             )
         ]
-        header = ["| image | class | taken for |", "|---|---|---|"]
+        header = ["| image | true class | predicted class |", "|---|---|---|"]
         with self._writer.as_default(step=epoch):
             tf.summary.image(
                 "adversarial_images",
                 self._pictures(moved),
                 max_outputs=len(moved),
                 description=(
-                    "Clean, adversarial at the epsilon of the epoch, and "
-                    "their difference."
+                    "From left to right: the clean image, the adversarial "
+                    "image at the epsilon of this epoch, and their difference."
                 ),
             )
             tf.summary.text(
@@ -130,7 +132,7 @@ class AdversarialImages(MonitoredImages):
         self._writer = None
 
     def _pictures(self, moved):
-        """The three images side by side, from 0 to 1."""
+        """Returns the three images side by side, with values from 0 to 1."""
         low, high = self.model.value_range
         difference = moved - self.images
         size = np.abs(difference).max(axis=(1, 2, 3), keepdims=True)

@@ -1,4 +1,4 @@
-"""A schedule whose first hinge is found in the course of the training."""
+"""A schedule that finds the start of its ramp during the training."""
 
 import math
 
@@ -10,33 +10,36 @@ from keras_epsched.schedules import Constant, TwoHinge
 
 
 class AutoEpsilonScheduler(EpsilonScheduler):
-    """Waits until clean validation accuracy has converged, then ramps epsilon.
+    """Raises epsilon once clean validation accuracy has converged.
 
-    Use it where you do not know when the task is adapted to. Epsilon is 0
-    until the best clean validation accuracy has not improved by `tolerance`
-    for `patience` epochs, at the latest from `latest` on; then it rises
-    linearly, and reaches the target in the last epoch. In the paper this ends
-    slightly below two well chosen hinges and far above a fixed epsilon.
+    Use it if you do not know how many epochs the network needs to adapt to
+    the task. Epsilon is 0 until clean validation accuracy has not improved by
+    `tolerance` for `patience` epochs, but no longer than the share `latest` of
+    the training. Then epsilon rises linearly and reaches the target in the
+    last epoch. In the paper, the results are slightly below those of
+    `TwoHinge` with well chosen hinges, and far above those of a fixed epsilon.
 
-    The schedule that it has found is `schedule`, from the first epoch of the
-    ramp on, and the number of that epoch, from 1, `ramp_epoch`. A resumed
-    training goes on with them when `ExactBackup` resumes it.
+    The attribute `ramp_epoch` is the first epoch of the ramp, counted from 1,
+    or `None` before the ramp. From that epoch on, the attribute `schedule` is
+    the schedule in use. `ExactBackup` saves and restores both.
 
-    Reference: arXiv 2509.23325, section 6.3 and table 4. That one must wait
-    no longer than half of the training is ours.
+    Reference: arXiv 2509.23325, section 6.3 and table 4. The limit `latest` is
+    an addition of this package.
 
     Args:
-        target_epsilon: Float. Strength to end with, on the [0, 1] scale.
-        tolerance: Float. Least gain of accuracy that counts: 0.02 are two
-            percentage points.
-        patience: Int. Epochs without such a gain.
-        latest: Float in [0, 1). Share of the training after which the ramp
-            begins in any case.
-        monitor: String. The clean accuracy in the logs, higher is better.
+        target_epsilon: Float. Epsilon at the end, on the [0, 1] scale.
+        tolerance: Float. Smallest gain of accuracy that counts. 0.02 means
+            two percentage points.
+        patience: Int. Number of epochs without such a gain before the ramp
+            starts.
+        latest: Float in [0, 1). The ramp starts after this share of the
+            training at the latest.
+        monitor: String. Name of the clean accuracy in the logs (higher is
+            better).
         verbose: Int. 1 prints epsilon at the start of every epoch.
 
     Raises:
-        ValueError: If an argument is not as described.
+        ValueError: If an argument is out of range.
 
     Example:
     ```python
@@ -58,7 +61,7 @@ class AutoEpsilonScheduler(EpsilonScheduler):
         monitor="val_accuracy",
         verbose=0,
     ):
-        # Of the target alone, until the ramp is known.
+        # Only holds the target until the ramp is known.
         super().__init__(Constant(target_epsilon), verbose=verbose)
         for name, value, valid in (
             ("tolerance", tolerance, 0 <= tolerance < 1),
@@ -67,8 +70,9 @@ class AutoEpsilonScheduler(EpsilonScheduler):
         ):
             if not valid:
                 raise ValueError(
-                    "expected a tolerance in [0, 1), a patience of 1 or more "
-                    f"and a latest in [0, 1). Received: {name}={value!r}"
+                    "`tolerance` and `latest` must be at least 0 and below 1, "
+                    "and `patience` at least 1. "
+                    f"Received: {name}={value!r}"
                 )
         self._constant = self.schedule
         self.tolerance = tolerance
@@ -99,7 +103,7 @@ class AutoEpsilonScheduler(EpsilonScheduler):
     def _begin(self, epoch):
         epochs = self.params["epochs"]
         self.ramp_epoch = epoch + 1
-        # At the target in the last epoch, which begins at this share.
+        # The last epoch begins at this share, and trains at the target.
         end = max((epochs - 1) / epochs, epoch / epochs)
         if end == epoch / epochs:
             self.schedule = self._constant
@@ -112,7 +116,7 @@ class AutoEpsilonScheduler(EpsilonScheduler):
         super().on_epoch_end(epoch, logs)
         if self.ramp_epoch is not None:
             return
-        otherwise = f"the ramp begins after {self.latest:.0%} of the training"
+        otherwise = f"the ramp starts after {self.latest:.0%} of the training"
         value = monitored(self.monitor, epoch, logs, otherwise)
         if value is None:
             return

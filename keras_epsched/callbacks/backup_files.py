@@ -1,4 +1,4 @@
-"""The files of a training's backups."""
+"""Writes and reads the backup files of a training."""
 
 import contextlib
 import json
@@ -14,7 +14,8 @@ import numpy as np
 from keras_epsched import files
 
 _META = "meta"
-# What NumPy makes of a file that is empty, cut, changed, or no backup at all.
+# The errors of NumPy for a file that is empty, cut short, changed, or not a
+# backup.
 _UNREADABLE = (
     *(OSError, EOFError, ValueError, KeyError, NotImplementedError),
     *(zipfile.BadZipFile, zlib.error),
@@ -24,8 +25,9 @@ _UNREADABLE = (
 class BackupFiles:
     """The last two backups of a training, in a folder.
 
-    Each is a file of NumPy with arrays and JSON. It is written to a temporary
-    file, then renamed, and its checksums are verified when it is read.
+    Each backup is a NumPy file with arrays and JSON. It is written to a
+    temporary file and then renamed. Its checksums are verified when it is
+    read.
 
     Args:
         folder: Path. The folder of the backups.
@@ -35,16 +37,16 @@ class BackupFiles:
         self.folder = pathlib.Path(folder)
 
     def write(self, epoch: int, batch: int, arrays: dict, meta: dict) -> None:
-        """Writes a backup whole, or leaves those before it as they are.
+        """Writes a complete backup. If it fails, older backups are kept.
 
         Args:
-            epoch: Int. The epoch to go on with.
-            batch: Int. The batch of that epoch to go on with.
+            epoch: Int. The epoch to resume with.
+            batch: Int. The batch of that epoch to resume with.
             arrays: `dict` of arrays.
             meta: `dict` of JSON values.
 
         Raises:
-            OSError: If it cannot be written.
+            OSError: If the backup cannot be written.
         """
         path = self.folder / f"backup-{epoch:06}-{batch:09}.npz"
         text = np.frombuffer(json.dumps(meta).encode(), "uint8")
@@ -55,8 +57,9 @@ class BackupFiles:
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"the backup could not be written: {error.strerror}. What was "
-                "backed up before is kept: mend this, and resume",
+                f"The backup could not be written: {error.strerror}. The "
+                "previous backups are kept. Solve the problem, then resume "
+                "the training. File",
                 str(path),
             ) from error
         for old in self._paths()[:-2]:
@@ -66,8 +69,8 @@ class BackupFiles:
         """Reads the last backup that is not corrupt.
 
         Returns:
-            What `meta` was, with the arrays as `"arrays"`; or `None` if there
-            is no backup.
+            The `dict` `meta`, with the arrays under the key `"arrays"`; or
+            `None` if there is no backup.
 
         Raises:
             ValueError: If there are backups, but all of them are corrupt.
@@ -81,21 +84,22 @@ class BackupFiles:
                 continue
             if faults:
                 warnings.warn(
-                    "a backup is corrupt, and the one before is taken: "
-                    f"{faults[0]}",
+                    "The last backup is corrupt, so the training resumes from "
+                    f"the backup before it. Corrupt: {faults[0]}",
                     stacklevel=3,
                 )
             return found
         if faults:
             raise ValueError(
-                "no backup can be read; move them away to start anew:\n  "
-                + "\n  ".join(faults)
+                "All backups are corrupt, so the training cannot resume. To "
+                "start from the beginning, delete them or move them away to "
+                "another folder:\n  " + "\n  ".join(faults)
             )
         return None
 
     def clear(self) -> None:
-        """Deletes all backups, and the folder where nothing else is in it."""
-        # With what a kill has left half written, by older versions too.
+        """Deletes all backups, and the folder if it is then empty."""
+        # Includes temporary files of killed processes and older versions.
         for pattern in ("backup-*.npz*", ".backup-*.npz"):
             for path in self.folder.glob(pattern):
                 _delete(path)
@@ -103,7 +107,8 @@ class BackupFiles:
             self.folder.rmdir()
 
     def _paths(self):
-        # Names of a fixed width, in order; and none of temporary files.
+        # The names have a fixed width, so their order is that of the steps.
+        # Temporary files have other names.
         return sorted(
             path
             for path in self.folder.glob("backup-*.npz")
@@ -112,7 +117,7 @@ class BackupFiles:
 
 
 def _read(path):
-    """Reads a backup whole, so that every checksum is verified."""
+    """Reads a complete backup, which verifies every checksum."""
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     meta = json.loads(arrays.pop(_META).tobytes())
@@ -120,6 +125,10 @@ def _read(path):
 
 
 def _delete(path):
-    """Deletes a backup, emptied: the bin of Google Drive counts what it has."""
+    """Empties and deletes a backup.
+
+    A file in the bin of Google Drive counts against the quota, so it is
+    emptied first.
+    """
     path.write_bytes(b"")
     path.unlink()

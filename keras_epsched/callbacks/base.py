@@ -1,4 +1,4 @@
-"""What the callbacks of `AdversarialTrainer.fit` have in common."""
+"""The base class of callbacks for `AdversarialTrainer.fit`."""
 
 import keras
 
@@ -8,56 +8,73 @@ from keras_epsched.training.trainer import AdversarialTrainer
 class TrainerCallback(keras.callbacks.Callback):
     """Base class of callbacks that need an `AdversarialTrainer`.
 
-    The trainer's `fit` asks a callback for `fit_order`, `drives_epsilon` and
-    `before_fit`, and `ExactBackup` for its state. Callbacks that have none of
-    these, as those of Keras, are treated as this class says.
+    Derive from it to write a callback that reads or changes the trainer. It
+    refuses other models when training begins.
+
+    The trainer's `fit` reads `fit_order` and `drives_epsilon` and calls
+    `before_fit`. `ExactBackup` calls `get_state` and `set_state`. A callback
+    that lacks one of these, such as a callback of Keras, gets the default of
+    this class.
 
     Attributes:
-        fit_order: Int. Callbacks with a lower number are called first; where
-            it is the same, in the order in which they are given.
-        drives_epsilon: Boolean. Whether the callback sets epsilon, without
-            which `fit` warns that a training at epsilon 0 has no attack.
+        fit_order: Int. Callbacks with a lower number are called first.
+            Callbacks with the same number are called in the order of the list
+            given to `fit`.
+        drives_epsilon: Boolean. Whether the callback sets epsilon. If no
+            callback does and epsilon is 0, `fit` warns that the training has
+            no attack.
 
     Raises:
         ValueError: When training begins, if the model is not an
             `AdversarialTrainer`.
+
+    Example:
+    ```python
+    class WeightNorm(keras_epsched.callbacks.TrainerCallback):
+        def on_epoch_end(self, epoch, logs=None):
+            norms = [
+                keras.ops.norm(each)
+                for each in self.model.model.trainable_weights
+            ]
+            logs["weight_norm"] = float(sum(norms))
+    ```
     """
 
     fit_order = 0
     drives_epsilon = False
 
     def before_fit(self, data, seek, shuffle: bool, callbacks: list) -> None:
-        """Called by `fit` of the trainer before anything else is.
+        """Called by the trainer's `fit` before the training begins.
 
         Args:
-            data: What the trainer is fitted to.
-            seek: Function `(epoch, batch=0)` that says to the data which
-                batch comes next; `None` where they cannot be told.
-            shuffle: Boolean. The argument of `fit`.
-            callbacks: All the callbacks of this call of `fit`, in order.
+            data: The training data.
+            seek: Function `(epoch, batch=0)` that sets the next batch of the
+                data. `None` if the data cannot do that.
+            shuffle: Boolean. The argument `shuffle` of `fit`.
+            callbacks: All callbacks of this call of `fit`, in their order.
         """
 
     def on_train_begin(self, logs=None):
         if not isinstance(self.model, AdversarialTrainer):
             raise ValueError(
                 f"`{type(self).__name__}` needs a "
-                "`keras_epsched.AdversarialTrainer`: wrap the classifier, "
-                "`AdversarialTrainer(model)`, and fit that. Received: a "
-                f"model of type {type(self.model).__name__}"
+                "`keras_epsched.AdversarialTrainer`. Make one with `trainer = "
+                "AdversarialTrainer(model)`, then compile and fit `trainer`. "
+                f"Received: a model of type {type(self.model).__name__}"
             )
         super().on_train_begin(logs)
 
     def get_state(self) -> dict:
-        """Returns what a resumed training must remember.
+        """Returns the state that a resumed training needs.
 
         Returns:
-            A `dict` of values that JSON has, or of lists of arrays.
+            A `dict` of JSON values or lists of arrays.
         """
         return {}
 
     def set_state(self, state: dict) -> None:
-        """Takes what `get_state` returned.
+        """Restores the state that `get_state` returned.
 
         Args:
-            state: The `dict`, as it was, or read from a file.
+            state: The `dict`, possibly read from a file.
         """

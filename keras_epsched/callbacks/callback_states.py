@@ -1,9 +1,9 @@
-"""What callbacks remember of a training, as a backup holds it."""
+"""Saves and restores the states of callbacks in a backup."""
 
 import keras
 import numpy as np
 
-# What Keras' own callbacks would forget.
+# The attributes of Keras' own callbacks that a resumed training needs.
 _OF_KERAS = {
     keras.callbacks.EarlyStopping: (
         "wait",
@@ -25,7 +25,7 @@ def pack(callbacks: list) -> tuple[list, dict]:
         callbacks: List of callbacks. Those without a state are left out.
 
     Returns:
-        A list of pairs of a class name and a `dict` that JSON holds, and a
+        A list of pairs of a class name and a `dict` of JSON values, and a
         `dict` of the arrays.
     """
     states, arrays = [], {}
@@ -40,23 +40,25 @@ def pack(callbacks: list) -> tuple[list, dict]:
 
 
 def restore(callbacks: list, states: list, arrays: dict) -> None:
-    """Gives callbacks the states that `pack` returned.
+    """Restores the states that `pack` returned.
 
     Args:
-        callbacks: List of callbacks, which must be of the same kinds.
-        states: As of `pack`.
-        arrays: As of `pack`; there may be others.
+        callbacks: List of callbacks of the same classes, in the same order.
+        states: The list from `pack`.
+        arrays: The `dict` from `pack`. It may contain other arrays.
 
     Raises:
-        ValueError: If other callbacks have a state.
+        ValueError: If the callbacks with a state are of other classes.
     """
     callbacks = [each for each, _ in _with_state(callbacks)]
     expected = [name for name, _ in states]
     names = [type(each).__name__ for each in callbacks]
     if expected != names:
         raise ValueError(
-            "the backup is of a training with other callbacks that have "
-            f"something to remember. Expected: {expected}. Received: {names}"
+            "The backup was made with other callbacks. Pass the same "
+            "callbacks, in the same order, or use another backup folder. "
+            f"Expected these callbacks with a state: {expected}. Received: "
+            f"{names}"
         )
     for index, (each, (_, state)) in enumerate(
         zip(callbacks, states, strict=True)
@@ -75,13 +77,13 @@ def restore(callbacks: list, states: list, arrays: dict) -> None:
 
 
 def get_state(callback) -> dict:
-    """Returns what a callback remembers; empty for one without a state."""
+    """Returns the state of a callback, empty if it has none."""
     if hasattr(callback, "get_state"):
         return dict(callback.get_state())
     for kind, names in _OF_KERAS.items():
         if isinstance(callback, kind):
             return {
-                # NumPy's numbers are no JSON.
+                # JSON does not take NumPy's numbers.
                 name: value.item() if isinstance(value, np.generic) else value
                 for name in names
                 for value in [getattr(callback, name)]
@@ -98,7 +100,7 @@ def _set_state(callback, state):
 
 
 def _with_state(callbacks):
-    """Pairs of a callback and its state, of those that have one."""
+    """Returns pairs of callback and state, for callbacks with a state."""
     return [(each, state) for each in callbacks if (state := get_state(each))]
 
 

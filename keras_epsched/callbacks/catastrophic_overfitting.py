@@ -1,4 +1,4 @@
-"""An alarm for catastrophic overfitting of fast adversarial training."""
+"""Detects catastrophic overfitting in fast adversarial training."""
 
 import warnings
 
@@ -11,39 +11,46 @@ from keras_epsched.training import passes
 
 
 class CatastrophicOverfittingAlarm(MonitoredImages):
-    """Notices when a network only withstands the attack that it trains on.
+    """Detects a network that resists only the attack it is trained on.
 
-    Networks that train on one-step attacks may learn, within an epoch, to
-    mislead that step: the accuracy of training stays high, and any attack of
-    several steps breaks everything. After each epoch the alarm attacks the
-    same images twice at the current epsilon, as in training and by a few
-    steps of PGD, and fires where the accuracies part. Comparing the two, not
-    one with its past, it is not misled by an epsilon that rises.
+    Use it when you train with a one-step attack (`FGSM`, `NFGSM`). Within one
+    epoch, such a network may learn to defeat that single step: the training
+    accuracy stays high, but an attack of several steps breaks nearly every
+    image. This is called catastrophic overfitting.
 
-    `probe_training_accuracy` and `probe_robust_accuracy` go into the logs. The
-    network is in inference mode, and the training stays as it is.
+    After each epoch, the callback attacks the same images twice at the
+    current epsilon: with the training attack, and with a few steps of PGD. It
+    fires if the first accuracy exceeds the second by at least `gap`. Both are
+    measured in the same epoch, so a rising epsilon does not cause an alarm.
 
-    Reference: Wong et al., ICLR 2020 (arXiv 2001.03994), who notice it by
-    PGD with five steps.
+    The logs get `probe_training_accuracy` (under the training attack) and
+    `probe_robust_accuracy` (under PGD). The network is in inference mode. With
+    `action="warn"`, the callback does not change the training.
+
+    Reference: Wong et al., ICLR 2020 (arXiv 2001.03994), who detect it with
+    PGD of five steps.
 
     Args:
         images: Array `(batch, ...)` of pixels: training images, 64 or more.
         labels: Array of their labels.
-        attack: `Attack` of several steps. Defaults to `PGD(steps=5)` in the
-            norm of the training attack. It is on cross-entropy, as the
-            training: the two are to differ in their steps alone.
-        gap: Float. The difference of accuracies at which it fires. One step is
-            weaker than several on sound networks too.
-        action: `"warn"`; `"stop"`, which brings back the weights of the last
-            epoch that was sound and ends the training; or `"fall_back"`, which
-            brings them back and goes on with `fallback`. The optimizer's state
-            stays.
-        fallback: `Attack` to go on with. Defaults to `attack`.
-        batch_size: Int. Images that are attacked at once.
+        attack: `Attack` of several steps. Defaults to `PGD(steps=5)` on
+            cross-entropy, in the norm of the training attack. Use the loss of
+            the training attack, so that only the number of steps differs.
+        gap: Float. The difference of the accuracies at which the callback
+            fires. A normal network also has a small difference, because one
+            step is weaker than several.
+        action: String. What to do when the callback fires:
+            - `"warn"`: warn only;
+            - `"stop"`: restore the weights of the last epoch without the gap,
+              and end the training;
+            - `"fall_back"`: restore these weights, and continue the training
+              with the attack `fallback`. The state of the optimizer is kept.
+        fallback: `Attack` to continue with. Defaults to `attack`.
+        batch_size: Int. Number of images that are attacked at once.
 
     Raises:
-        ValueError: If an argument is not as described; when training begins,
-            if the model is not an `AdversarialTrainer`.
+        ValueError: If an argument is invalid. When training begins: if the
+            model is not an `AdversarialTrainer`.
 
     Example:
     ```python
@@ -70,8 +77,8 @@ class CatastrophicOverfittingAlarm(MonitoredImages):
         super().__init__(images, labels, attack, action, batch_size)
         if not 0 < gap < 1:
             raise ValueError(
-                "`gap` is a difference of accuracies and must lie in (0, 1). "
-                f"Received: gap={gap}"
+                "`gap` is a difference of two accuracies, so it must be above "
+                f"0 and below 1. Received: gap={gap}"
             )
         if fallback is not None and not isinstance(fallback, Attack):
             raise ValueError(
@@ -79,7 +86,10 @@ class CatastrophicOverfittingAlarm(MonitoredImages):
                 f"Received: fallback={fallback!r}"
             )
         if fallback is not None and not fallback.can_train:
-            raise ValueError(f"`fallback` cannot train: {fallback!r}")
+            raise ValueError(
+                "`fallback` must be an attack that can train, such as "
+                f"PGD(steps=5). Received one that cannot train: {fallback!r}"
+            )
         self.gap = gap
         self.fallback = fallback
         self.fired_at = self._sound = None
@@ -94,10 +104,10 @@ class CatastrophicOverfittingAlarm(MonitoredImages):
 
     def measure_batch(self, images, labels, places):
         trainer = self.model
-        # A fixed seed: the alarm must not advance that of the training.
+        # A fixed seed, so that the alarm does not change the training's seed.
         classes = trainer.class_labels(labels, images)
-        # Where moving statistics lag, an attack on those of the batch misses
-        # the network that is asked here; that is no overfitting.
+        # Inference mode, as in the measurement. If moving statistics lag, an
+        # attack in training mode would be weaker, without any overfitting.
         moved = trainer.adversarial_view(images, classes, (0, 0), "inference")
         logits = passes.frozen_logits(trainer, False)(moved)
         predicted = ops.argmax(logits, axis=-1)
@@ -114,7 +124,7 @@ class CatastrophicOverfittingAlarm(MonitoredImages):
             logs["probe_training_accuracy"] = trained
             logs["probe_robust_accuracy"] = robust
         if not trainer.epsilon > 0:
-            # Both are the clean accuracy.
+            # At epsilon 0, both are the clean accuracy.
             return
         if trained - robust < self.gap:
             if self.action != "warn":
@@ -141,21 +151,31 @@ class CatastrophicOverfittingAlarm(MonitoredImages):
 
     def _act(self, epoch, trained, robust):
         trainer = self.model
-        consequence = "Use `NFGSM`, or an attack of more steps."
+        consequence = (
+            "Train with `attack=NFGSM()` or with more steps, for example "
+            "`attack=PGD(steps=3)`."
+        )
         if self.action != "warn":
-            consequence = "No epoch at this attack was sound."
+            consequence = (
+                "No earlier epoch under this attack was free of it, so no "
+                "weights are restored."
+            )
             if self._sound is not None:
                 trainer.model.set_weights(self._sound)
-                consequence = "The last sound weights are back."
+                consequence = (
+                    "The weights of the last epoch without it are restored."
+                )
         if self.action == "stop":
             trainer.stop_training = True
             consequence += " The training ends."
         if self.action == "fall_back":
             self._fall_back()
-            consequence += f" The training goes on with {self._fallback!r}."
+            consequence += f" The training continues with {self._fallback!r}."
         warnings.warn(
-            f"epoch {epoch + 1}: catastrophic overfitting. Of the images "
-            f"{trained:.0%} withstand the attack of the training, but "
-            f"{robust:.0%} that of several steps. {consequence}",
+            f"Epoch {epoch + 1}: catastrophic overfitting. The accuracy on "
+            f"the same images is {trained:.0%} under the training attack, but "
+            f"only {robust:.0%} under an attack of several steps. The network "
+            "resists only the attack it is trained on, so it is not robust. "
+            f"{consequence}",
             stacklevel=3,
         )

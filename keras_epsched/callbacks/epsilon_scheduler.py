@@ -1,4 +1,4 @@
-"""The callback that drives epsilon."""
+"""The callback that sets epsilon during training."""
 
 import warnings
 
@@ -10,31 +10,34 @@ from keras_epsched.epsilons import check_epsilon, format_epsilon
 
 
 class EpsilonScheduler(TrainerCallback):
-    """Sets the epsilon of an `AdversarialTrainer` by a schedule.
+    """Sets the epsilon of an `AdversarialTrainer` from a schedule.
 
-    The only driver of epsilon. The progress that the schedule sees follows
-    from what Keras passes in alone, `epoch / epochs` with 0-based epochs, or
-    `(epoch + batch / steps) / epochs`: a training that starts at an
-    `initial_epoch`, or is resumed, sees the same epsilons. The value goes
-    into the logs as `epsilon`, and so into `History`, `CSVLogger` and
+    Add it to the callbacks of `fit` in every adversarial training. Without it
+    (or another scheduler of this package), epsilon stays what you set as
+    `trainer.epsilon`, 0 by default.
+
+    The progress of the training is `epoch / epochs` with epochs counted from
+    0, or `(epoch + batch / steps) / epochs` with `update_freq="batch"`. It
+    depends only on the current epoch and batch, so a resumed training, or one
+    that starts at an `initial_epoch`, gets the same epsilons. The logs get
+    the value as `epsilon`, which also appears in `History`, `CSVLogger` and
     TensorBoard.
 
-    With `update_freq="batch"` and `steps_per_execution=N`, epsilon is set
-    once for the N steps that are executed together, to the value of the
-    first.
+    With `update_freq="batch"` and `steps_per_execution=N`, the N steps that
+    are executed together all use the epsilon of the first.
 
-    Reference: arXiv 2509.23325 (whose schedule is updated once an epoch).
+    Reference: arXiv 2509.23325. The paper updates epsilon once per epoch.
 
     Args:
-        schedule: `EpsilonSchedule`.
-        update_freq: `"epoch"` or `"batch"`.
+        schedule: `EpsilonSchedule`, such as `TwoHinge(4 / 255)`.
+        update_freq: `"epoch"` or `"batch"`. How often epsilon is set.
         verbose: Int. 1 prints epsilon at the start of every epoch.
 
     Raises:
-        ValueError: When training begins, if the model is not an
-            `AdversarialTrainer`, if the target is no epsilon for the norm of
-            its attack, or, with `update_freq="batch"`, if the number of steps
-            is unknown.
+        ValueError: If `update_freq` or `schedule` is invalid. When training
+            begins: if the model is not an `AdversarialTrainer`, if the target
+            is not a valid epsilon for the norm of its attack, or if
+            `update_freq="batch"` and the number of steps is unknown.
 
     Example:
     ```python
@@ -47,7 +50,7 @@ class EpsilonScheduler(TrainerCallback):
     ```
     """
 
-    # The others find epsilon in the logs.
+    # Called before the others, which read epsilon from the logs.
     fit_order = -1
     drives_epsilon = True
 
@@ -65,7 +68,8 @@ class EpsilonScheduler(TrainerCallback):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        # The whole schedule, for a peak may lie before the target.
+        # Checks the whole schedule, because it may exceed its target before
+        # the end.
         progress = np.linspace(0.0, 1.0, 1001)
         for epsilon in (
             self.schedule.target_epsilon,
@@ -75,8 +79,8 @@ class EpsilonScheduler(TrainerCallback):
         if self.update_freq == "batch" and not self.params.get("steps"):
             raise ValueError(
                 '`update_freq="batch"` needs the number of steps of an epoch, '
-                "which this dataset does not tell: pass `steps_per_epoch` to "
-                "`fit` (with a repeated dataset), set it by "
+                "which is unknown for this dataset. Pass `steps_per_epoch` to "
+                "`fit` (with a repeated dataset), set the number with "
                 "`dataset.apply(tf.data.experimental.assert_cardinality(n))`, "
                 'or use update_freq="epoch".'
             )
@@ -103,25 +107,27 @@ class EpsilonScheduler(TrainerCallback):
 
 
 def monitored(name, epoch, logs, otherwise):
-    """The accuracy that a schedule which adapts goes by.
+    """Returns the accuracy that an adaptive schedule reads from the logs.
 
     Args:
-        name: String. What it is called in the logs.
+        name: String. Name of the accuracy in the logs.
         epoch: Int. The epoch that ends.
-        logs: Its logs.
-        otherwise: String. What happens where the logs do not have it.
+        logs: The logs of that epoch.
+        otherwise: String. What the schedule does without the accuracy, for
+            the warning.
 
     Returns:
-        A float, or `None`, with a warning after the first epoch.
+        A float; or `None` if the logs lack it, with a warning after the first
+        epoch.
     """
     value = (logs or {}).get(name)
     if value is not None:
         return float(value)
     if epoch == 0:
         warnings.warn(
-            f"there is no {name!r} in the logs: {otherwise}, whatever the "
-            "accuracy. Pass `validation_data` to `fit`, and "
-            'metrics=["accuracy"] to `compile`.',
+            f"The logs have no {name!r}, which this schedule needs to adapt. "
+            f"So {otherwise}, whatever the accuracy is. To let it adapt, pass "
+            '`validation_data` to `fit` and metrics=["accuracy"] to `compile`.',
             stacklevel=3,
         )
     return None

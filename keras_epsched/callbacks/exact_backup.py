@@ -1,4 +1,4 @@
-"""A backup from which a training goes on as if it had never stopped."""
+"""Backs up a training, so that it resumes without any difference."""
 
 import time
 
@@ -13,54 +13,58 @@ from keras_epsched.callbacks.base import TrainerCallback
 
 
 class ExactBackup(TrainerCallback):
-    """Backs up a training, and continues it exactly after an interruption.
+    """Backs up a training, and resumes it exactly after an interruption.
 
-    Use it where a training may be killed. Call the same program again: `fit`
-    goes on after the last step that was backed up, in the middle of an epoch
-    too, and ends with the weights, the history and the epsilons of a training
-    that was never interrupted; bit by bit where the backend is deterministic
-    (`tf.config.experimental.enable_op_determinism()`).
+    Use it if a training may be interrupted. To resume, run the same program
+    again: `fit` continues after the last step in the backup, also in the
+    middle of an epoch. The weights, the history and the epsilons at the end
+    are those of a training without interruption. They are equal bit for bit if
+    the backend is deterministic (on TensorFlow:
+    `tf.config.experimental.enable_op_determinism()`).
 
-    A backup holds the weights, the optimizer, all seeds, epsilon, running
-    metrics, the history, and what other callbacks remember: those of this
-    package, `EarlyStopping`, `ReduceLROnPlateau` and `ModelCheckpoint` of
-    Keras, and any with a pair of methods `get_state()`, which returns a `dict`
-    of JSON values or lists of arrays, and `set_state(state)`.
+    A backup contains the weights, the optimizer, all seeds, epsilon, running
+    metrics, the history, and the states of other callbacks. These are the
+    callbacks of this package; `EarlyStopping`, `ReduceLROnPlateau`,
+    `ModelCheckpoint` and `SwapEMAWeights` of Keras; and any callback with the
+    methods `get_state()`, which returns a `dict` of JSON values or lists of
+    arrays, and `set_state(state)`.
 
-    The data must be a function of epoch and index, and say so by a method or
-    attribute `seek(epoch, batch)`: the data of `keras_epsched.datasets` have
-    it. Batches before the first are passed over without a step; other callbacks
-    are called for them.
+    The training data must have a method or attribute `seek(epoch, batch)`, and
+    the epoch and the index of a batch must determine its contents. The data of
+    `keras_epsched.datasets` do. When `fit` resumes in the middle of an epoch,
+    it skips the batches before that point without a training step, but calls
+    the other callbacks for them.
 
-    Backups are written to a temporary file, then renamed, and their checksums
-    are verified when they are read; the last two are kept. If the last is
-    corrupt, the one before is taken, with a warning.
+    The last two backups are kept. Each is written to a temporary file and then
+    renamed, and its checksums are verified when it is read. If the last backup
+    is corrupt, `fit` warns and resumes from the one before.
 
     Args:
-        folder: Path. The folder of the backups. Those that are found there
-            when training begins are continued.
-        every_steps: Int or `None`. Steps between two backups, within an epoch.
-        every_minutes: Float or `None`. Minutes between two backups, within an
-            epoch. There is one at the end of each epoch in any case.
+        folder: Path. The folder of the backups. If it contains backups when
+            training begins, the training resumes from the last one.
+        every_steps: Int or `None`. Number of steps between two backups within
+            an epoch.
+        every_minutes: Float or `None`. Minutes between two backups within an
+            epoch. There is always a backup at the end of an epoch.
 
     Raises:
-        ValueError: When training begins, if the model is not an
-            `AdversarialTrainer`, the data has no `seek`, or the backup is of
-            another network or optimizer.
-        OSError: If a backup cannot be written. Those before it stay.
+        ValueError: When training begins: if the model is not an
+            `AdversarialTrainer`, the data have no `seek`, or the backup
+            belongs to another network or optimizer.
+        OSError: If a backup cannot be written. The previous ones are kept.
 
     Example:
     ```python
     trainer.fit(
         data.train,
         epochs=50,
-        shuffle=False,  # by Keras; the data of this package shuffle themselves
+        shuffle=False,  # The data of this package shuffle by themselves.
         callbacks=[scheduler, keras_epsched.callbacks.ExactBackup("backups")],
     )
     ```
     """
 
-    # It finds what the others have done, and remembers it.
+    # Called after the others, so that it saves their new states.
     fit_order = 1
 
     def __init__(self, folder, every_steps=None, every_minutes=10.0):
@@ -71,7 +75,7 @@ class ExactBackup(TrainerCallback):
         ):
             if value is not None and not value > 0:
                 raise ValueError(
-                    f"`{name}` must be above 0, or None. Received: "
+                    f"`{name}` must be above 0 or None. Received: "
                     f"{name}={value!r}"
                 )
         self.every_steps = every_steps
@@ -83,14 +87,15 @@ class ExactBackup(TrainerCallback):
         self._last_time = time.monotonic()
         self._restored = self._random = None
 
-    # === Going on ===
+    # === Resuming ===
 
     def before_fit(self, data, seek, shuffle, callbacks):
         if shuffle and isinstance(data, keras.utils.PyDataset):
             raise ValueError(
-                "pass `shuffle=False` with `ExactBackup`: by default Keras "
-                "shuffles the order of the batches by a generator that no "
-                "backup holds. `ImageBatches` shuffles its examples itself."
+                "Pass `shuffle=False` to `fit` when you use `ExactBackup`. By "
+                "default, Keras shuffles the batches with a random generator "
+                "that cannot be saved in a backup. `ImageBatches(..., "
+                "shuffle=True)` shuffles its examples itself."
             )
         self._seek, self._callbacks = seek, callbacks
 
@@ -98,11 +103,11 @@ class ExactBackup(TrainerCallback):
         super().on_train_begin(logs)
         if self._seek is None:
             raise ValueError(
-                "`ExactBackup` needs data that is a function of epoch and "
-                "index, with `seek(epoch, batch)`, and no `steps_per_epoch`: "
-                "that of "
-                "`keras_epsched.datasets.load`, or `ImageBatches`, which takes "
-                "arrays too: ImageBatches(list(zip(images, labels)), ...)"
+                "`ExactBackup` needs training data with a method "
+                "`seek(epoch, batch)`, and no `steps_per_epoch`. Use the data "
+                "of `keras_epsched.datasets.load`, or turn arrays into "
+                "`ImageBatches(list(zip(images, labels)), image_size, "
+                "shuffle=True)`."
             )
         self._logs = []
         self._restored = found = self.latest()
@@ -110,21 +115,23 @@ class ExactBackup(TrainerCallback):
             return
         if found["batch"] and found["steps"] != self._steps():
             raise ValueError(
-                "the backup is of the middle of an epoch with other batches. "
-                "Expected the number of batches, and of those that are "
-                f"executed together: {found['steps']}. Received: "
-                f"{self._steps()}"
+                "The backup was made in the middle of an epoch, and the number "
+                "of batches or `steps_per_execution` has changed since. Use "
+                "the old values or another backup folder. Expected [batches "
+                f"of an epoch, steps_per_execution] = {found['steps']}. "
+                f"Received: {self._steps()}"
             )
         trainer = self.model
-        # Not what passes over, if that was interrupted.
+        # Replaces the function that skips batches, if skipping was
+        # interrupted.
         trainer.make_train_function(force=True)
         self._logs = found["logs"]
-        # As `keras.callbacks.BackupAndRestore` does it.
+        # `keras.callbacks.BackupAndRestore` sets the first epoch in this way.
         trainer._initial_epoch = (
             self.params["epochs"] if found["stopped"] else found["epoch"]
         )
         self._restore(found["arrays"], "weight")
-        # Last of all callbacks, after they have forgotten.
+        # This is the last callback, so the others have reset their states.
         callback_states.restore(
             self._callbacks, found["callbacks"], found["arrays"]
         )
@@ -135,18 +142,18 @@ class ExactBackup(TrainerCallback):
     def on_train_end(self, logs=None):
         self.model._initial_epoch = None
         if self._restored is not None:
-            # Nothing was left to do.
+            # The training was complete already, so no epoch has begun.
             self._restore_history()
 
     def _restore_history(self):
-        # Keras' own is called after this one, and forgets when training
-        # begins.
+        # Keras' own `History` is called after this callback, and clears
+        # itself when training begins.
         self.model.history.epoch = list(range(len(self._logs)))
         self.model.history.history = _history_of(self._logs)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._last_step = epoch, 0
-        # Else it would hold for the next call of `fit` too.
+        # Otherwise it would apply to the next call of `fit` too.
         self.model._initial_epoch = None
         found, self._restored = self._restored, None
         if found is None:
@@ -165,7 +172,8 @@ class ExactBackup(TrainerCallback):
             self._set_random()
 
     def on_train_batch_begin(self, batch, logs=None):
-        # Whatever reads the data may have drawn when the epoch began.
+        # Reading the data may have drawn random numbers at the start of the
+        # epoch.
         if self._random is not None and batch == self._last_step:
             self._set_random()
 
@@ -177,9 +185,9 @@ class ExactBackup(TrainerCallback):
         """Reads the last backup that is not corrupt.
 
         Returns:
-            A `dict` with `epoch` and `batch`, those to go on with, `logs`, a
-            list of the logs of all finished epochs, and more; or `None` if
-            there is no backup.
+            A `dict`; or `None` if there is no backup. Its keys include
+            `epoch` and `batch`, with which the training resumes, and `logs`,
+            the list of the logs of all finished epochs.
 
         Raises:
             ValueError: If there are backups, but all of them are corrupt.
@@ -205,13 +213,13 @@ class ExactBackup(TrainerCallback):
 
     def on_train_batch_end(self, batch, logs=None):
         done = batch + 1
-        # The last of an epoch is backed up with its end.
+        # After the last step, the end of the epoch makes the backup.
         if self._due(done) and done < (self.params.get("steps") or np.inf):
             self._save(self._epoch, done, _plain(logs or {}))
 
     def _due(self, done):
         if done <= self._last_step:
-            # Passed over.
+            # This step was skipped.
             return False
         minutes = (time.monotonic() - self._last_time) / 60
         return (
@@ -249,12 +257,12 @@ class ExactBackup(TrainerCallback):
         self._files.write(epoch, batch, {**arrays, **of_callbacks}, meta)
 
     def clear(self) -> None:
-        """Deletes all backups, when the training is over."""
+        """Deletes all backups. Call it when the training is finished."""
         self._files.clear()
 
 
 def _history_of(logs):
-    """Logs of epochs in the form of Keras' `History.history`."""
+    """Returns the logs in the form of Keras' `History.history`."""
     history = {}
     for each in logs:
         for name, value in each.items():
@@ -263,13 +271,13 @@ def _history_of(logs):
 
 
 def _variables(trainer):
-    """All that a training changes, in a fixed order."""
+    """Returns all variables that a training changes, in a fixed order."""
     metrics = {id(each): each for each in trainer.metrics_variables}
     weights = {
         id(each): each
         for each in [
             *trainer.variables,
-            # Seeds that Keras does not count among the variables of a model.
+            # Keras does not list these seeds among a model's variables.
             *trainer._seed_states(),
             *trainer.optimizer.variables,
         ]
@@ -279,7 +287,7 @@ def _variables(trainer):
 
 
 def _plain(logs):
-    """Logs as JSON has them."""
+    """Returns logs as JSON values."""
     return {
         name: value
         if isinstance(value, (str, int, float))
@@ -290,7 +298,7 @@ def _plain(logs):
 
 def _other(expected, received):
     return (
-        "the backup is of another network, optimizer or metrics; use those "
-        "that it was made with, or another folder. "
+        "The backup belongs to another network, optimizer or metrics. Use "
+        "those that it was made with, or another backup folder. "
         f"Expected: {expected}. Received: {received}"
     )

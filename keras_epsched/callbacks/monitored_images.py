@@ -1,4 +1,4 @@
-"""What the callbacks share that attack the same few images each epoch."""
+"""The base class of callbacks that attack the same images in each epoch."""
 
 import numpy as np
 from keras import ops
@@ -11,18 +11,18 @@ from keras_epsched.training.compiled import CompiledFunction
 
 
 class MonitoredImages(TrainerCallback):
-    """Base class: images, labels, and an attack in the norm of the training.
+    """Attacks the same images in each epoch, in the norm of the training.
 
     Args:
         images: Array `(batch, ...)` of pixels.
         labels: Array of their labels.
-        attack: `Attack` or `None`, for `default_attack`.
-        action: String, one of `ACTIONS`: what follows when it fires.
-        batch_size: Int. Images that are attacked at once.
+        attack: `Attack`, or `None` for `default_attack`.
+        action: String from `ACTIONS`. What to do when the monitor fires.
+        batch_size: Int. Number of images that are attacked at once.
 
     Raises:
-        ValueError: If an argument is not as described; when training begins,
-            if the model is not an `AdversarialTrainer`.
+        ValueError: If an argument is invalid. When training begins: if the
+            model is not an `AdversarialTrainer`.
     """
 
     ACTIONS: tuple[str, ...] = ("warn", "stop")
@@ -47,7 +47,7 @@ class MonitoredImages(TrainerCallback):
         self.attack = attack
         self.action = action
         self.batch_size = batch_size
-        # The attack in use, and `measure_batch`, compiled.
+        # The attack in use, and the compiled `measure_batch`.
         self._attack = None
         self._compiled = CompiledFunction()
 
@@ -58,23 +58,24 @@ class MonitoredImages(TrainerCallback):
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)
         if self.action == "stop" and getattr(optimizer, "use_ema", False):
             raise ValueError(
-                'action="stop" brings weights back, and `fit` would replace '
-                "them at its end by the moving average of the optimizer "
-                '(`use_ema`). Use action="warn".'
+                'action="stop" restores earlier weights. The optimizer has '
+                "`use_ema=True`, so `fit` would then overwrite them with the "
+                'moving average. Use action="warn", or an optimizer without '
+                "`use_ema`."
             )
         norm = trainer.attack.norm
         self._attack = self.attack or self.default_attack(norm)
         if self._attack.norm != norm:
             raise ValueError(
-                "`attack` must have the norm of the training attack, "
-                f"{norm!r}. Received: {self._attack!r}"
+                f"`attack` must have the norm of the training attack: {norm!r}."
+                f" Received: {self._attack!r}"
             )
 
     def default_attack(self, norm):
-        """The attack where none is given; to be overridden.
+        """Returns the attack to use if none is given. Subclasses override it.
 
         Args:
-            norm: String, that of the training attack.
+            norm: String. The norm of the training attack.
 
         Returns:
             An `Attack`.
@@ -82,12 +83,12 @@ class MonitoredImages(TrainerCallback):
         raise NotImplementedError
 
     def measure_batch(self, images, labels, places):
-        """What is measured on a batch; to be overridden.
+        """Measures a batch. Subclasses override it.
 
         Args:
             images: Float32 tensor `(batch, ...)` of pixels.
             labels: Tensor of their labels.
-            places: Integer tensor of shape `(batch,)`: their numbers.
+            places: Integer tensor of shape `(batch,)`. Numbers of the images.
 
         Returns:
             A list of tensors, each with an entry for each image.
@@ -95,12 +96,12 @@ class MonitoredImages(TrainerCallback):
         raise NotImplementedError
 
     def measure(self) -> list:
-        """What `measure_batch` finds on all the images, as NumPy arrays."""
+        """Returns the results of `measure_batch` on all images, as arrays."""
         count = len(self.images)
         batches = -(-count // self.batch_size)
-        # Of one size, for which `measure_batch` is compiled. Some have one
-        # image twice, and no more: BatchNorm in training mode sees the whole
-        # batch.
+        # All batches have the same size, for which `measure_batch` is
+        # compiled. A smaller batch repeats at most one image, because BatchNorm
+        # in training mode uses the whole batch.
         size = -(-count // batches)
         run = self._compiled.of(self.model, self.measure_batch, self._attack)
         found = []
@@ -112,14 +113,14 @@ class MonitoredImages(TrainerCallback):
         return [np.concatenate(each) for each in zip(*found, strict=True)]
 
     def search(self, images, labels, places, epsilon):
-        """What the attack finds on a batch, in inference mode."""
+        """Attacks a batch in inference mode, and returns the result."""
         trainer = self.model
         return self._attack.search(
             passes.frozen_logits(trainer, False),
             images,
             trainer.class_labels(labels, images),
             ops.convert_to_tensor(epsilon),
-            # The same starts in each epoch: the values are comparable.
+            # The same random starts in each epoch, for comparable results.
             noise.make_key(0, places),
             trainer.value_range,
         )

@@ -1,4 +1,4 @@
-"""A schedule that rises while clean accuracy holds, and waits otherwise."""
+"""A schedule that raises epsilon while clean accuracy holds."""
 
 from keras_epsched.callbacks.epsilon_scheduler import (
     EpsilonScheduler,
@@ -9,34 +9,38 @@ from keras_epsched.schedules import Constant
 
 
 class PacedEpsilonScheduler(EpsilonScheduler):
-    """Raises epsilon as fast as the clean accuracy holds, up to a deadline.
+    """Raises epsilon while clean validation accuracy holds.
 
-    For tasks of unknown difficulty: where a fixed epsilon would do, little
-    time is spent below the target; where it would prevent the adaptation,
-    epsilon waits for it, but not for ever. The rule, once an epoch:
+    Use it for a task of unknown difficulty. On an easy task, epsilon reaches
+    its target early. On a hard task, epsilon waits until the network has
+    adapted, but no longer than half of the training. Once per epoch, it
+    follows this rule:
 
-    - Epsilon is 0 until the task is adapted to: clean validation accuracy of
-      at least 5 % and twice chance, with two classes 75 % (as
-      `TransferMonitor` has it).
-    - From then on it rises by `1 / (pace * epochs)` of the target in each
-      epoch after one whose accuracy was at least `hold` times the best so
-      far, and stays where it is after the others.
-    - From half of the training on it is at least on the line that reaches the
-      target after three quarters of it, whatever the accuracy.
+    - Epsilon is 0 until the network has adapted to the task: its clean
+      validation accuracy is at least 5 % and at least twice chance (75 % with
+      two classes). `TransferMonitor` uses the same threshold.
+    - After that, epsilon rises by `1 / (pace * epochs)` of its target after
+      each epoch whose accuracy was at least `hold` times the best so far.
+      After any other epoch, epsilon stays the same.
+    - In the second half of the training, epsilon has a lower bound that does
+      not depend on the accuracy. The bound rises linearly from 0 and reaches
+      the target at three quarters of the training.
 
-    The rule is ours, and not the paper's (see `AutoEpsilonScheduler`). A
-    training that is resumed by `ExactBackup` goes on with it.
+    This rule is an addition of this package. `AutoEpsilonScheduler` is the
+    paper's rule. `ExactBackup` saves and restores the state of the scheduler.
 
     Args:
-        target_epsilon: Float. Strength to end with, on the [0, 1] scale.
-        pace: Float in (0, 1]. Share of the training that the ramp takes at
-            least.
-        hold: Float in [0, 1]. Share of the best accuracy that must hold.
-        monitor: String. The clean accuracy in the logs, higher is better.
+        target_epsilon: Float. Epsilon at the end, on the [0, 1] scale.
+        pace: Float in (0, 1]. The ramp takes at least this share of the
+            training, if the lower bound does not raise epsilon.
+        hold: Float in [0, 1]. Epsilon rises if the accuracy is at least this
+            share of the best so far.
+        monitor: String. Name of the clean accuracy in the logs (higher is
+            better).
         verbose: Int. 1 prints epsilon at the start of every epoch.
 
     Raises:
-        ValueError: If an argument is not as described.
+        ValueError: If an argument is out of range.
 
     Example:
     ```python
@@ -49,7 +53,7 @@ class PacedEpsilonScheduler(EpsilonScheduler):
     ```
     """
 
-    # Shares of the training between which epsilon reaches the target at last.
+    # The lower bound of epsilon rises between these shares of the training.
     _LATEST = (0.5, 0.75)
 
     def __init__(
@@ -63,8 +67,8 @@ class PacedEpsilonScheduler(EpsilonScheduler):
         super().__init__(Constant(target_epsilon), verbose=verbose)
         if not 0 < pace <= 1 or not 0 <= hold <= 1:
             raise ValueError(
-                "expected a pace in (0, 1] and a hold in [0, 1]. Received: "
-                f"pace={pace!r}, hold={hold!r}"
+                "`pace` must be above 0 and at most 1, and `hold` from 0 to "
+                f"1. Received: pace={pace!r}, hold={hold!r}"
             )
         self.pace = pace
         self.hold = hold
@@ -72,7 +76,8 @@ class PacedEpsilonScheduler(EpsilonScheduler):
         self._forget()
 
     def _forget(self):
-        # Share of the target, and what the next epoch goes by.
+        # Epsilon as a share of the target, the best accuracy, and whether
+        # epsilon rises before the next epoch.
         self._share, self._best, self._rises = 0.0, 0.0, False
 
     def on_train_begin(self, logs=None):

@@ -1,4 +1,4 @@
-"""A checkpoint that is chosen by robustness."""
+"""Saves the checkpoint with the best robust accuracy."""
 
 import warnings
 
@@ -8,25 +8,30 @@ from keras_epsched.callbacks.base import TrainerCallback
 
 
 class RobustCheckpoint(TrainerCallback, keras.callbacks.ModelCheckpoint):
-    """Saves the epoch of best robust validation accuracy, after the ramp.
+    """Saves the epoch with the best robust validation accuracy.
 
-    While epsilon still rises, robust validation accuracy says little and
-    clean accuracy is at its highest: a checkpoint chosen by `val_accuracy`
-    comes from the phase of epsilon 0. This one looks only at epochs that
-    trained at the target epsilon or above it. When a training is resumed, but
-    not by `ExactBackup`, pass the best value so far as
-    `initial_value_threshold`.
+    Use it instead of a `ModelCheckpoint` on `val_accuracy`. Clean accuracy is
+    usually highest while epsilon is 0, so that checkpoint would save a network
+    that is not robust. This callback considers only epochs that trained at the
+    target epsilon or above it.
 
-    Needs an `AdversarialTrainer` with a `validation_attack`, validation data,
-    and an `EpsilonScheduler`. Judge by an attack on the margin of
-    probabilities: an attack on cross-entropy costs as much and leaves images
-    standing that it breaks.
+    It needs an `AdversarialTrainer` with a `validation_attack`, validation data
+    in `fit`, and an `EpsilonScheduler`. Use a validation attack on the
+    probability margin: it costs as much as one on cross-entropy, and breaks
+    images that the other one does not.
+
+    If you resume a training without `ExactBackup`, pass the best value so far
+    as `initial_value_threshold`.
 
     Args:
-        filepath: String or path, ending in `.keras` (or `.weights.h5` with
-            `save_weights_only=True`).
-        monitor: String. Name in the logs, higher is better.
+        filepath: String or path that ends in `.keras` (or in `.weights.h5`
+            with `save_weights_only=True`).
+        monitor: String. Name of the accuracy in the logs (higher is better).
         **kwargs: Other arguments of `keras.callbacks.ModelCheckpoint`.
+
+    Raises:
+        ValueError: When training begins, if the model is not an
+            `AdversarialTrainer` or has no `validation_attack`.
 
     Example:
     ```python
@@ -61,16 +66,16 @@ class RobustCheckpoint(TrainerCallback, keras.callbacks.ModelCheckpoint):
             and self.model.validation_attack is None
         ):
             raise ValueError(
-                "`RobustCheckpoint` needs robust validation: pass "
+                "`RobustCheckpoint` needs robust validation. Pass "
                 '`validation_attack=APGD(steps=10, loss="probability_margin")` '
-                "to `AdversarialTrainer` and `validation_data` to `fit`."
+                "to `AdversarialTrainer`, and `validation_data` to `fit`."
             )
 
     def on_epoch_end(self, epoch, logs=None):
         if not self.model.at_target:
             return
         self._reached = True
-        # Keras would save an epoch without validation, whatever its worth.
+        # Without this check, Keras would save an epoch without validation.
         if self.monitor in (logs or {}):
             self._measured = True
             super().on_epoch_end(epoch, logs)
@@ -90,15 +95,16 @@ class RobustCheckpoint(TrainerCallback, keras.callbacks.ModelCheckpoint):
         super().on_train_end(logs)
         if not self._reached:
             warnings.warn(
-                "no checkpoint was saved: epsilon never reached its target of "
-                f"{self.model.target_epsilon:g}. End the ramp before the last "
-                "epoch.",
+                "RobustCheckpoint: no checkpoint was saved, because epsilon "
+                f"never reached its target of {self.model.target_epsilon:g}. "
+                "End the ramp before the last epoch (a smaller `ramp_end`), or "
+                "train for more epochs.",
                 stacklevel=2,
             )
         elif not self._measured:
             warnings.warn(
-                f"no checkpoint was saved: there was no {self.monitor!r} in "
-                "the logs of any epoch at the target epsilon. Pass "
+                "RobustCheckpoint: no checkpoint was saved, because no epoch "
+                f"at the target epsilon had {self.monitor!r} in its logs. Pass "
                 "`validation_data` to `fit`.",
                 stacklevel=2,
             )

@@ -1,4 +1,4 @@
-"""Notices robustness that is lost again, and stops in time."""
+"""Detects robust overfitting, and can stop the training."""
 
 import warnings
 
@@ -8,35 +8,40 @@ from keras_epsched.training.validation import say_attack
 
 
 class RobustOverfittingMonitor(MonitoredImages):
-    """Watches robust accuracy on a few images held out.
+    """Detects when robust accuracy on held-out images falls again.
 
-    Long adversarial training overfits: robust accuracy on new images falls
-    while that of training still rises. The images are attacked after each
-    epoch, at the target, in inference mode; the training stays as it is.
+    Use it for long trainings. Adversarial training can overfit: robust
+    accuracy on new images falls while robust accuracy on the training images
+    still rises. With `action="stop"`, the callback is early stopping by robust
+    accuracy.
 
-    `probe_target_accuracy` goes into the logs. From the epoch on in which
-    epsilon has reached its target it counts: when it has stayed `gap` below
-    its best for `patience` epochs, the monitor warns, or stops the training and
-    brings back the weights of the best epoch.
+    After each epoch, the images are attacked at the target epsilon, in
+    inference mode. The logs get their accuracy as `probe_target_accuracy`. The
+    monitor considers only epochs that trained at the target epsilon. It fires
+    if the accuracy was at least `gap` below its best for `patience` epochs in
+    a row.
 
     Reference: Rice et al., ICML 2020 (arXiv 2002.11569).
 
     Args:
-        images: Array `(batch, ...)` of pixels, of the validation split. The
-            standard error of its accuracy is about `0.5 / sqrt(batch)`.
+        images: Array `(batch, ...)` of pixels from the validation split. The
+            standard error of the accuracy is about `0.5 / sqrt(batch)`.
         labels: Array of their labels.
         attack: `Attack` on these images. Defaults to `APGD(steps=10)` on
-            `"probability_margin"`, in the norm of the training attack: at the
-            cost of 10 steps on cross-entropy it is closer to what strong
-            attacks leave.
-        gap: Float. Loss of accuracy that counts: 0.05 are five points.
-        patience: Int. Epochs in a row at which it counts.
-        action: `"warn"`, or `"stop"`: robust early stopping.
-        batch_size: Int. Images that are attacked at once.
+            `"probability_margin"`, in the norm of the training attack. It
+            costs as much as 10 steps on cross-entropy, and its accuracy is
+            closer to that under strong attacks.
+        gap: Float. The loss of accuracy that counts. 0.05 means five
+            percentage points.
+        patience: Int. Number of epochs in a row with such a loss.
+        action: String. What to do when the monitor fires: `"warn"` only
+            warns; `"stop"` restores the weights of the best epoch and ends
+            the training.
+        batch_size: Int. Number of images that are attacked at once.
 
     Raises:
-        ValueError: If an argument is not as described; when training begins,
-            if the model is not an `AdversarialTrainer`.
+        ValueError: If an argument is invalid. When training begins: if the
+            model is not an `AdversarialTrainer`.
 
     Example:
     ```python
@@ -61,8 +66,8 @@ class RobustOverfittingMonitor(MonitoredImages):
         super().__init__(images, labels, attack, action, batch_size)
         if not 0 <= gap < 1 or patience < 1:
             raise ValueError(
-                "expected a `gap` in [0, 1) and a `patience` of 1 or more. "
-                f"Received: gap={gap}, patience={patience}"
+                "`gap` must be at least 0 and below 1, and `patience` at least "
+                f"1. Received: gap={gap}, patience={patience}"
             )
         self.gap = gap
         self.patience = patience
@@ -92,7 +97,7 @@ class RobustOverfittingMonitor(MonitoredImages):
         accuracy = 1.0 - float(broken.mean())
         if logs is not None:
             logs["probe_target_accuracy"] = accuracy
-        # Epochs before say little.
+        # Earlier epochs trained at a smaller epsilon and do not count.
         if not trainer.at_target:
             return
         if self.best is None or accuracy > self.best:
@@ -107,19 +112,21 @@ class RobustOverfittingMonitor(MonitoredImages):
 
     def _act(self, epoch, accuracy):
         consequence = (
-            "Train shorter, or let `RobustCheckpoint` keep the best epoch."
+            "To use the best epoch, train for fewer epochs, add "
+            '`RobustCheckpoint("best.keras")`, or pass action="stop" to this '
+            "monitor."
         )
         if self.action == "stop":
             self.model.model.set_weights(self._weights)
             self.model.stop_training = True
             consequence = (
-                f"The weights of epoch {self.best_epoch} are back, and the "
+                f"The weights of epoch {self.best_epoch} are restored, and the "
                 "training ends."
             )
         warnings.warn(
-            f"epoch {epoch + 1}: robust overfitting. At the target "
-            f"{accuracy:.1%} of the images are right, {self.best:.1%} were "
-            f"after epoch {self.best_epoch}. {consequence}",
+            f"Epoch {epoch + 1}: robust overfitting. Robust accuracy on the "
+            f"held-out images is {accuracy:.1%} at the target epsilon; after "
+            f"epoch {self.best_epoch} it was {self.best:.1%}. {consequence}",
             stacklevel=3,
         )
 

@@ -1,4 +1,4 @@
-"""Says whether a robust fine-tuning has transferred, and what to change."""
+"""Judges whether a robust fine-tuning adapted to its task."""
 
 import math
 import warnings
@@ -10,38 +10,50 @@ from keras_epsched.onset import onset, onset_threshold
 
 # A clean accuracy this far below that of standard fine-tuning is suboptimal.
 _SUBOPTIMAL = 0.9
-# Clean accuracy that a ramp may cost, as a share of what it was before.
+# After the ramp, less than this share of the clean accuracy before the ramp
+# is suboptimal.
 _STEEP = 0.75
 
 
 class TransferMonitor(TrainerCallback):
-    """Watches task adaptation, and gives its verdict in one sentence.
+    """Judges whether the network adapted to the task, and advises.
 
-    After the training `verdict` is `"failure"`, when the last epoch is below
-    the threshold of the onset; `"suboptimal"`, when its clean accuracy is less
-    than 90 % of the standard fine-tuning's, or the ramp cost a quarter of it;
-    `"healthy"`; or `"undecided"`, where an attack was trained against, nothing
-    failed, and there is no reference. `advice` says which hinge to move, or
-    what else; a failure and a suboptimal transfer are warned of.
+    Use it to learn whether the attack prevented the network from learning the
+    task, and how to change the schedule. After the training, the attribute
+    `verdict` is one of:
 
-    Into the logs of each epoch goes `onset`, the first epoch, counted from 1,
-    whose clean validation accuracy reaches at least 5 % and twice chance (with
-    two classes 75 %), 0 until there is one; and, with a reference,
-    `transfer_gap`, the clean validation accuracy that is missing to the best
-    of the reference.
+    - `"failure"`: the last clean validation accuracy is below the threshold
+      of adaptation, which is 5 % or twice chance, whichever is larger (75 %
+      with two classes).
+    - `"suboptimal"`: the last clean validation accuracy is below 90 % of the
+      best of a standard fine-tuning, or more than a quarter of it was lost
+      while epsilon rose.
+    - `"healthy"`: none of these.
+    - `"undecided"`: none of these, but the network was trained with an attack
+      and there is no `reference` to compare with.
+
+    The attribute `advice` is a text that says what was seen and what to
+    change. A failure and a suboptimal transfer also cause a warning.
+
+    The logs of each epoch get `onset`: the first epoch, counted from 1, whose
+    clean validation accuracy reached the threshold of adaptation, or 0. With
+    a `reference`, they also get `transfer_gap`: the best accuracy of the
+    reference minus the clean validation accuracy of the epoch.
 
     Reference: arXiv 2509.23325, section 4.
 
     Args:
         num_classes: Int. Number of classes.
-        reference: List of the clean validation accuracies of a standard
-            fine-tuning of the same network, an epoch each, or `None`. Without
-            one only a failure can be seen, and what the ramp costs.
-        monitor: String. The clean accuracy in the logs.
+        reference: List of clean validation accuracies in [0, 1], one for each
+            epoch of a standard fine-tuning of the same network; or `None`.
+            Without it, the monitor can only detect a failure, and accuracy
+            that was lost while epsilon rose.
+        monitor: String. Name of the clean accuracy in the logs.
 
     Raises:
-        ValueError: If an argument is not as described; when training begins,
-            if the model is not an `AdversarialTrainer`.
+        ValueError: If an argument is invalid. When training begins: if the
+            model is not an `AdversarialTrainer`. After an epoch: if the logs
+            do not contain `monitor`.
 
     Example:
     ```python
@@ -57,15 +69,15 @@ class TransferMonitor(TrainerCallback):
         super().__init__()
         if num_classes < 2:
             raise ValueError(
-                "`num_classes` must be 2 or more. Received: "
+                "`num_classes` must be at least 2. Received: "
                 f"num_classes={num_classes}"
             )
         if reference is not None:
             reference = [float(each) for each in reference]
             if not reference or not all(0 <= each <= 1 for each in reference):
                 raise ValueError(
-                    "`reference` must be accuracies in [0, 1], an epoch each. "
-                    f"Received: {reference}"
+                    "`reference` must be a list of accuracies in [0, 1], one "
+                    f"for each epoch. Received: {reference}"
                 )
         self.num_classes = num_classes
         self.reference = reference
@@ -82,9 +94,9 @@ class TransferMonitor(TrainerCallback):
         value = (logs or {}).get(self.monitor)
         if value is None:
             raise ValueError(
-                f"`TransferMonitor` needs {self.monitor!r} in the logs: pass "
-                '`validation_data` to `fit`, and metrics=["accuracy"] to '
-                f"`compile`. Received: {sorted(logs or {})}"
+                f"`TransferMonitor` needs {self.monitor!r} in the logs. Pass "
+                '`validation_data` to `fit` and metrics=["accuracy"] to '
+                f"`compile`. Received logs: {sorted(logs or {})}"
             )
         self._accuracies.append(float(value))
         self._epsilons.append(self.model.epsilon)
@@ -94,12 +106,12 @@ class TransferMonitor(TrainerCallback):
 
     @property
     def onset(self) -> int | None:
-        """First epoch, from 1, that has adapted to the task."""
+        """First epoch, counted from 1, that reached the threshold."""
         return onset(self._accuracies, self.num_classes)
 
     @property
     def delay(self) -> int | None:
-        """Epochs by which the onset is later than the reference's."""
+        """Number of epochs by which the onset is later than the reference's."""
         if self.reference is None or self.onset is None:
             return None
         first = onset(self.reference, self.num_classes)
@@ -123,88 +135,97 @@ class TransferMonitor(TrainerCallback):
             if before is not None and before >= threshold:
                 return "failure", (
                     f"clean validation accuracy fell from {before:.1%} to "
-                    f"{final:.1%} once epsilon rose: {self._longer()}, or "
-                    "lower the target."
+                    f"{final:.1%} after epsilon rose, so the network lost the "
+                    f"task. {self._longer()}, or lower `target_epsilon`."
                 )
             return "failure", (
-                "clean validation accuracy never stayed above "
-                f"{threshold:.1%}: start at epsilon 0 and move `ramp_start` to "
-                f"{self._adapted_share():.0%} of the training or later; if "
-                "epsilon was 0 there already, the learning rate is at fault."
+                f"clean validation accuracy ended at {final:.1%}. The network "
+                f"did not adapt to the task, which takes {threshold:.1%}. Keep "
+                "epsilon at 0 for longer: set "
+                f"`ramp_start={self._adapted_share():g}` or later. If epsilon "
+                "was 0 for that long already, change the learning rate."
             )
-        # Of standard fine-tuning.
+        # The clean accuracy that a reference demands.
         enough = _SUBOPTIMAL * max(self.reference or [0.0])
         if final < enough:
             gap = max(self.reference) - final
             if before is None:
                 remedy = (
-                    "start at epsilon 0 and move `ramp_start` to "
-                    f"{self._adapted_share():.0%} of the training."
+                    "Start the training at epsilon 0, and set "
+                    f"`ramp_start={self._adapted_share():g}`."
                 )
             elif collapsed:
-                remedy = f"{self._longer()}."
+                remedy = (
+                    f"It was {before:.1%} before epsilon rose. "
+                    f"{self._longer()}."
+                )
             elif before >= enough:
                 remedy = (
-                    "the task was adapted to before epsilon rose "
-                    f"({before:.1%}), so {self._longer()}, or lower the "
-                    "target."
+                    f"Before epsilon rose, it was {before:.1%}: the network "
+                    "had adapted to the task, and lost accuracy while epsilon "
+                    f"rose. {self._longer()}, or lower `target_epsilon`."
                 )
             else:
                 remedy = (
-                    "move `ramp_start` later, for the task was not adapted to "
-                    f"when epsilon rose ({before:.1%})."
+                    f"Before epsilon rose, it was {before:.1%}: the network "
+                    "had not yet adapted to the task. Set a later "
+                    "`ramp_start`."
                 )
             return "suboptimal", (
                 f"clean validation accuracy ends {100 * gap:.1f} points below "
-                f"standard fine-tuning: {remedy}"
+                f"the best of the standard fine-tuning. {remedy}"
             )
         if collapsed:
             return "suboptimal", (
                 f"clean validation accuracy fell from {before:.1%} to "
-                f"{after:.1%} in the ramp: {self._longer()}."
+                f"{after:.1%} while epsilon rose. {self._longer()}."
             )
         short = self._short_of_the_target()
         if max(self._epsilons) == 0:
             return "healthy", (
-                "the task is adapted to, without any attack: the network is "
-                "not robust."
+                "the network adapted to the task. It was trained without any "
+                "attack, so it is not robust."
             )
         if self.reference is None:
             return "undecided", (
-                "the task is adapted to. Whether clean accuracy was lost only "
-                "a standard fine-tuning tells: launch/compare.py makes one, "
-                "and in Python its accuracies go to "
-                f"`TransferMonitor(reference=...)`{short}."
+                "the network adapted to the task. To know whether the attack "
+                "cost clean accuracy, compare with a standard fine-tuning: "
+                "launch/compare.py trains one. In Python, pass its clean "
+                "validation accuracies as `TransferMonitor(num_classes, "
+                f"reference=accuracies)`.{short}"
             )
         return "healthy", (
-            f"clean validation accuracy ends at {final:.1%}, and standard "
-            f"fine-tuning reached {max(self.reference):.1%}"
-            f"{short or ': the schedule may stay'}."
+            f"clean validation accuracy ends at {final:.1%}; the standard "
+            f"fine-tuning reached {max(self.reference):.1%}."
+            f"{short or ' Keep the schedule.'}"
         )
 
     def _longer(self):
-        """How a ramp is made longer, one that ends in the last epoch too."""
+        """Returns how to make the ramp longer, as a start of a sentence."""
         if self._held() > 1:
-            return "make the ramp longer, by a later `ramp_end`"
-        return "make the ramp longer, by more epochs or an earlier `ramp_start`"
+            return "Make the ramp longer: set a later `ramp_end`"
+        # The ramp already ends in the last epoch.
+        return (
+            "Make the ramp longer: train for more epochs or set an earlier "
+            "`ramp_start`"
+        )
 
     def _held(self):
-        """Epochs at the target."""
+        """Returns the number of epochs at the target epsilon."""
         return sum(map(self.model.reaches_target, self._epsilons))
 
     def _short_of_the_target(self):
-        """What more to say where hardly an epoch was at the target."""
+        """Returns a sentence if few epochs were at the target epsilon."""
         held, epochs = self._held(), len(self._epsilons)
         if held >= 0.1 * epochs or np.any(np.diff(self._epsilons) < 0):
             return ""
         return (
-            f"; only {held} of {epochs} epochs trained at the target, and more "
-            "robustness takes a ramp that ends earlier (`ramp_end` of "
-            "`TwoHinge`)"
+            f" But only {held} of {epochs} epochs trained at the target "
+            "epsilon. For more robustness, set an earlier `ramp_end`."
         )
 
     def _around_the_ramp(self):
-        """Clean accuracy at the end of the epochs at 0, and at the end."""
+        """Returns the clean accuracy before epsilon rose, and at the end."""
         zero = [
             accuracy
             for accuracy, epsilon in zip(
@@ -217,10 +238,11 @@ class TransferMonitor(TrainerCallback):
         return zero[-1], self._accuracies[-1]
 
     def _adapted_share(self):
-        """Share of the training after which the reference had adapted.
+        """Returns the share of the training that the task adaptation takes.
 
-        By 90 % of its last accuracy, as in the paper; a quarter, the paper's
-        default, without a reference.
+        It ends when the reference reaches 90 % of its last accuracy, as in the
+        paper. Without a reference, the share is the paper's default: a
+        quarter.
         """
         if self.reference is None:
             return 0.25

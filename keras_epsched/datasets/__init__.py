@@ -1,4 +1,4 @@
-"""Image classification data: tfds names, prepared folders, image folders."""
+"""Loads image classification data from tfds, folders and sequences."""
 
 from keras_epsched.datasets.batches import ImageBatches as ImageBatches
 from keras_epsched.datasets.image_data import ImageData as ImageData

@@ -1,4 +1,4 @@
-"""Checked arguments of `load` and `ImageBatches`."""
+"""Checks the arguments of `load` and `ImageBatches`."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -30,6 +30,6 @@ def checked_batch_size(batch_size: int) -> int:
 
 
 def _is_positive(value) -> bool:
-    """Whether a value is an integer above 0; those of NumPy are, too."""
+    """Returns whether a value is an integer above 0, also one of NumPy."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     return whole and value > 0

@@ -1,4 +1,4 @@
-"""What `pipeline` does to one image, in NumPy: for other backends."""
+"""The image operations of `pipeline`, in NumPy, for other backends."""
 
 import math
 
@@ -6,15 +6,15 @@ import numpy as np
 
 from keras_epsched.datasets.pipeline import JITTER, MAX_DEGREES
 
-# ITU-R BT.601, as TensorFlow makes an image grey.
+# The weights of ITU-R BT.601, which TensorFlow uses for grey images.
 _GREY = np.array([0.2989, 0.587, 0.114], dtype="float32")
 
 
 def prepared(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Makes an image what a classifier takes.
+    """Resizes an image and gives it three channels.
 
-    Pillow resizes, channel by channel in float32: bilinear and antialiased,
-    without rounding. It differs from `tf.image.resize` by 0.003 grey levels.
+    Pillow resizes each channel in float32, bilinear and antialiased, without
+    rounding. The result differs from `tf.image.resize` by 0.003 grey levels.
 
     Args:
         image: Array of shape `(height, width)` or `(height, width, channels)`
@@ -37,22 +37,22 @@ def prepared(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
             for channel in np.moveaxis(image, -1, 0)
         ]
         image = np.stack([np.asarray(each) for each in channels], axis=-1)
-    # A copy in any case: the caller's image may be kept and changed.
+    # `clip` copies, so later changes of the caller's image have no effect.
     return np.clip(np.broadcast_to(image, (*image_size, 3)), 0.0, 255.0)
 
 
 def augmented(
     image: np.ndarray, draws: np.ndarray, augmentations: tuple[str, ...]
 ) -> np.ndarray:
-    """Augments one image, as `pipeline.augmented` does.
+    """Augments one image in the same way as `pipeline.augmented`.
 
     Args:
         image: `float32` array of shape `(height, width, 3)` in `[0, 255]`.
-        draws: Five numbers in `[0, 1)`. All randomness follows from them.
-        augmentations: Tuple of strings out of `pipeline.AUGMENTATIONS`.
+        draws: Five numbers in `[0, 1)`, the only source of randomness.
+        augmentations: Tuple of strings from `pipeline.AUGMENTATIONS`.
 
     Returns:
-        An array like `image`.
+        An array with the shape and dtype of `image`.
     """
     flip, brightness, contrast, saturation, angle = map(float, draws)
     if "flip" in augmentations and flip < 0.5:
@@ -68,17 +68,17 @@ def augmented(
 
 
 def _blend(image, anchor, draw):
-    """Moves the image away from the anchor or towards it."""
+    """Moves the pixels towards the anchor or away from it."""
     factor = 1 + JITTER * (2 * draw - 1)
     return np.clip(anchor + factor * (image - anchor), 0.0, 255.0)
 
 
 def _rotated(image, angle):
-    """Rotates about the centre; what comes in at the edges is reflected."""
+    """Rotates about the centre, and fills the corners by reflection."""
     from scipy import ndimage
 
     cosine, sine = math.cos(angle), math.sin(angle)
-    # For each output pixel (row, column): where in the input it comes from.
+    # Maps each output pixel (row, column) to its place in the input.
     matrix = np.array([[cosine, sine], [-sine, cosine]])
     centre = (np.array(image.shape[:2]) - 1) / 2
     turned = [

@@ -1,4 +1,4 @@
-"""Batches of any random-access examples, for every backend of Keras."""
+"""Batches of random-access examples, for every backend of Keras."""
 
 import math
 import operator
@@ -19,61 +19,64 @@ from keras_epsched.provenance import SplitInfo
 class ImageBatches(keras.utils.PyDataset):
     """Batches of images and labels from a random-access sequence.
 
-    Use it for `fit`, `evaluate` and `keras_epsched.evaluate` with data that
-    `load` does not know, or where TensorFlow is not installed: a tfds
-    `data_source`, a `torch.utils.data.Dataset` in the style of maps, a Hugging
-    Face dataset, a list. It is a `keras.utils.PyDataset`; on the TensorFlow
-    backend it works too, but the `tf.data` pipelines of `load` are faster.
+    Use it for `fit`, `evaluate` and `keras_epsched.evaluate` if `load` does
+    not know your data, or if TensorFlow is not installed. It takes a list, a
+    tfds `data_source`, a Hugging Face dataset, or a map-style
+    `torch.utils.data.Dataset`. It is a `keras.utils.PyDataset`. It also works
+    on the TensorFlow backend, but the `tf.data` pipelines of `load` are faster
+    there.
 
-    Each batch is a pair of `float32` images of shape `(batch, height, width,
-    3)` with values in `[0, 255]`, and `int64` labels of shape `(batch,)`. Grey
-    images are repeated to three channels, and Pillow squashes all to
-    `image_size` (bilinear, antialiased, in float32).
+    Each batch is a pair `(images, labels)`: `float32` images of shape
+    `(batch, height, width, 3)` with values in `[0, 255]`, and `int64` labels
+    of shape `(batch,)`. Grey images are repeated to three channels. Pillow
+    resizes all images to `image_size` (bilinear, antialiased, in float32)
+    without keeping the aspect ratio.
 
-    What a batch holds is a function of the seed, the epoch and the batch's
-    index. An epoch is over when all of its batches have been taken: by `fit`,
-    or by a loop over this object. `fit` shuffles the order of the batches, not
-    their contents, by Python's generator: pass `shuffle=False` to it where that
-    matters. `steps_per_epoch` spreads an epoch over several of Keras'.
+    The seed, the epoch and the index of a batch determine its contents. An
+    epoch ends when `fit`, or a loop over this object, has taken all of its
+    batches. If you set `steps_per_epoch` in `fit`, one epoch of this object
+    covers several epochs of Keras.
+
+    `fit` shuffles the order of the batches (not their contents) with Python's
+    random generator. Pass `shuffle=False` to `fit` for a reproducible order.
 
     Args:
         examples: Object with `__len__` and `__getitem__`, which returns a
             dictionary or a pair `(image, label)`. Images are arrays or Pillow
             images of shape `(height, width)` or `(height, width, channels)`
             with 1 or 3 channels and values in `[0, 255]`; labels are integers.
-            Of two arrays, make `list(zip(images, labels))`.
-        image_size: Pair of integers `(height, width)`.
-        batch_size: Integer. Images in a batch.
-        shuffle: Boolean. `True` to train: a new order each epoch, and full
-            batches only, so that each epoch leaves other examples out.
-            `False` to evaluate: all examples in their order.
-        augment: Boolean or sequence of names out of `"flip"`, `"color"` and
-            `"rotation"`, as `load` takes it.
-        seed: Integer from 0. Seeds order and augmentation.
-        image_key: String. The key of the image, where examples are
-            dictionaries.
-        label_key: String. The key of the label, likewise.
+            If you have two arrays, pass `list(zip(images, labels))`.
+        image_size: Pair of integers `(height, width)`, in pixels.
+        batch_size: Integer. Number of images in a batch.
+        shuffle: Boolean. `True` for training: a new order in each epoch, and
+            only full batches, so each epoch leaves out different examples.
+            `False` for evaluation: all examples in their order.
+        augment: Boolean or sequence of names from `"flip"`, `"color"` and
+            `"rotation"`. `load` describes them.
+        seed: Integer of at least 0. Seed of the order and the augmentation.
+        image_key: String. The key of the image, if examples are dictionaries.
+        label_key: String. The key of the label, if examples are dictionaries.
         cache: Boolean. Whether to keep the resized images in memory (600 KB
-            for one of 224 x 224).
-        threads: Integer. How many of a batch's images are read, resized and
-            augmented at once. This replaces the `workers` of Keras, which take
-            batches ahead of the training and so from another epoch than it is
-            in.
+            for an image of 224 x 224).
+        threads: Integer. Number of images of a batch that are read, resized
+            and augmented at the same time. Use it instead of the `workers` of
+            Keras: those read batches in advance, which would belong to the
+            wrong epoch.
 
     Attributes:
-        epoch: Integer. The epoch that the next batch is of.
-        split_info: `SplitInfo` or `None`. Which examples these are. Training
-            and evaluation read it, to warn of test images that were trained
-            on.
+        epoch: Integer. The epoch of the next batch.
+        split_info: `SplitInfo` or `None`. Says which examples these are.
+            Training and evaluation read it, to warn about test images that
+            were trained on.
 
     Raises:
-        ValueError: If an argument is out of range, there are no examples or
-            too few for a batch; and, when a batch is read, if an example is
-            not an image of that kind with its label.
+        ValueError: If an argument is out of range, or there are too few
+            examples for one batch. When a batch is read: if an example is not
+            a supported image with an integer label.
 
     Example:
     ```python
-    import tensorflow_datasets as tfds  # Needs no TensorFlow for this.
+    import tensorflow_datasets as tfds  # Works here without TensorFlow.
 
     source = tfds.data_source("cifar10")
     train = keras_epsched.datasets.ImageBatches(
@@ -86,10 +89,11 @@ class ImageBatches(keras.utils.PyDataset):
     report = keras_epsched.evaluate(net, test, epsilons=[0.01, 0.02])
     ```
 
-    tfds reads such a source from files that it prepared in a format with
-    random access: `tfds.builder("cifar10", file_format="array_record")`.
+    A `data_source` needs files in a format with random access. Prepare them
+    with `tfds.builder("cifar10",
+    file_format="array_record").download_and_prepare()`.
 
-    Other names for image and label:
+    If the examples have other names for image and label:
 
     ```python
     ImageBatches(examples, (224, 224), image_key="img", label_key="fine_label")
@@ -115,16 +119,17 @@ class ImageBatches(keras.utils.PyDataset):
             hasattr(examples, "__getitem__") and hasattr(examples, "__len__")
         ):
             raise ValueError(
-                "`examples` must have `__len__` and `__getitem__`, as a list "
-                "or a `tfds.data_source` has. Received: "
-                f"{type(examples).__name__}. A `tf.data.Dataset` goes into "
-                "`fit` as it is; of a generator, make a list."
+                "`examples` must have `__len__` and `__getitem__`, like a "
+                "list or a `tfds.data_source`. Received: "
+                f"{type(examples).__name__}. Pass a `tf.data.Dataset` "
+                "directly to `fit`; turn a generator into a list with "
+                "`list(examples)`."
             )
         if isinstance(examples, Mapping):
             raise ValueError(
                 "`examples` must be the examples of one split. Received: a "
                 f"dictionary with the keys {list(examples)[:10]}. Pass one of "
-                "its values."
+                "its values, for example `examples[key]`."
             )
         self.image_size = checked_size(image_size)
         self.batch_size = checked_batch_size(batch_size)
@@ -134,13 +139,14 @@ class ImageBatches(keras.utils.PyDataset):
         ):
             if not isinstance(value, Integral) or value < least:
                 raise ValueError(
-                    f"`{argument}` must be an integer from {least}. Received: "
-                    f"{argument}={value!r}."
+                    f"`{argument}` must be an integer of at least {least}. "
+                    f"Received: {argument}={value!r}."
                 )
         if len(examples) < (batch_size if shuffle else 1):
             raise ValueError(
                 f"The {len(examples)} examples do not fill one batch. "
-                f"Received: batch_size={batch_size}, shuffle={shuffle}."
+                f"Received: batch_size={batch_size}, shuffle={shuffle}. Use a "
+                "smaller `batch_size` or more examples."
             )
         self.examples = examples
         self.shuffle = bool(shuffle)
@@ -162,7 +168,10 @@ class ImageBatches(keras.utils.PyDataset):
     def __getitem__(self, index):
         index = operator.index(index)
         if not 0 <= index < len(self):
-            raise IndexError(f"There are {len(self)} batches, no {index}.")
+            raise IndexError(
+                f"The index must be from 0 to {len(self) - 1}, because there "
+                f"are {len(self)} batches. Received: {index}."
+            )
         epoch = self.epoch
         self._taken.add(index)
         start = index * self.batch_size
@@ -178,28 +187,28 @@ class ImageBatches(keras.utils.PyDataset):
         return np.stack(images), np.array(labels, dtype="int64")
 
     def __iter__(self):
-        # Of itself a `PyDataset` has no iterator in older Keras.
+        # A `PyDataset` of older Keras versions has no iterator.
         for index in range(len(self)):
             yield self[index]
         self.on_epoch_end()
 
     def seek(self, epoch: int, batch: int = 0):
-        """Goes to a batch of an epoch, as whoever resumes a training does.
+        """Moves to a batch of an epoch, to resume a training.
 
-        `AdversarialTrainer.fit` calls it at the beginning of each epoch.
+        `AdversarialTrainer.fit` calls it at the start of each epoch.
 
         Args:
-            epoch: Integer from 0.
-            batch: Integer from 0. The batches before it are zeros, in this
-                epoch, and no example is read for them.
+            epoch: Integer of at least 0.
+            batch: Integer of at least 0. In this epoch, the batches before it
+                contain zeros, and no example is read for them.
         """
         self.epoch, self._first = epoch, batch
         self._taken = set()
 
     def on_epoch_end(self):
-        """Begins the next epoch, if all batches of this one were taken."""
-        # Keras ends an "epoch" of one batch where it only builds a model, and
-        # one of `steps_per_epoch`.
+        """Starts the next epoch if all batches of this one were taken."""
+        # Keras also calls this after one batch, when it builds a model, and
+        # after `steps_per_epoch` batches.
         if len(self._taken) == len(self):
             self.seek(self.epoch + 1)
 
@@ -211,19 +220,19 @@ class ImageBatches(keras.utils.PyDataset):
         )
 
     def _numbers(self, epoch):
-        """The order of the examples in an epoch."""
+        """Returns the order of the examples in an epoch."""
         if not self.shuffle:
             return np.arange(len(self.examples))
         known, order = self._order
         if known != epoch:
             generator = np.random.default_rng((self.seed, epoch, 0))
-            # Uniform draws alone: NumPy may change how it shuffles.
+            # Sorted uniform draws, because NumPy may change how it shuffles.
             order = np.argsort(generator.random(len(self.examples)))
             self._order = (epoch, order)
         return order
 
     def _example(self, number, epoch):
-        """Image and label of an example, as they go into a batch."""
+        """Returns image and label of an example, ready for a batch."""
         kept = None if self._kept is None else self._kept.get(number)
         if kept is None:
             image, label = self._read(number)
@@ -238,7 +247,7 @@ class ImageBatches(keras.utils.PyDataset):
         return image, label
 
     def _read(self, number):
-        """Image and label of an example, once they are checked."""
+        """Returns image and label of an example after checking them."""
         return image_and_label(
             self.examples[number], number, self.image_key, self.label_key
         )

@@ -1,4 +1,4 @@
-"""From a name or a folder to stored examples."""
+"""Finds the stored examples for a name or a folder."""
 
 import importlib
 import os
@@ -10,15 +10,15 @@ from keras_epsched import optional
 from keras_epsched.datasets import embedded, image_files, image_folder, paper
 from keras_epsched.datasets.sources import Source, from_builder
 
-# What reads and prepares all but `embedded` and folders of images.
+# Needed for every dataset but `embedded` ones and folders of images.
 _TFDS = ("tensorflow", "tensorflow_datasets")
-# Builders of this package whose data are not.
+# This package has their builders, but not their data.
 _PACKAGED = ("caltech256", "fgvc_aircraft", "stanford_cars")
 _LAYOUTS = (
-    "Expected a folder that tfds prepared (`<folder>/<version>/"
-    "dataset_info.json`, or the version's folder itself) or a folder of "
-    "images (`<folder>/<split>/<class>/<image>.png`, `.jpg` or `.jpeg`, or "
-    "without `<split>`)."
+    "A folder must be one that tfds prepared (with `<version>/"
+    "dataset_info.json` or `dataset_info.json` in it) or a folder of images "
+    "(`<folder>/<split>/<class>/<image>.png`, or the same without `<split>`; "
+    "`.jpg` and `.jpeg` too)."
 )
 
 
@@ -29,12 +29,13 @@ def find(
     download: bool,
     skip_corrupt: bool = False,
 ) -> Source:
-    """Finds the examples that a name or a folder stands for.
+    """Finds the examples for a name or a folder.
 
     Args:
         name: String or path, as `load` takes it.
-        data_dir: Path or `None`. Where tfds keeps prepared datasets.
-        download: Boolean. Whether tfds may download and prepare.
+        data_dir: Path or `None`. The folder where tfds keeps prepared
+            datasets.
+        download: Boolean. Whether tfds may download and prepare the dataset.
         skip_corrupt: Boolean. Whether to leave out the files of an image
             folder that cannot be used.
 
@@ -42,15 +43,15 @@ def find(
         A `Source`.
 
     Raises:
-        ValueError: If there is no such dataset, it is not prepared, or it is
-            not one of images with one label each.
-        ImportError: If only tfds can read it, and that or TensorFlow is not
+        ValueError: If the dataset does not exist, is not prepared, or does
+            not consist of images with one label each.
+        ImportError: If only tfds can read it, and tfds or TensorFlow is not
             installed.
     """
     if data_dir is not None:
-        # tfds expands "~" where it writes, not in the path that it tells.
+        # tfds expands "~" when it writes, but not in the paths it reports.
         data_dir = os.path.expanduser(data_dir)
-    # "digits/1.0.0", as `ImageData.name` says it, is understood as well.
+    # Also accepts "digits/1.0.0", the form of `ImageData.name`.
     known = re.fullmatch(
         rf"({'|'.join(embedded.NAMES)})(?:[:/](\d+\.\d+\.\d+))?", str(name)
     )
@@ -68,11 +69,12 @@ def find(
 def _embedded(
     name: str, version: str, data_dir: str | os.PathLike | None
 ) -> Source:
-    """`digits` or `letters`, from tfds where it is installed."""
+    """Returns `digits` or `letters`, from tfds if it is installed."""
     only = embedded.examples_of(name).VERSION
     if version not in ("", only):
         raise ValueError(
-            f"{name!r} has one version, {only}. Received: '{name}:{version}'."
+            f"{name!r} has only one version, {only}. Received: "
+            f"'{name}:{version}'. Pass {name!r}."
         )
     if not optional.available(*_TFDS):
         return embedded.source(name, data_dir)
@@ -80,15 +82,15 @@ def _embedded(
 
 
 def _prepare_embedded(name: str, data_dir: str | os.PathLike | None):
-    """The builder of `digits` or `letters`, with its data in place."""
+    """Returns the builder of `digits` or `letters`, with its data prepared."""
     packaged = _packaged_builder(name)
     builder = packaged(data_dir=data_dir)
     if builder.data_path.exists():
         return builder
     target = pathlib.Path(builder.data_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # tfds names its temporary folder with Python's global generator: two
-    # processes started with the same seed would write to the same one.
+    # tfds draws the name of its temporary folder from Python's global random
+    # generator, so two processes with the same seed would share one.
     with tempfile.TemporaryDirectory(
         prefix="incomplete.", dir=target.parent
     ) as temporary:
@@ -97,7 +99,7 @@ def _prepare_embedded(name: str, data_dir: str | os.PathLike | None):
         try:
             os.rename(staged.data_dir, target)
         except OSError:
-            # Another process was first; its files are the same.
+            # Another process was faster. Its files are the same.
             if not target.is_dir():
                 raise
     return packaged(data_dir=data_dir)
@@ -106,31 +108,32 @@ def _prepare_embedded(name: str, data_dir: str | os.PathLike | None):
 def _prepare_registered(
     name: str, data_dir: str | os.PathLike | None, download: bool
 ):
-    """The builder of a tfds name, with its data in place."""
+    """Returns the builder of a tfds name, with its data prepared."""
     tfds = _tfds(f"The dataset {name!r}")
     dataset = paper.of_name(name)
-    # With a version or a config, a name is that of tfds and no other.
+    # A name with a version or a config is always a name of tfds.
     names = (
         (name,) if dataset is None or set(":/") & set(name) else dataset.stored
     )
     for packaged in set(_PACKAGED).intersection(names):
-        # tfds registers a builder when it is imported.
+        # tfds registers a builder when the builder's module is imported.
         _packaged_builder(packaged)
     try:
         builders = [tfds.builder(each, data_dir=data_dir) for each in names]
     except tfds.core.DatasetNotFoundError:
-        # The message of tfds lists a thousand names.
+        # Replaces the message of tfds, which lists a thousand names.
         raise ValueError(
             f"{name!r} is neither a dataset that tfds knows or has prepared "
-            f"in {_folder_of(data_dir)}, nor an existing folder. Offline "
-            f"datasets: {', '.join(embedded.NAMES)}; those of the paper: "
-            f"{', '.join(paper.PAPER_DATASETS)}. {_LAYOUTS}"
+            f"in {_folder_of(data_dir)}, nor an existing folder. These "
+            f"datasets need no download: {', '.join(embedded.NAMES)}. The "
+            f"paper's datasets: {', '.join(paper.PAPER_DATASETS)}. {_LAYOUTS}"
         ) from None
     except (AssertionError, ValueError) as error:
         # tfds asserts that the version exists.
         raise ValueError(
-            f"tfds cannot build {name!r}, expected as 'name', 'name/config' "
-            f"or 'name:version', and there is no such folder: {error}"
+            f"tfds cannot build {name!r}, and no folder has that name. "
+            "Expected the form 'name', 'name/config' or 'name:version'. "
+            f"tfds says: {error}"
         ) from error
     for builder in builders:
         if builder.data_path.exists():
@@ -138,42 +141,43 @@ def _prepare_registered(
     builder = builders[-1]
     if not download:
         raise ValueError(
-            f"{builder.info.full_name} is not prepared: there is no "
+            f"{builder.info.full_name} is not prepared: there is no folder "
             f"{' and no '.join(str(each.data_path) for each in builders)}. "
-            "Pass `download=True` (in the launchers: `--download`) to download "
-            f"it, or `data_dir` if it is elsewhere.{_by_hand(builder)}"
+            "Pass `download=True` (`--download` in the launchers) to download "
+            "it. If it is prepared in another folder, pass that folder as "
+            f"`data_dir`.{_by_hand(builder)}"
         )
     try:
         builder.download_and_prepare()
-    # tfds has an exception for each step; what to do is always the same.
+    # tfds raises many kinds of exceptions, but the advice is always the same.
     except Exception as error:
         raise ValueError(
             f"{builder.info.full_name} could not be downloaded and prepared: "
-            f"{type(error).__name__}: {error}. Without a network, "
-            "prepare it where there is one, by the same call with "
-            f"`download=True`, and copy the folder to {builder.data_path} "
-            "(or pass the folder as the name)."
+            f"{type(error).__name__}: {error}. If this machine has no network, "
+            "make the same call with `download=True` on one that has, then "
+            f"copy the folder to {builder.data_path} on this machine (or copy "
+            "it anywhere and pass its path as the name)."
         ) from error
     return builder
 
 
 def _by_hand(builder) -> str:
-    """What tfds wants to be placed by hand, if anything."""
+    """Returns what the user must place by hand for tfds, or no text."""
     wanted = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
     if not wanted:
         return ""
-    # As tfds finds it by default.
+    # The folder that tfds searches by default.
     folder = builder.data_path
     while folder.name != builder.name:
         folder = folder.parent
     folder = folder.parent / "downloads" / "manual"
     return (
-        f" It needs files placed by hand first, in {folder}: {wanted.strip()}"
+        f" Before that, place these files by hand in {folder}: {wanted.strip()}"
     )
 
 
 def _packaged_builder(name: str) -> type:
-    """The builder class of this package."""
+    """Returns the builder class of a dataset that this package defines."""
     return importlib.import_module(
         f"keras_epsched.datasets.{name}.{name}_dataset_builder"
     ).Builder
@@ -186,14 +190,14 @@ def _folder_of(data_dir: str | os.PathLike | None) -> str:
 
 
 def _tfds(purpose: str):
-    """tfds, or an error that says what else there is."""
+    """Imports tfds; the error lists what works without it."""
     for package in _TFDS:
         tfds = optional.package(
             package,
             purpose,
             "Without it, `load` takes "
             f"{' and '.join(map(repr, embedded.NAMES))} and folders of images, "
-            "and `keras_epsched.datasets.ImageBatches` any sequence of "
+            "and `keras_epsched.datasets.ImageBatches` takes any sequence of "
             "examples, such as a `tfds.data_source`.",
         )
     return tfds
@@ -208,17 +212,19 @@ def _from_folder(folder: pathlib.Path, skip_corrupt: bool) -> Source:
     if not images.files:
         found = sorted(child.name for child in folder.iterdir())
         raise ValueError(
-            f"No dataset found in the folder {folder}. {_LAYOUTS} Found: "
-            f"{found[:10]}. A tfds dataset of the same name is loaded from "
-            "another working folder."
+            f"The folder {folder} holds no dataset. {_LAYOUTS} Found in it: "
+            f"{found[:10]}. If you meant the tfds dataset of that name, call "
+            "`load` from another working folder: an existing folder is used "
+            "before a tfds name."
         )
     in_graph = optional.available("tensorflow")
     return Source(
-        # All image folders have the same name and version in tfds.
+        # The path is part of the name, because tfds gives all image folders
+        # the same name and version.
         name=f"image_folder:{images.folder}",
         class_names=images.class_names,
         split_sizes={split: len(each) for split, each in images.files.items()},
-        # Labels are those of the folders: no file is read for them.
+        # The folder names give the labels, so no file is read for them.
         split_bytes=dict.fromkeys(images.files, 0),
         read=images.read if in_graph else images.examples,
         labels=images.labels,
@@ -229,7 +235,7 @@ def _from_folder(folder: pathlib.Path, skip_corrupt: bool) -> Source:
 
 
 def _prepared(folder: pathlib.Path) -> pathlib.Path | None:
-    """The newest version that tfds prepared in a folder, if any."""
+    """Returns the newest version that tfds prepared in a folder, or `None`."""
     if (folder / "dataset_info.json").is_file():
         return folder
     versions = [

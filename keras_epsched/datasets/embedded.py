@@ -1,4 +1,4 @@
-"""`digits` and `letters` without TensorFlow: the same images, as arrays."""
+"""Provides `digits` and `letters` as arrays, without TensorFlow."""
 
 import functools
 import hashlib
@@ -13,25 +13,26 @@ from keras_epsched import files
 from keras_epsched.datasets.sources import Examples, Source
 
 NAMES = ("digits", "letters")
-# What takes longer to make than to read.
+# Images that take longer to render than to read from a file.
 _KEPT = ("letters",)
 
 
 def examples_of(name: str):
-    """The module that makes the images of `digits` or `letters`."""
+    """Returns the module that makes the images of `digits` or `letters`."""
     return importlib.import_module(f"keras_epsched.datasets.{name}.examples")
 
 
 def source(name: str, data_dir: str | os.PathLike | None) -> Source:
-    """The examples that tfds would prepare, without it.
+    """Returns the examples that tfds would prepare, without tfds.
 
     Args:
-        name: String out of `NAMES`.
-        data_dir: Path or `None`. Where the letters, which take a minute to
-            render, are kept: in a file beside what tfds prepares there.
+        name: String from `NAMES`.
+        data_dir: Path or `None`. The folder where tfds keeps prepared
+            datasets. The letters take a minute to render, so they are saved
+            in a file there.
 
     Returns:
-        A `Source` with the same examples in the same order as from tfds.
+        A `Source` with the same examples, in the same order, as from tfds.
     """
     module = examples_of(name)
 
@@ -60,9 +61,9 @@ def source(name: str, data_dir: str | os.PathLike | None) -> Source:
 
 
 def _generated(module, split):
-    """Images and labels in the order in which tfds stores them."""
+    """Returns images and labels in the order in which tfds stores them."""
     keys, images, labels = zip(*module.generate(split), strict=True)
-    # tfds mixes what it writes by a hash of each key, salted with the split.
+    # tfds sorts examples by a hash of the split's name and the key.
     hashes = [
         hashlib.md5(f"{split}{key}".encode(), usedforsecurity=False).digest()
         for key in keys
@@ -72,25 +73,26 @@ def _generated(module, split):
 
 
 def _kept(path, module, split):
-    """Images and labels from a file, which is written where it is missing."""
+    """Returns images and labels from a file, which is written if missing."""
     if path.is_file():
         with np.load(path) as stored:
             return stored["images"], stored["labels"]
     images, labels = _generated(module, split)
     try:
-        # Another process may have been first; its file is the same.
+        # Another process may have written the file. It is the same.
         with files.written_whole(path) as temporary:
             np.savez(temporary, images=images, labels=labels)
     except OSError as error:
         warnings.warn(
-            f"{path} cannot be written ({error}): these images will be "
-            "rendered again next time. Pass a `data_dir` that can be written.",
+            f"{path} cannot be written ({error}), so these images will be "
+            "rendered again next time. Pass a folder that you can write to as "
+            "`data_dir`.",
             stacklevel=2,
         )
     return images, labels
 
 
 def _folder(data_dir):
-    """Where tfds keeps prepared datasets, by the same rule."""
+    """Returns the folder where tfds keeps prepared datasets."""
     folder = data_dir or os.environ.get("TFDS_DATA_DIR")
     return pathlib.Path(folder or "~/tensorflow_datasets").expanduser()

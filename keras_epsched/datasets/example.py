@@ -1,4 +1,4 @@
-"""Image and label of one example, in any of the forms that it may have."""
+"""Reads the image and the label of one example."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,25 +9,28 @@ import numpy as np
 def image_and_label(
     example: Any, number: int, image_key: str, label_key: str
 ) -> tuple[np.ndarray, int]:
-    """Takes an example apart, and checks both parts.
+    """Returns the image and the label of an example after checking them.
 
     Args:
         example: Dictionary, or pair of image and label.
-        number: Integer. What the example is called in errors.
-        image_key: String. The key of the image, where it is a dictionary.
-        label_key: String. The key of the label, likewise.
+        number: Integer. Number of the example, for error messages.
+        image_key: String. The key of the image in a dictionary.
+        label_key: String. The key of the label in a dictionary.
+
+    Returns:
+        Image as an array, and label as an integer.
 
     Raises:
-        ValueError: If it is not an image as `ImageBatches` takes it, with its
-            label.
+        ValueError: If the example is not an image that `ImageBatches` takes,
+            with an integer label.
     """
     if isinstance(example, Mapping):
         missing = {image_key, label_key} - set(example)
         if missing:
             raise ValueError(
                 f"The examples have no key {sorted(missing)}. Received: "
-                f"the keys {list(example)}. Pass `image_key` and "
-                "`label_key`."
+                f"the keys {list(example)}. Pass `image_key` and `label_key` "
+                "with the names of the image and the label."
             )
         image, label = example[image_key], example[label_key]
     elif isinstance(example, tuple | list) and len(example) == 2:
@@ -41,9 +44,10 @@ def image_and_label(
 
 
 def _pixels(image, number):
-    """An image as an array of the right shape and range."""
+    """Returns an image as an array of a valid shape and range."""
     if getattr(image, "mode", "L") not in ("L", "RGB"):
-        # A Pillow image: of a palette, say, the numbers would be no colours.
+        # The numbers of some Pillow images, such as palette images, are not
+        # colours.
         image = image.convert("RGB")
     image = np.asarray(image)
     grey = image.ndim == 2
@@ -51,8 +55,9 @@ def _pixels(image, number):
         raise ValueError(
             "Images must have shape (height, width), (height, width, 1) or "
             f"(height, width, 3). Received: example {number} with shape "
-            f"{image.shape}. Move the channels to the end, and drop an alpha "
-            "channel."
+            f"{image.shape}. Move the channels to the end with "
+            "`np.moveaxis(image, 0, -1)`, or remove an alpha channel with "
+            "`image[..., :3]`."
         )
     if image.dtype == np.uint8:
         return image
@@ -68,12 +73,13 @@ def _pixels(image, number):
 
 
 def _label(label, number):
-    """A label as an integer."""
+    """Returns a label as an integer."""
     array = np.asarray(label)
     if array.size != 1 or array.dtype.kind not in "iu":
         raise ValueError(
             "Labels must be integers, one for each image. Received: "
-            f"example {number} with the label {label!r}. Make an integer of a "
-            "name or a one-hot vector first."
+            f"example {number} with the label {label!r}. Convert a class name "
+            "with `class_names.index(label)`, or a one-hot vector with "
+            "`int(np.argmax(label))`."
         )
     return int(array.reshape(()))

@@ -1,4 +1,4 @@
-"""`ImageData`: what `load` returns."""
+"""`ImageData`, the result of `load`."""
 
 import dataclasses
 import functools
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageData:
-    """The three datasets of a task, ready for `fit` and evaluation.
+    """Training, validation and test data of a task, as `load` returns them.
 
-    Returned by `load`. Each dataset yields `(images, labels)`: `float32` of
-    shape `(batch, height, width, 3)` with values in `[0, 255]`, and `int64`
-    of shape `(batch,)`. Each has the attribute `split_info`, a `SplitInfo`.
-    They are of the class `tf.data.Dataset`, or `ImageBatches` where TensorFlow
-    is not installed.
+    Pass the datasets to `fit` and `evaluate`. Each yields pairs `(images,
+    labels)`: `float32` images of shape `(batch, height, width, 3)` with values
+    in `[0, 255]`, and `int64` labels of shape `(batch,)`. Each dataset is a
+    `tf.data.Dataset`, or an `ImageBatches` if TensorFlow is not installed. Its
+    attribute `split_info`, a `SplitInfo`, says which images it holds.
 
     Args:
-        train: Dataset. Shuffled, full batches only.
-        validation: Dataset. In a fixed order, all examples.
-        test: Dataset. In a fixed order, all examples.
-        num_classes: Integer.
+        train: Dataset. Shuffled; full batches only.
+        validation: Dataset. All examples in a fixed order.
+        test: Dataset. All examples in a fixed order.
+        num_classes: Integer. Number of classes.
         class_names: Tuple of strings, in the order of the labels.
-        image_size: Pair of integers `(height, width)`.
-        name: String. The dataset with its version, as `"digits/1.0.0"`.
-        count: Callable. What `class_counts` calls for each part.
+        image_size: Pair of integers `(height, width)`, in pixels.
+        name: String. The dataset with its version, such as `"digits/1.0.0"`.
+        count: Callable. `class_counts` calls it with the name of each part.
         skipped: Tuple of strings. The files of an image folder that
-            `skip_corrupt` left out, and why.
+            `skip_corrupt` left out, with the reasons.
 
     Example:
     ```python
@@ -56,9 +56,11 @@ class ImageData:
 
     @functools.cached_property
     def class_counts(self) -> Mapping[str, np.ndarray]:
-        """Images of each class in `"train"`, `"validation"` and `"test"`.
+        """Number of images of each class, for each part.
 
-        Reads all labels, without decoding an image, unless `load` did.
+        The keys are `"train"`, `"validation"` and `"test"`. Counting reads
+        all labels but decodes no image. Labels that `load` has read are not
+        read again.
         """
         return {part: self.count(part) for part in PARTS}
 

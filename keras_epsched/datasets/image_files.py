@@ -1,6 +1,6 @@
-"""Image files: what is wrong with them, and what is in them.
+"""Checks and decodes image files.
 
-TensorFlow decodes them in its graph; Pillow does where it is not installed.
+TensorFlow decodes them in its graph. If it is not installed, Pillow does.
 """
 
 import functools
@@ -15,19 +15,19 @@ from keras_epsched import optional
 SUFFIXES = (".jpg", ".jpeg", ".png")
 _FORMATS = ("JPEG", "PNG")
 _BIT_DEPTH = slice(24, 25)
-# The tag of EXIF; 1 is upright.
+# The EXIF tag of the orientation. The value 1 means upright.
 _ORIENTATION = 0x0112
-# How the last bytes of a whole file look; more may follow them.
+# Bytes at the end of a complete file, and how far from the end they may be.
 _ENDS = {"JPEG": (b"\xff\xd9", 2), "PNG": (b"IEND", 12)}
 
 
 class Findings(NamedTuple):
-    """What a look at a file has found.
+    """The result of the check of a file.
 
     Args:
-        problem: String. Why it cannot be used; empty where it can.
-        transparent: Boolean. Whether it has an alpha channel.
-        turned: Boolean. Whether its EXIF data hold an orientation.
+        problem: String. Why the file cannot be used; empty if it can.
+        transparent: Boolean. Whether the image has an alpha channel.
+        turned: Boolean. Whether the EXIF data say that the image is turned.
     """
 
     problem: str = ""
@@ -36,16 +36,16 @@ class Findings(NamedTuple):
 
 
 def is_image(path: pathlib.Path) -> bool:
-    """Whether the name of a file says that it is an image."""
+    """Returns whether a file has the name of an image."""
     return path.name.lower().endswith(SUFFIXES)
 
 
 def examined(path: pathlib.Path, decode: bool) -> Findings:
-    """Looks at a file: at its header and its end, or at all of it.
+    """Checks the header and the end of a file, or all of it.
 
     Args:
         path: Path.
-        decode: Boolean. Whether to decode the image as well.
+        decode: Boolean. Whether to decode the image too.
 
     Returns:
         `Findings`.
@@ -53,25 +53,25 @@ def examined(path: pathlib.Path, decode: bool) -> Findings:
     try:
         status = path.stat()
     except OSError as error:
-        # Such as links in a circle.
+        # For example links that form a circle.
         return Findings(str(error))
     return _examined(str(path), decode, status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=2**20)
 def _examined(path: str, decode: bool, size: int, changed: int) -> Findings:
-    """Examines a file; remembered until it changes."""
+    """Checks a file. The result is cached until the file changes."""
     del changed
     from PIL import Image, UnidentifiedImageError
 
     named = path.lower().endswith(SUFFIXES)
     try:
         with open(path, "rb") as file, Image.open(file) as image:
-            # Many cameras add a preview, which makes the JPEG an "MPO".
+            # Pillow calls a JPEG with a preview, as cameras write it, "MPO".
             kind = "JPEG" if image.format == "MPO" else image.format
             mode = image.mode
             alpha = "A" in mode or "transparency" in image.info
-            # Of a PNG it would decode the pixels.
+            # Only JPEG: `getexif` would decode the pixels of a PNG.
             turned = (
                 kind == "JPEG" and image.getexif().get(_ORIENTATION, 1) != 1
             )
@@ -81,7 +81,7 @@ def _examined(path: str, decode: bool, size: int, changed: int) -> Findings:
             file.seek(max(0, size - reach))
             whole = mark in file.read()
     except UnidentifiedImageError:
-        # Other files, notes and lists, may lie beside the images.
+        # Other files, such as notes, are allowed beside the images.
         return Findings("no image that can be read" if named else "")
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         return Findings(f"{error}" if named else "")
@@ -91,7 +91,7 @@ def _examined(path: str, decode: bool, size: int, changed: int) -> Findings:
         return Findings(f"a {kind} image, expected {' or '.join(_FORMATS)}")
     sixteen = kind == "PNG" and header[_BIT_DEPTH] == b"\x10"
     if sixteen or mode.startswith(("I", "F")):
-        return Findings("16 bits a channel, expected 8")
+        return Findings("16 bits per channel, expected 8")
     if decode or not whole:
         try:
             if optional.available("tensorflow"):
@@ -113,11 +113,12 @@ def decode(path):
         A `uint8` tensor of shape `(height, width, 3)`.
 
     Raises:
-        ValueError: If it cannot be decoded; names the file.
+        ValueError: If the file cannot be decoded. The message names the file.
     """
     import tensorflow as tf
 
-    # In a graph the decoder's error could not tell the file's name.
+    # A Python function, because the error of TensorFlow's own decoder would
+    # not name the file.
     image = tf.numpy_function(
         _decoded_by_tensorflow, [path], tf.uint8, stateful=False
     )
@@ -129,7 +130,7 @@ def _decoded_by_tensorflow(path: bytes) -> np.ndarray:
     import tensorflow as tf
 
     try:
-        # Runs in a thread of tf.data, where no GPU belongs.
+        # Runs in a thread of tf.data, which should not use a GPU.
         with tf.device("cpu"):
             return tf.io.decode_image(
                 tf.io.read_file(path), channels=3, expand_animations=False
@@ -139,7 +140,7 @@ def _decoded_by_tensorflow(path: bytes) -> np.ndarray:
 
 
 def decoded_by_pillow(path: str | os.PathLike) -> np.ndarray:
-    """Decodes an image file; an error names the file."""
+    """Decodes an image file with Pillow. The error names the file."""
     from PIL import Image
 
     try:
@@ -151,6 +152,6 @@ def decoded_by_pillow(path: str | os.PathLike) -> np.ndarray:
 
 def _undecodable(path, error):
     return ValueError(
-        f"The image {path} cannot be decoded: {error} Repair or remove it, or "
-        "load the folder with `skip_corrupt=True`."
+        f"The image {path} cannot be decoded: {error} Repair or remove the "
+        "file, or load the folder with `skip_corrupt=True`."
     )

@@ -1,6 +1,7 @@
-"""Folders of images: `<folder>/<split>/<class>/<image>.png`.
+"""Reads folders of images.
 
-Or, without splits, as Keras' own loader takes them: `<folder>/<class>/...`.
+The layout is `<folder>/<split>/<class>/<image>.png`, or, without splits,
+`<folder>/<class>/<image>.png` as in Keras' own loader.
 """
 
 import hashlib
@@ -20,28 +21,31 @@ from keras_epsched.datasets.image_files import (
 )
 from keras_epsched.datasets.sources import Examples
 
-# Part of the definition of an image folder's splits: never the user's seed.
+# Part of the definition of an image folder's splits. The user cannot set it.
 _SEED = 0
 _NAMED = 10
 _TRAIN = "train"
 
 
 class ImageFolder:
-    """The images of a folder, checked before the first of them is used.
+    """The images of a folder, checked before the first one is used.
 
-    Every file is opened and its header and its end are read: 0.1 ms each.
-    That finds what is no image, is cut short, has 16 bits a channel, or is of
-    a format that tfds and TensorFlow do not read. What is damaged in the
-    middle shows when it is decoded, in an error with its name. With
-    `skip_corrupt`, every image is decoded here instead, once a process, since
-    the number of images must be known before the training.
+    The header and the end of every file are read, in 0.1 ms per file. This
+    finds files that are not images, are cut short, have 16 bits per channel,
+    or have a format that tfds and TensorFlow cannot read. Damage in the middle
+    of a file is found later, when the image is decoded; the error names the
+    file. With `skip_corrupt`, every image is decoded here, once per process,
+    because the number of images must be known before the training.
 
-    The folders below the one given are splits, each with a folder for every
-    class, or, if images lie in them and none is called `train`, the classes of
-    one split, `"train"`. `val` and `valid` are names of `"validation"` too.
-    Images in sub-folders of a class belong to the class.
-    Pixels are as stored: an orientation in the EXIF data is not applied, as
-    TensorFlow and tfds do not, but a warning tells where there is one.
+    The sub-folders of `folder` are splits, and each split has a folder for
+    every class. If the sub-folders contain images and none is called `train`,
+    they are the classes of one split, `"train"`. `val` and `valid` are other
+    names for `"validation"`. Images in sub-folders of a class belong to that
+    class.
+
+    Pixels are used as stored. Like TensorFlow and tfds, this class does not
+    apply the orientation in the EXIF data; a warning names the images that
+    have one.
 
     Args:
         folder: Path.
@@ -54,7 +58,7 @@ class ImageFolder:
         self.class_names: tuple[str, ...] = ()
         self.files: dict[str, list] = {}
         self.skipped: tuple[str, ...] = ()
-        # The folder of each split.
+        # The folder of each split, by its name.
         self._splits = {split.name: split for split in _folders(self.folder)}
         for name in ("val", "valid"):
             known = {_TRAIN, name} <= set(self._splits)
@@ -94,8 +98,8 @@ class ImageFolder:
         if problems and not skip_corrupt:
             raise ValueError(
                 f"{len(problems)} files in {self.folder} cannot be used: "
-                f"{_some(self.skipped)}. Repair, convert or remove them, or "
-                "pass `skip_corrupt=True` to leave them out."
+                f"{_some(self.skipped)}. Repair, convert or remove these "
+                "files, or pass `skip_corrupt=True` to leave them out."
             )
         if problems:
             total = sum(map(len, listed.values()))
@@ -124,7 +128,7 @@ class ImageFolder:
         return tf.data.Dataset.from_tensor_slices((paths, labels))
 
     def examples(self, split: str, numbers):
-        """Returns a sequence of images, decoded by Pillow, and labels."""
+        """Returns a sequence of pairs of image and label, read by Pillow."""
         labels = self.labels(split)
         return Examples(
             numbers,
@@ -135,7 +139,7 @@ class ImageFolder:
         )
 
     def labels(self, split: str) -> np.ndarray:
-        """The label of each image of a split, in its order."""
+        """Returns the label of each image of a split, in its order."""
         number = {name: i for i, name in enumerate(self.class_names)}
         root = self._splits[split]
         return np.array(
@@ -147,12 +151,13 @@ class ImageFolder:
         )
 
     def content(self, split: str) -> bytes:
-        """What identifies the images of a split, in its order."""
+        """Returns bytes that identify the images of a split and their order."""
         names = [self._short(path) for path in self.files[split]]
         return hashlib.sha256("\n".join(names).encode()).digest()
 
     def _permuted(self, files: list) -> list:
-        # Sorted files are sorted by class: no part of them is a fair one.
+        # Sorted files are sorted by class, so an interval of them would hold
+        # only some classes.
         order = np.random.default_rng(_SEED).permutation(len(files))
         return [files[number] for number in order]
 
@@ -170,7 +175,8 @@ class ImageFolder:
             raise ValueError(
                 f"{len(loose)} images in {self.folder} lie in no class folder: "
                 f"{_some(loose)}. Expected `<split>/<class>/<image>`, or "
-                "`<class>/<image>` without splits. Move or remove them."
+                "`<class>/<image>` without splits. Move these images into "
+                "class folders, or remove them."
             )
 
     def _refuse_hidden(self):
@@ -181,11 +187,11 @@ class ImageFolder:
             if name.startswith(".")
         )
         if hidden:
-            # Notebooks leave such folders behind.
+            # Jupyter creates such folders.
             raise ValueError(
-                f"Hidden folders in {self.folder} would count as splits, "
-                f"classes or parts of them: {_some(map(self._short, hidden))}. "
-                "Delete them."
+                f"Hidden folders in {self.folder} would be read as splits or "
+                f"classes: {_some(map(self._short, hidden))}. Delete these "
+                "folders."
             )
 
     def _refuse_empty(self):
@@ -198,12 +204,12 @@ class ImageFolder:
         if empty:
             raise ValueError(
                 f"Class folders in {self.folder} without an image "
-                f"({', '.join(SUFFIXES)}): {_some(empty)}. Fill or delete "
-                "them."
+                f"({', '.join(SUFFIXES)}): {_some(empty)}. Put images into "
+                "these folders, or delete them."
             )
 
     def _problems(self, listed, decode: bool) -> dict:
-        """What is wrong with which file."""
+        """Returns the problem of each file that cannot be used."""
         paths = [path for files in listed.values() for path in files]
         with futures.ThreadPoolExecutor() as pool:
             found = [*pool.map(lambda path: examined(path, decode), paths)]
@@ -219,16 +225,18 @@ class ImageFolder:
         if transparent:
             warnings.warn(
                 f"{len(transparent)} images in {self.folder} have an alpha "
-                "channel, which is dropped; colours that were transparent "
-                f"become visible: {_some(transparent)}",
+                "channel. It is ignored, so transparent areas show their "
+                "hidden colours. To choose a background, paste each image on "
+                f"one and save it without alpha: {_some(transparent)}",
                 stacklevel=3,
             )
         if turned:
             warnings.warn(
                 f"{len(turned)} images in {self.folder} have an orientation in "
-                "their EXIF data, which is not applied: they are used as "
-                "stored, turned or mirrored. To turn them, save them by "
-                f"Pillow's `ImageOps.exif_transpose`: {_some(turned)}",
+                "their EXIF data. It is not applied, so these images are used "
+                "as stored: turned or mirrored. To turn them, open each with "
+                "Pillow and save `ImageOps.exif_transpose(image)`: "
+                f"{_some(turned)}",
                 stacklevel=3,
             )
         return {
@@ -243,7 +251,7 @@ def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The files of a class, those in its sub-folders as well."""
+    """Returns the files of a class, also those in its sub-folders."""
     return [
         pathlib.Path(place, name)
         for place, _, names in os.walk(folder, followlinks=True)

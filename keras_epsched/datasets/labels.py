@@ -1,4 +1,4 @@
-"""What the labels say: images of each class, and what is missing."""
+"""Counts the images of each class, and warns about missing labels."""
 
 import warnings
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ def count(source: "Source", base: str, numbers: np.ndarray) -> np.ndarray:
     Args:
         source: `Source`. The examples of the dataset.
         base: String. The stored split.
-        numbers: Array of integers. The examples in it that count.
+        numbers: Array of integers. The examples of the split to count.
 
     Returns:
         Array of integers, one for each class. Images without a valid label
-        are in none of them.
+        are not counted.
     """
     labels = source.labels(base)[numbers]
     num_classes = len(source.class_names)
@@ -37,13 +37,16 @@ def check(
     counts: Mapping[str, np.ndarray],
     sizes: Mapping[str, int],
 ) -> None:
-    """Warns of what the labels lack, and refuses what cannot be trained on.
+    """Checks the labels of all parts.
+
+    It warns about unlabelled test images, classes without a training image,
+    and imbalanced classes.
 
     Args:
         name: String. The dataset.
         class_names: Tuple of strings.
-        counts: Mapping from each part to its images of each class.
-        sizes: Mapping from each part to its images.
+        counts: Mapping from each part to the number of images of each class.
+        sizes: Mapping from each part to its number of images.
 
     Raises:
         ValueError: If training or validation images have no valid label.
@@ -54,14 +57,15 @@ def check(
             continue
         message = (
             f"{unlabelled} of the {sizes[part]} {part} images of {name} have "
-            "no valid label (tfds stores -1 where the authors gave none; "
-            f"expected 0 to {len(class_names) - 1})."
+            f"no valid label. Expected 0 to {len(class_names) - 1}; tfds "
+            "stores -1 if the authors published no label."
         )
         if part != "test":
-            raise ValueError(f"{message} Label or remove them.")
+            raise ValueError(f"{message} Label or remove these images.")
         warnings.warn(
-            f"{message} They cannot be evaluated: evaluate on the validation "
-            "images.",
+            f"{message} Accuracy on these images has no meaning. Evaluate on "
+            "the validation images instead: `keras_epsched.evaluate(net, "
+            "data.validation, ...)`.",
             stacklevel=3,
         )
     train = counts["train"]
@@ -69,7 +73,8 @@ def check(
     if absent:
         warnings.warn(
             f"{len(absent)} of the {len(class_names)} classes of {name} have "
-            f"no training image and cannot be learnt: {absent[:_NAMED]}",
+            "no training image, so the model cannot learn them: "
+            f"{absent[:_NAMED]}",
             stacklevel=3,
         )
     present = train[train > 0]
@@ -80,8 +85,9 @@ def check(
         )
         warnings.warn(
             f"The classes of {name} are imbalanced: {present.max()} training "
-            f"images of {most!r}, {present.min()} of {least!r}. Accuracy, "
-            "clean and robust, is mostly that of the frequent classes; "
-            "consider `class_weight` in `fit`.",
+            f"images of {most!r}, {present.min()} of {least!r}. Clean and "
+            "robust accuracy will mostly describe the frequent classes. "
+            "Consider `fit(..., class_weight={class: weight})` with larger "
+            "weights for rare classes.",
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""`load`: a name or a folder to batches for training and evaluation."""
+"""`load` turns a name or a folder into training and evaluation batches."""
 
 import math
 import os
@@ -19,7 +19,8 @@ from keras_epsched.datasets.sources import Source
 from keras_epsched.datasets.splits import PARTS, Part, own_parts, resolve
 
 _CACHE_BYTES = 2**31
-# Records whose labels are read without asking: a few seconds a GiB.
+# Labels are counted without asking up to this size of the records. Reading
+# takes a few seconds per GiB.
 _LABEL_BYTES = 2**33
 _VALIDATION_SPLIT = 0.2
 _SPLITS = ("paper", "stratified", "contiguous")
@@ -42,97 +43,115 @@ def load(
     cache: bool | str = "auto",
     skip_corrupt: bool = False,
 ) -> ImageData:
-    """Loads an image classification dataset.
+    """Loads an image classification dataset for training and evaluation.
 
-    Grey images are repeated to three channels and all are squashed to
-    `image_size` (bilinear, antialiased). Training batches are shuffled anew
-    each epoch and may be augmented; validation and test batches are never
-    augmented and always come in the same order. What comes out is what an
-    attack perturbs: "pixel space" means the resized, augmented image, clipped
-    to `[0, 255]`.
+    Use it to get training, validation and test batches from a tfds dataset,
+    or from a folder of your own images. For other data, use `ImageBatches` or
+    any `tf.data.Dataset`.
 
-    The datasets of the paper (`PAPER_DATASETS`) come with its splits. Of any
-    other, the own `"validation"` split is used where there is one; where
-    there is no `"test"` split, it is the test set, as in ImageNet's case.
-    Otherwise, `validation_split` of `"train"` is held out, stratified: every
-    class in proportion. Where there is nothing to test on, `test_split` of it
-    is, too.
+    **Images.** Grey images are repeated to three channels. All images are
+    resized to `image_size` (bilinear, antialiased) without keeping the aspect
+    ratio. Training batches are shuffled in each epoch, and augmented if you
+    ask for it. Validation and test batches are never augmented and always
+    have the same order. An attack perturbs these resized (and augmented)
+    images, clipped to `[0, 255]`.
 
-    Stored labels are read for that, and to count the classes: images without
-    a label, classes without a training image and classes 10 times as
-    frequent as others are reported. Nothing is decoded, but the records are
-    read: a few seconds a GiB. Where there are more than 8 GiB of them, nothing
-    is reported (ask for `ImageData.class_counts`), and the end of `"train"` is
-    held out, which tfds stores in the order of a hash, so that it holds the
-    classes in about the same proportion.
+    **Splits.** A dataset of the paper (`PAPER_DATASETS`) has the paper's
+    splits. Any other dataset is split by these rules:
 
-    Where TensorFlow or tfds is not installed, `"digits"`, `"letters"` and
-    folders of images are read by Python and Pillow instead: the same examples,
-    in the same splits, in a `keras.utils.PyDataset` that shuffles otherwise
-    (see `ImageBatches`, which takes other data). Pixels are the same but for
-    JPEG files, which TensorFlow decodes less accurately: by a grey level.
+    - With stored `"validation"` and `"test"` splits, both are used.
+    - With only a `"test"` split, the share `validation_split` of `"train"` is
+      held out for validation.
+    - With only a `"validation"` split, as in ImageNet, that split becomes the
+      test set, and the share `validation_split` of `"train"` is held out for
+      validation.
+    - With neither, pass `test_split`. That share of `"train"` is held out too,
+      as the test set.
+
+    A held-out share is stratified: it contains every class in proportion. If
+    `"train"` has more than 8 GiB of records, the share is the end of
+    `"train"` instead. tfds stores examples in the order of a hash, so that
+    end holds the classes in about the same proportion.
+
+    **Checks.** `load` reads the labels and warns about unlabelled test
+    images, about classes without a training image, and if the most frequent
+    class has more than 10 times the images of the rarest. It decodes no image,
+    but reads the records, which takes a few seconds per GiB. It does not check
+    datasets with more than 8 GiB of records; for those, print
+    `ImageData.class_counts`.
+
+    **Without TensorFlow or tfds**, `"digits"`, `"letters"` and folders of
+    images are read with Python and Pillow. The examples and the splits are the
+    same; the shuffled order differs. Pixels are equal except in JPEG files,
+    which TensorFlow decodes less accurately (by a grey level). The
+    datasets are then `ImageBatches` instead of `tf.data.Dataset`.
 
     Args:
         name: String or path. One of:
-            - `"digits"` or `"letters"`, which need no network and are
-              prepared on first use;
-            - a dataset of the paper: `"caltech256"`, `"cub200"`,
-              `"stanford_dogs"`, `"stanford_cars"`, `"fgvc_aircraft"`,
-              `"imagenette"`;
-            - a tfds name, as `"cifar10"`, `"name/config"` or
-              `"name:version"`;
-            - a folder that tfds prepared, with or without its version (an
-              existing folder is preferred to a tfds name);
-            - a folder of images laid out as `split/class/image.png` (or
-              `.jpg`, `.jpeg`), with the splits `train` and `test`; or as
-              `class/image.png`, which are all `"train"` and need
-              `test_split`. Sub-folders of a class belong to it.
-        image_size: Pair of integers `(height, width)`.
-        batch_size: Integer. Images in a batch.
-        data_dir: Path. Where tfds keeps prepared datasets; its own default
-            if `None`. Not used for folders.
+            - `"digits"` or `"letters"`. They need no download and are
+              prepared on first use.
+            - A dataset of the paper: `"caltech256"`, `"cub200"`,
+              `"stanford_dogs"`, `"stanford_cars"`, `"fgvc_aircraft"` or
+              `"imagenette"`.
+            - A tfds name, such as `"cifar10"`, `"name/config"` or
+              `"name:version"`. If a folder with that path exists, the folder
+              is used.
+            - A folder that tfds prepared, with or without its version.
+            - A folder of images with the layout `split/class/image.png` (or
+              `.jpg`, `.jpeg`) and the splits `train` and `test`.
+            - A folder of images with the layout `class/image.png`. All images
+              are in `"train"`, so it needs `test_split`. Images in a
+              sub-folder of a class belong to the class.
+        image_size: Pair of integers `(height, width)`, in pixels.
+        batch_size: Integer. Number of images in a batch.
+        data_dir: Path. The folder where tfds keeps prepared datasets. `None`
+            uses the default of tfds. Not used if `name` is a folder.
         download: Boolean. Whether a tfds dataset that is not prepared may be
             downloaded. Prepare it once before several processes load it.
-        splits: String or `None`. `"paper"` for those of the paper;
-            `"stratified"` or `"contiguous"` for the dataset's own, where a
-            validation part that is not stored is a stratified choice or the
-            end of `"train"` as stored. By default, those of the paper where
-            it uses the dataset and neither of the next two arguments is
-            given; contiguous for `"digits"` and `"letters"`; else stratified.
+        splits: String or `None`. `"paper"` uses the splits of the paper.
+            `"stratified"` and `"contiguous"` use the dataset's own splits; a
+            held-out share of `"train"` is then stratified, or the end of
+            `"train"` as stored. `None` chooses `"paper"` for a dataset of the
+            paper if none of `validation_split`, `test_split`, `test_examples`
+            and `split_seed` is set; `"contiguous"` for `"digits"`, `"letters"`
+            and more than 8 GiB of training records; and `"stratified"`
+            otherwise.
         validation_split: Float in `(0, 1)`. The share of `"train"` to hold
-            out where there is no `"validation"` split. Defaults to 0.2.
-        test_split: Float in `(0, 1)`. The share of `"train"` to test on, of a
-            dataset with neither a `"test"` nor a `"validation"` split, as
-            `"tf_flowers"`. Such a dataset needs it.
-        test_examples: Integer. Size of a stratified subsample of the test
-            images, all of which are taken by default.
-        split_seed: Integer. Seeds what is stratified. It is part of the
-            definition of the data: do not vary it with the training's seed.
-        augment: Boolean or sequence of strings. Any of `"flip"` (horizontal,
-            half of the images), `"color"` (brightness, contrast and
-            saturation by a factor in `[0.75, 1.25]` each) and `"rotation"`
-            (up to 2 degrees); `True` for all three. Training images only.
-        seed: Integer. Seeds shuffling and augmentation: what a batch of
-            training images holds follows from it, the epoch and the batch's
-            index.
+            out for validation if the rules above need it. Defaults to 0.2.
+        test_split: Float in `(0, 1)`. The share of `"train"` to hold out as
+            the test set. Only for a dataset with neither a `"test"` nor a
+            `"validation"` split, such as `"tf_flowers"`, which needs it.
+        test_examples: Integer. Size of a stratified sample of the test
+            images. `None` uses all test images.
+        split_seed: Integer. Seed of stratified choices. It is part of the
+            definition of the data, so keep it the same in runs that you
+            compare, also if they train with different seeds.
+        augment: Boolean or sequence of strings. Augmentations of the training
+            images: `"flip"` (horizontal, half of the images), `"color"`
+            (brightness, contrast and saturation, each by a factor in
+            `[0.75, 1.25]`) and `"rotation"` (up to 2 degrees). `True` uses
+            all three.
+        seed: Integer. Seed of shuffling and augmentation. The seed, the epoch
+            and the index of a batch determine its contents.
         cache: Boolean or `"auto"`. Whether to keep the resized images in
-            memory (600 KB for one of 224 x 224); `"auto"` where all three
-            splits together take at most 2 GiB. Without it images are decoded
-            and resized again each epoch.
+            memory (600 KB for an image of 224 x 224). `"auto"` does so if all
+            three parts together need at most 2 GiB. Without a cache, images
+            are decoded and resized in each epoch.
         skip_corrupt: Boolean. Whether to leave out the files of an image
-            folder that cannot be used (corrupt, 16 bits, no PNG or JPEG)
-            instead of refusing the folder. They are counted and named in a
-            warning and in `ImageData.skipped`.
+            folder that cannot be used (damaged, 16 bits per channel, neither
+            PNG nor JPEG) instead of refusing the folder. A warning and
+            `ImageData.skipped` name these files.
 
     Returns:
-        An `ImageData`.
+        An `ImageData` with the datasets `train`, `validation` and `test`.
 
     Raises:
-        ValueError: If an argument is out of range, the dataset is unknown,
-            not prepared or no image classification, a split or labels of
-            training images are missing, a class folder is empty, files cannot
-            be used, or the training images do not fill one batch.
-        ImportError: If the dataset needs tfds, and that or TensorFlow is not
+        ValueError: If an argument is out of range; if the dataset is unknown,
+            is not prepared, or does not consist of images with one label each;
+            if a split or the labels of training images are missing; if a class
+            folder is empty or files cannot be used; or if the training images
+            do not fill one batch.
+        ImportError: If the dataset needs tfds, and tfds or TensorFlow is not
             installed.
 
     Example:
@@ -141,7 +160,7 @@ def load(
     images, labels = next(iter(data.train))
     ```
 
-    A dataset of the paper to download, with its splits and augmentations:
+    Download a dataset of the paper, and use its splits and augmentations:
 
     ```python
     data = keras_epsched.datasets.load(
@@ -152,7 +171,8 @@ def load(
     )
     ```
 
-    Any other, with a tenth to validate and 1000 images to test on:
+    Use another dataset: a tenth of the training images for validation, and
+    1000 test images:
 
     ```python
     data = keras_epsched.datasets.load(
@@ -169,9 +189,8 @@ def load(
     for argument, share in shares.items():
         if share is not None and not 0 < share < 1:
             raise ValueError(
-                f"`{argument}` must be a share of the training images, "
-                "between 0 and 1 and neither of them. "
-                f"Received: {argument}={share}."
+                f"`{argument}` must be a share of the training images: above "
+                f"0 and below 1. Received: {argument}={share}."
             )
     if splits is not None and splits not in _SPLITS:
         raise ValueError(
@@ -223,14 +242,14 @@ def load(
     )
     bases = {info.base for info, _ in parts.values()}
     quick = sum(source.split_bytes[base] for base in bases) <= _LABEL_BYTES
-    # Nothing is missing in those of this package.
+    # The datasets of this package need no check: no label is missing.
     if quick and source.name.split("/")[0] not in embedded.NAMES:
         labels.check(source.name, source.class_names, data.class_counts, sizes)
     return data
 
 
 def _batches(source, info, numbers, *, train, augmentations, seed, **arguments):
-    """A `tf.data.Dataset`, or an `ImageBatches` of what needs none."""
+    """Returns a `tf.data.Dataset`, or an `ImageBatches` for arrays."""
     records = source.read(info.base, numbers)
     if source.decode is None:
         images = ImageBatches(
@@ -269,25 +288,25 @@ def _rules(
     test_examples: int | None,
     seed: int,
 ) -> Mapping[str, Part]:
-    """What the arguments of `load` say of the splits."""
+    """Returns the rule for each part that the arguments of `load` ask for."""
     of_paper = paper.of_name(source.name)
     shares = validation_split, test_split, test_examples
     chosen = any(each is not None for each in shares)
     if splits == "paper" and (of_paper is None or chosen or seed):
         raise ValueError(
             'splits="paper" is for the datasets '
-            f"{', '.join(paper.PAPER_DATASETS)}, without `validation_split`, "
-            "`test_split`, `test_examples` and `split_seed`, which it decides. "
-            f"Received: {source.name}, validation_split={validation_split}, "
-            f"test_split={test_split}, test_examples={test_examples}, "
-            f"split_seed={seed}."
+            f"{', '.join(paper.PAPER_DATASETS)}. It fixes `validation_split`, "
+            "`test_split`, `test_examples` and `split_seed`, so do not pass "
+            f"these with it. Received: {source.name}, "
+            f"validation_split={validation_split}, test_split={test_split}, "
+            f"test_examples={test_examples}, split_seed={seed}."
         )
     if of_paper and (splits == "paper" or not (splits or chosen or seed)):
         of_paper.check(source.name, source.split_sizes)
         return of_paper.parts
     if splits is None:
-        # The two were split so before there was another way, and their
-        # versions stand for that; of large ones the labels are expensive.
+        # `digits` and `letters` keep the splits of their first release. In
+        # large datasets, reading the labels takes too long.
         contiguous = (
             source.name.split("/")[0] in embedded.NAMES
             or source.split_bytes.get("train", 0) > _LABEL_BYTES

@@ -7,8 +7,9 @@ from keras_epsched.datasets.splits import PARTS, Part
 
 _SEED = 0
 _OUR_LISTS = (
-    "The paper takes lists of images from other authors' files, which are not "
-    "published with it. Ours are seeded choices of the same sizes."
+    "The paper uses lists of images from other authors' files, which are not "
+    "published with it. This package chooses splits of the same sizes with a "
+    "fixed seed."
 )
 
 
@@ -16,16 +17,19 @@ _OUR_LISTS = (
 class PaperDataset:
     """A dataset of [Ngnawé et al.](https://arxiv.org/abs/2509.23325).
 
+    `keras_epsched.datasets.PAPER_DATASETS` maps each name to its
+    `PaperDataset`. Use it to list the datasets and their sizes.
+
     Args:
-        name: String. What `load` calls it.
-        stored: Tuple of strings. The tfds names under which it may be
-            prepared; the last one is what `load` prepares.
-        num_classes: Integer.
-        stored_sizes: Mapping from each stored split to its size. Empty where
-            any is accepted.
+        name: String. The name for `load`.
+        stored: Tuple of strings. The tfds names under which the dataset may
+            be prepared. `load` prepares the last one.
+        num_classes: Integer. Number of classes.
+        stored_sizes: Mapping from each stored split to its size. Empty if any
+            size is accepted.
         parts: Mapping from `"train"`, `"validation"` and `"test"` to a `Part`.
-        note: String. How the splits relate to those of the paper.
-        citation: String.
+        note: String. How the splits differ from those of the paper.
+        citation: String. Authors and year of the dataset.
 
     Example:
     ```python
@@ -51,11 +55,11 @@ class PaperDataset:
         }
 
     def check(self, name: str, sizes: Mapping[str, int]) -> None:
-        """Refuses data that are not those the paper split.
+        """Refuses stored data that differ from the data of the paper.
 
         Args:
-            name: String. What was found.
-            sizes: Mapping from each of its stored splits to its size.
+            name: String. The stored dataset with its version.
+            sizes: Mapping from each stored split to its size.
 
         Raises:
             ValueError: If the sizes differ from those of the dataset.
@@ -63,15 +67,15 @@ class PaperDataset:
         found = {split: sizes.get(split, 0) for split in self.stored_sizes}
         if found != dict(self.stored_sizes):
             raise ValueError(
-                f"{name} has not the images of {self.name!r} that the paper "
-                f"splits. Expected: {dict(self.stored_sizes)}. Received: "
-                f'{dict(sizes)}. Pass `splits="stratified"` to split what '
-                "is there."
+                f"{name} does not have the number of images that the paper's "
+                f"splits of {self.name!r} need. Expected: "
+                f"{dict(self.stored_sizes)}. Received: {dict(sizes)}. To use "
+                'the dataset\'s own splits, pass `splits="stratified"`.'
             )
 
 
 def _cut(sizes: tuple[int, ...], order: str, seed: int) -> list[Part]:
-    """Cuts parts of these sizes, one after the other, off `"train"`."""
+    """Cuts parts of these sizes from `"train"`, one after the other."""
     edges = [0]
     for size in sizes:
         edges.append(edges[-1] + size)
@@ -93,9 +97,13 @@ PAPER_DATASETS: Mapping[str, PaperDataset] = {
             stored=("caltech256",),
             num_classes=257,
             stored_sizes={"train": 30607},
-            # 14649 = 57 x 257, 771 = 3 x 257: the usual 60 of each class.
+            # 14649 = 57 x 257 and 771 = 3 x 257: 60 images of each class, as
+            # is usual.
             parts=_parts(*_cut((14649, 771, 15187), "balanced", _SEED)),
-            note=f"57 training and 3 validation images a class. {_OUR_LISTS}",
+            note=(
+                "57 training and 3 validation images of each class. "
+                f"{_OUR_LISTS}"
+            ),
             citation="Griffin, Holub and Perona, 2007",
         ),
         PaperDataset(
@@ -128,9 +136,10 @@ PAPER_DATASETS: Mapping[str, PaperDataset] = {
                 Part("test", 0, 1000, "stratified", 0),
             ),
             note=(
-                "85/15 stratified with seed 42, 1000 stratified test images "
-                "with seed 0, as in the paper's sibling code. The choice "
-                "follows the same rule, not the same random numbers."
+                "85 % of the training images to train on and 15 % to validate "
+                "(stratified, seed 42), and 1000 test images (stratified, "
+                "seed 0), as in the code of arXiv 2508.14079. The rule is the "
+                "same; the random numbers differ."
             ),
             citation="Krause et al., 2013",
         ),
@@ -145,9 +154,9 @@ PAPER_DATASETS: Mapping[str, PaperDataset] = {
                 Part("test", 0, 1000, "stratified", 0),
             ),
             note=(
-                "Official training and validation sets; 1000 stratified test "
-                "images with seed 0 by the same rule, not the same random "
-                "numbers."
+                "The official training and validation sets, and 1000 test "
+                "images (stratified, seed 0) as in the code of arXiv "
+                "2508.14079. The rule is the same; the random numbers differ."
             ),
             citation="Maji et al., 2013",
         ),
@@ -160,8 +169,9 @@ PAPER_DATASETS: Mapping[str, PaperDataset] = {
                 *_cut((8522, 947), "stratified", _SEED), Part("validation")
             ),
             note=(
-                "The paper states no sizes. Ours: a tenth of the training "
-                "images held out; the official validation set to test on."
+                "The paper states no sizes. This package uses a tenth of the "
+                "training images for validation, and the official validation "
+                "set for testing."
             ),
             citation="Howard, 2019",
         ),
@@ -170,10 +180,10 @@ PAPER_DATASETS: Mapping[str, PaperDataset] = {
 
 
 def of_name(name: str) -> PaperDataset | None:
-    """The paper's dataset that a name stands for, if any.
+    """Returns the paper's dataset of that name, if there is one.
 
     Args:
-        name: String. As `load` takes it, or as tfds tells it:
+        name: String. A name for `load`, or a full name of tfds such as
             `"caltech_birds2011/0.2.0"`.
 
     Returns:

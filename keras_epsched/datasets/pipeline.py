@@ -1,4 +1,4 @@
-"""The tf.data pipelines: decode, resize, shuffle, augment, batch."""
+"""The tf.data pipelines, which decode, resize, shuffle, augment and batch."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,23 +11,24 @@ AUGMENTATIONS = ("flip", "color", "rotation")
 JITTER = 0.25
 MAX_DEGREES = 2.0
 
-# Bounds memory on datasets of millions, whose stored order is mixed already.
+# Limits the memory for datasets of millions of images. Their stored order is
+# mixed already.
 _SHUFFLE_BUFFER = 2**15
 
 
 def checked_augmentations(augment: bool | Sequence[str]) -> tuple[str, ...]:
-    """Returns the augmentations that `augment` stands for, in their order.
+    """Returns the augmentations of an argument `augment`, in their order.
 
     Raises:
         ValueError: If a name is unknown.
     """
     if isinstance(augment, bool):
         return AUGMENTATIONS if augment else ()
-    # A bare string is a sequence of letters, none of which is a name.
+    # A string is a sequence of letters, so it is refused here too.
     unknown = [name for name in augment if name not in AUGMENTATIONS]
     if unknown:
         raise ValueError(
-            "`augment` must be True, False or a sequence of names out of "
+            "`augment` must be True, False or a list of names from "
             f"{AUGMENTATIONS}. Received: augment={augment!r}."
         )
     return tuple(name for name in AUGMENTATIONS if name in augment)
@@ -44,7 +45,7 @@ def evaluation_batches(
 ) -> "tf.data.Dataset":
     """Batches all records in their order; the last batch may be smaller.
 
-    Args are those of `training_batches`.
+    The arguments are those of `training_batches`.
 
     Returns:
         `tf.data.Dataset` of `(images, labels)`.
@@ -68,32 +69,33 @@ def training_batches(
     augmentations: tuple[str, ...],
     seed: int,
 ) -> "tf.data.Dataset":
-    """Batches the records, shuffled and augmented anew each epoch.
+    """Batches the records, shuffled and augmented differently in each epoch.
 
-    What a batch holds is a function of the seed, the epoch and the batch's
-    index. Each iteration is an epoch; the one after it is the next, unless the
-    attribute `seek`, a function `(epoch, batch=0)`, has set another. From the
-    middle of an epoch, the batches before `batch` are zeros (and, without a
-    cache, nothing is decoded for them): whoever resumes a training passes over
-    them.
+    The seed, the epoch and the index of a batch determine its contents. Each
+    iteration over the dataset is one epoch, and the next iteration is the next
+    epoch. The dataset's attribute `seek`, a function `(epoch, batch=0)`, sets
+    the epoch of the next iteration. With `batch` above 0, the batches before it
+    contain zeros (without a cache, nothing is decoded for them). A training
+    that resumes skips these batches.
 
     Args:
         records: `tf.data.Dataset` of pairs of encoded image and label.
         decode: Callable. Turns an encoded image into a `uint8` tensor.
         image_size: Pair of integers `(height, width)`.
-        batch_size: Integer. Records that do not fill a batch are left out of
-            the epoch.
+        batch_size: Integer. The epoch leaves out records that do not fill a
+            batch.
         cache: Boolean. Whether to keep the resized images in memory.
         num_examples: Integer. The number of records.
-        augmentations: Tuple of strings out of `AUGMENTATIONS`.
-        seed: Integer. Seeds order and augmentation.
+        augmentations: Tuple of strings from `AUGMENTATIONS`.
+        seed: Integer. Seed of the order and the augmentation.
 
     Returns:
         `tf.data.Dataset` of `(images, labels)`.
     """
     import tensorflow as tf
 
-    # Encoded images take a fraction of the memory in the buffer.
+    # Without a cache, the shuffle buffer holds encoded images, which need a
+    # fraction of the memory.
     kept = records
     if cache:
         kept = _cached(_prepare(records, decode, image_size), num_examples)
@@ -106,7 +108,8 @@ def training_batches(
         return epoch, first
 
     def epoch_of_batches(epoch, first):
-        # Of this graph: else the order depends on the global seed as well.
+        # Seeds this graph. Without it, the order would also depend on the
+        # global seed.
         tf.random.set_seed(1)
         key = tf.random.stateless_uniform(
             [], (seed, epoch), minval=None, maxval=None, dtype=tf.int64
@@ -148,11 +151,12 @@ def training_batches(
 
 
 def _cached(images, num_examples: int):
-    """Keeps images in memory, all of them or none.
+    """Caches images in memory: all of them or none.
 
-    Once, on a busy machine, a first look at a dataset that was broken off left
-    a cache of 19 images, which tf.data took for the whole from then on. A
-    stream that ends early is an error here, so that no cache is made of it.
+    If reading stops early, tf.data may keep a cache with only some of the
+    images, and then use it as if it were complete. This was seen once, with 19
+    images, when the first pass over a dataset was stopped on a busy machine.
+    So a stream that ends early is an error here, before or after the cache.
     """
     import tensorflow as tf
 
@@ -161,7 +165,7 @@ def _cached(images, num_examples: int):
 
 
 def _prepare(records, decode: Callable, image_size: tuple[int, int]):
-    """Decodes and resizes; the images keep fractions, as float32."""
+    """Decodes and resizes images to float32, without rounding."""
     import tensorflow as tf
 
     def prepare(encoded, label):
@@ -181,15 +185,16 @@ def augmented(
 
     Args:
         image: `float32` tensor of shape `(height, width, 3)` in `[0, 255]`.
-        seed: Integer tensor of shape `(2,)`. All randomness follows from it.
-        augmentations: Tuple of strings out of `AUGMENTATIONS`.
+        seed: Integer tensor of shape `(2,)`, the only source of randomness.
+        augmentations: Tuple of strings from `AUGMENTATIONS`.
 
     Returns:
-        A tensor like `image`.
+        A tensor with the shape and dtype of `image`.
     """
     import tensorflow as tf
 
-    # The same five numbers are drawn whatever is asked for.
+    # Always draws all five numbers, so that an augmentation does not depend
+    # on which others are chosen.
     flip, brightness, contrast, saturation, angle = tf.unstack(
         tf.random.stateless_uniform([5], tf.cast(seed, tf.int64))
     )
@@ -207,7 +212,7 @@ def augmented(
 
 
 def _blend(image, anchor, draw):
-    """Moves the image away from the anchor or towards it."""
+    """Moves the pixels towards the anchor or away from it."""
     import tensorflow as tf
 
     factor = 1 + JITTER * (2 * draw - 1)
@@ -215,13 +220,13 @@ def _blend(image, anchor, draw):
 
 
 def _rotated(image, angle):
-    """Rotates about the centre; what comes in at the edges is reflected."""
+    """Rotates about the centre, and fills the corners by reflection."""
     import tensorflow as tf
 
     height, width, _ = image.shape
     centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
     cosine, sine = tf.cos(angle), tf.sin(angle)
-    # For each output pixel: where in the input it comes from.
+    # Maps each output pixel to its place in the input.
     transform = tf.stack(
         [
             cosine,

@@ -1,4 +1,4 @@
-"""Stored examples and what is known of them."""
+"""Stored examples, with their names, sizes and labels."""
 
 import dataclasses
 import functools
@@ -13,28 +13,28 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """The examples of a dataset and what is known of them.
+    """The examples of a dataset, with their names, sizes and labels.
 
-    Examples come still encoded from tf.data, or, where TensorFlow is not
-    installed, as arrays from a sequence.
+    With TensorFlow, the examples are a `tf.data.Dataset` of encoded images.
+    Without it, they are a sequence of arrays.
 
     Args:
         name: String. The dataset with its version.
         class_names: Tuple of strings, in the order of the labels.
         split_sizes: Mapping from each stored split to its size.
-        split_bytes: Mapping from each stored split to the bytes that reading
-            its labels takes.
-        read: Callable `(split, numbers)`. Returns a `tf.data.Dataset` of pairs
-            of encoded image and label: the examples of these numbers, which
-            ascend. Or, where `decode` is `None`, a sequence of pairs of image
-            and label, as `ImageBatches` takes it.
+        split_bytes: Mapping from each stored split to the number of bytes
+            that are read to get its labels.
+        read: Callable `(split, numbers)`. Returns the examples with these
+            ascending numbers: a `tf.data.Dataset` of pairs of encoded image
+            and label; or, if `decode` is `None`, a sequence of pairs of image
+            and label for `ImageBatches`.
         labels: Callable `(split)`. Returns an array with the label of each
             example.
         content: Callable `(split)`. Returns bytes that identify the examples
-            where the name does not.
+            if the name alone does not.
         decode: Callable or `None`. Turns an encoded image into a `uint8`
             tensor of shape `(height, width, channels)` with 1 or 3 channels.
-        skipped: Tuple of strings. Files that were left out, and why.
+        skipped: Tuple of strings. Files that were left out, with the reasons.
     """
 
     name: str
@@ -49,10 +49,10 @@ class Source:
 
 
 class Examples(Sequence):
-    """Examples of some numbers, each of which is made when it is asked for.
+    """A sequence of examples, each made when it is accessed.
 
     Args:
-        numbers: Array of integers.
+        numbers: Array of integers. The numbers of the examples.
         make: Callable `(number)`. Returns image and label.
     """
 
@@ -67,16 +67,17 @@ class Examples(Sequence):
 
 
 def from_builder(builder) -> Source:
-    """Reads what tfds prepared.
+    """Returns the examples of a dataset that tfds prepared.
 
     Args:
-        builder: `tfds.core.DatasetBuilder`, with its data in place.
+        builder: `tfds.core.DatasetBuilder` with prepared data.
 
     Returns:
         A `Source`.
 
     Raises:
-        ValueError: If it is not one of images with one label each.
+        ValueError: If the dataset does not consist of images with one label
+            each.
     """
     import tensorflow as tf
     import tensorflow_datasets as tfds
@@ -92,7 +93,8 @@ def from_builder(builder) -> Source:
         )
     if not label.num_classes:
         raise ValueError(
-            f"{name} does not say how many classes it has. Received: {label}."
+            f"{name} does not define its number of classes, so it cannot be "
+            f"used. Received: {label}."
         )
 
     def stored(split: str, decoders):
@@ -122,7 +124,7 @@ def from_builder(builder) -> Source:
                 .filter(lambda number, record: tf.gather(wanted, number))
                 .map(lambda number, record: record)
             )
-            # What a filter leaves, tf.data cannot count.
+            # tf.data does not know the number of examples after a filter.
             records = records.apply(
                 tf.data.experimental.assert_cardinality(len(numbers))
             )
@@ -148,14 +150,14 @@ def from_builder(builder) -> Source:
         },
         read=read,
         labels=labels,
-        # The version says which images there are, and in which order.
+        # The version in the name identifies the images and their order.
         content=lambda split: b"",
         decode=image.decode_example,
     )
 
 
 def keys(info) -> tuple[str, str]:
-    """The names of the image and the label among the features.
+    """Returns the names of the image and the label among the features.
 
     Args:
         info: `tfds.core.DatasetInfo`.
@@ -164,7 +166,7 @@ def keys(info) -> tuple[str, str]:
         Pair of strings.
 
     Raises:
-        ValueError: If it is not clear which they are.
+        ValueError: If the dataset does not say which features they are.
     """
     import tensorflow_datasets as tfds
 
@@ -187,7 +189,8 @@ def keys(info) -> tuple[str, str]:
     if len(images) == len(labels) == 1:
         return images[0], labels[0]
     raise ValueError(
-        f"{info.full_name} must have one image and one class label, or name "
-        f"them in `supervised_keys`. Received: supervised_keys={supervised}, "
+        f"{info.full_name} is not an image classification dataset. It must "
+        "have one image and one class label, or name them in "
+        f"`supervised_keys`. Received: supervised_keys={supervised}, "
         f"features={info.features}."
     )

@@ -1,4 +1,4 @@
-"""Which examples make up train, validation and test."""
+"""Chooses the examples for training, validation and test."""
 
 import dataclasses
 import hashlib
@@ -22,11 +22,13 @@ class Part:
 
     Args:
         base: String. The stored split.
-        start: Integer.
-        stop: Integer or `None`: to the end.
+        start: Integer. First position of the interval.
+        stop: Integer or `None`. Position after the last one; `None` means the
+            end of the split.
         order: String. `"stored"`, `"stratified"` or `"balanced"`.
-        seed: Integer. Not used by the stored order.
-        text: String. How tfds writes it, where that is not plain.
+        seed: Integer. Seed of the order. Not used by the stored order.
+        text: String. The interval in the notation of tfds, if it differs from
+            `base[start:stop]`.
     """
 
     base: str
@@ -38,16 +40,18 @@ class Part:
 
 
 def permutation(labels: np.ndarray, order: str, seed: int) -> np.ndarray:
-    """A seeded order of examples, any interval of which mixes the classes.
+    """Returns a seeded order of examples that mixes the classes.
 
-    `"stratified"`: the first (or last) k of N examples hold k / N of each
-    class, to within one image or so; classes of very few images come in the
-    middle, and so stay in the training part when the end is held out.
-    `"balanced"`: the first k x (number of classes) examples hold k of each
-    class.
+    `"stratified"`: the first (or last) k of N examples contain the share
+    k / N of each class, rounded to whole images. Classes of very few images
+    come in the middle, so they stay in the training part if the end is held
+    out.
 
-    Splits that are cut from one order are disjoint, and a smaller share is a
-    part of a larger one.
+    `"balanced"`: the first k * (number of classes) examples contain k images
+    of each class.
+
+    Intervals of one order that do not overlap are disjoint splits. A smaller
+    held-out share is part of a larger one.
 
     Args:
         labels: Array of integers from 0.
@@ -55,7 +59,7 @@ def permutation(labels: np.ndarray, order: str, seed: int) -> np.ndarray:
         seed: Integer.
 
     Returns:
-        Array with the number of each example, in the new order.
+        Array of the numbers of the examples, in the new order.
 
     Example:
     ```python
@@ -64,7 +68,7 @@ def permutation(labels: np.ndarray, order: str, seed: int) -> np.ndarray:
     ```
     """
     generator = np.random.default_rng(seed)
-    # Uniform draws alone: NumPy may change how it shuffles.
+    # Sorted uniform draws, because NumPy may change how it shuffles.
     within, between = generator.random((2, len(labels)))
     by_class = np.lexsort((within, labels))
     counts = np.bincount(labels)
@@ -77,7 +81,7 @@ def permutation(labels: np.ndarray, order: str, seed: int) -> np.ndarray:
 
 
 def resolve(source: "Source", part: Part) -> tuple[SplitInfo, np.ndarray]:
-    """Finds the examples that a rule stands for.
+    """Returns the examples that a rule selects.
 
     Args:
         source: `Source`. The examples of the dataset.
@@ -95,8 +99,8 @@ def resolve(source: "Source", part: Part) -> tuple[SplitInfo, np.ndarray]:
     stop = size if part.stop is None else part.stop
     if not 0 <= part.start < stop <= size:
         raise ValueError(
-            f"The split {part.base!r} of {source.name} has {size} examples. "
-            f"Received: a part of it from {part.start} to {stop}."
+            f"The split {part.base!r} of {source.name} has {size} examples, "
+            f"so it has no part from {part.start} to {stop}."
         )
     interval = f"{part.base}[{part.start}:{stop}]"
     if part.order == "stored":
@@ -124,16 +128,17 @@ def resolve(source: "Source", part: Part) -> tuple[SplitInfo, np.ndarray]:
 
 
 def _ordered(source, base, order, seed):
-    """The order of a stored split, and what identifies it."""
+    """Returns the order of a stored split, and a digest of the order."""
     labels = source.labels(base)
     unlabelled = np.sum((labels < 0) | (labels >= len(source.class_names)))
     if unlabelled:
         raise ValueError(
             f"{unlabelled} of the {len(labels)} examples in the split "
-            f"{base!r} of {source.name} have no valid label (expected 0 to "
-            f"{len(source.class_names) - 1}, received {labels.min()} to "
-            f"{labels.max()}), so no {order} part of it can be chosen. Label "
-            "or remove them; unlabelled test images need no `test_examples`."
+            f"{base!r} of {source.name} have no valid label, so no {order} "
+            "part of it can be chosen. Expected labels from 0 to "
+            f"{len(source.class_names) - 1}. Received: {labels.min()} to "
+            f"{labels.max()}. Label or remove these examples. If they are "
+            "test images, do not pass `test_examples`."
         )
     numbers = permutation(labels, order, seed)
     content = source.content(base) + numbers.astype("<i8").tobytes()
@@ -148,19 +153,19 @@ def own_parts(
     seed: int,
     test_split: float | None = None,
 ) -> dict[str, Part]:
-    """Rules for a dataset that has its own training images, and perhaps more.
+    """Returns the rules of a dataset that is not split as in the paper.
 
     Args:
         source: `Source`. The examples of the dataset.
         validation_split: Float in `(0, 1)`. The share of `"train"` to hold
-            out where there is no `"validation"` split.
-        test_examples: Integer or `None`. Size of a stratified subsample of
-            the test images; all of them if `None`.
-        stratify: Boolean. Whether the held-out share holds every class in
-            proportion; otherwise it is the last share, as stored.
-        seed: Integer. Seeds the choices.
+            out if there is no `"validation"` split, or if it is the test set.
+        test_examples: Integer or `None`. Size of a stratified sample of the
+            test images. `None` uses all of them.
+        stratify: Boolean. `True` holds out every class in proportion; `False`
+            holds out the end of `"train"` as stored.
+        seed: Integer. Seed of the choices.
         test_split: Float in `(0, 1)` or `None`. The share of `"train"` to
-            test on where there is neither a test nor a validation split.
+            test on if there is neither a test nor a validation split.
 
     Returns:
         Dict from `"train"`, `"validation"` and `"test"` to a `Part`.
@@ -172,28 +177,29 @@ def own_parts(
     test = "test" if sizes.get("test") else _OWN_VALIDATION
     if not sizes.get("train"):
         raise ValueError(
-            f"{source.name} must have images in the split 'train'. Its "
-            f"splits: {sizes}."
+            f"{source.name} has no images in a split 'train' to train on. Its "
+            f"splits are {sizes}."
         )
     if test_split is not None:
         if sizes.get(test) or test_examples is not None:
             raise ValueError(
                 "`test_split` is for datasets without a split to test on, and "
-                f"without `test_examples`. Received: test_split={test_split}, "
-                f"test_examples={test_examples}; {source.name} has the splits "
-                f"{sizes}."
+                "cannot be combined with `test_examples`. Received: "
+                f"test_split={test_split}, test_examples={test_examples}; "
+                f"{source.name} has the splits {sizes}."
             )
         return _cut(source, validation_split, test_split, stratify, seed)
     if not sizes.get(test):
         raise ValueError(
-            f"{source.name} has no images to test on: neither in a split "
-            f"'test' nor in 'validation', but {sizes}. Cut them from 'train', "
-            "for example with `test_split=0.2` (--test_split=0.2)."
+            f"{source.name} has no images to test on: it has neither a split "
+            f"'test' nor 'validation'. Its splits are {sizes}. Hold out a "
+            "share of 'train', for example with `test_split=0.2` "
+            "(--test_split=0.2)."
         )
     if test_examples is not None and not 0 < test_examples <= sizes[test]:
         raise ValueError(
-            "`test_examples` must be a number of images, at most the "
-            f"{sizes[test]} test images of {source.name}. Received: "
+            "`test_examples` must be from 1 to the number of test images: "
+            f"{source.name} has {sizes[test]}. Received: "
             f"test_examples={test_examples}."
         )
     if sizes.get(_OWN_VALIDATION) and test != _OWN_VALIDATION:
@@ -208,14 +214,15 @@ def own_parts(
 
 
 def _cut(source, validation, test, stratify, seed) -> dict[str, Part]:
-    """Cuts two shares off the end of the training images, the last to test."""
+    """Holds out the end of the training images for validation and test."""
     size = source.split_sizes["train"]
     edges = round((1 - validation - test) * size), round((1 - test) * size)
     if not 0 < edges[0] < edges[1] < size:
         raise ValueError(
-            f"Holding out {validation} and {test} of the {size} training "
-            f"images of {source.name} leaves a part without images. Change "
-            "`validation_split` and `test_split`."
+            "The training, validation or test part would have no images: "
+            f"{source.name} has {size} training images. Received: "
+            f"validation_split={validation}, test_split={test}. Change these "
+            "shares."
         )
     order = "stratified" if stratify else "stored"
     bounds = {
@@ -229,20 +236,20 @@ def _cut(source, validation, test, stratify, seed) -> dict[str, Part]:
 
 
 def _held_out(source, share, stratify, seed) -> tuple[Part, Part]:
-    """Cuts a share off the end of the training images."""
+    """Holds out the end of the training images for validation."""
     size = source.split_sizes["train"]
     percent = 100 * (1 - share)
     boundary = round((1 - share) * size)
     edge = str(boundary)
     if not stratify and abs(percent - round(percent)) < 1e-9:
-        # The rounding of tfds, so that its slice of this name is this split.
+        # Rounds as tfds does, so that the text names the same slice there.
         boundary = round(round(percent) * size / 100)
         edge = f"{round(percent)}%"
     if not 0 < boundary < size:
         raise ValueError(
-            f"Holding out {share} of the {size} training images "
-            f"of {source.name} leaves training or validation without images. "
-            "Change `validation_split`."
+            f"The training or the validation part would be without images: "
+            f"{source.name} has {size} training images. Received: "
+            f"validation_split={share}. Change this share."
         )
     if stratify:
         return (

@@ -1,6 +1,6 @@
-"""What the tfds builders of this package share.
+"""Base classes of the tfds builders of this package.
 
-Neither class is registered with tfds, which would take it for a dataset.
+They are not registered with tfds, because tfds would list them as datasets.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,12 +9,12 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-# File name, file, and the number or the name of the class.
+# File name, file, and number or name of the class.
 Photo = tuple[str, Any, int | str]
 
 
 class OfflineBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Small images that Python makes, prepared without a network.
+    """Small images that Python makes, without a download.
 
     Attributes:
         EXAMPLES: Module with `SHAPE`, `CLASS_NAMES`, `SPLIT_SIZES` and
@@ -63,7 +63,8 @@ class PhotoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
         DESCRIPTION: String.
         HOMEPAGE: String.
         CITATION: String, in BibTeX.
-        ENCODING: String or `None`. The format of the files, if all have one.
+        ENCODING: String or `None`. The format of the files, if all have the
+            same.
     """
 
     VERSION = tfds.core.Version("1.0.0")

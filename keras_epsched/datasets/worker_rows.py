@@ -1,4 +1,4 @@
-"""The rows of each batch that one of several workers takes."""
+"""Divides the rows of each batch among several workers."""
 
 import keras
 
@@ -6,33 +6,37 @@ from keras_epsched import provenance
 
 
 def worker_rows(batches, index: int, count: int, devices: int = 1):
-    """Gives one of several workers its rows of every batch.
+    """Returns the rows of every batch that one of several workers trains on.
 
-    For training in several processes, each with devices of its own: all read
-    the same batches, and each takes every `count`-th part of them, in order.
-    Together they train on what a single process would train on, row by row,
-    and resume as it does. With `keras.distribution` on JAX, turn Keras' own
-    sharding off: `DataParallel(auto_shard_dataset=False)`.
+    Use it to train in several processes, each with its own devices. All
+    processes read the same batches. Each batch is divided into `count` equal
+    parts, and worker `index` takes the part with that number. Together, the
+    workers train on the same rows as a single process, and they resume as a
+    single process does.
 
-    Rows that do not divide by all the devices are left out, at the end of a
-    batch: in validation, whose last batch may have any size. Choose a batch
-    size for training that divides.
+    With `keras.distribution` on JAX, turn off Keras' own sharding:
+    `DataParallel(auto_shard_dataset=False)`.
+
+    Rows at the end of a batch are left out if the batch size is not a multiple
+    of the number of all devices (`count * devices`). Choose a training batch
+    size that is a multiple. In validation, the last batch may lose rows.
 
     Args:
         batches: `tf.data.Dataset` or `keras.utils.PyDataset` of batches
-            `(images, labels)`, as `load` and `ImageBatches` give them.
-        index: Integer from 0. The number of this worker, as
+            `(images, labels)`, such as those of `load` and `ImageBatches`.
+        index: Integer of at least 0. The number of this worker, such as
             `jax.process_index()`.
-        count: Integer. The number of workers, as `jax.process_count()`.
-        devices: Integer. The devices of each, as `jax.local_device_count()`.
+        count: Integer. The number of workers, such as `jax.process_count()`.
+        devices: Integer. The number of devices of each worker, such as
+            `jax.local_device_count()`.
 
     Returns:
-        A dataset of the same kind, with the attributes `split_info` and, if
-        `batches` has it, `seek`.
+        A dataset of the same kind. It keeps the attribute `split_info` and,
+        if `batches` has it, `seek`.
 
     Raises:
-        ValueError: If `index` is not below `count`, `devices` is not 1 or
-            more, or `batches` is of another kind.
+        ValueError: If `index` is not below `count`, `devices` is below 1, or
+            `batches` is of another kind.
 
     Example:
     ```python
@@ -46,8 +50,9 @@ def worker_rows(batches, index: int, count: int, devices: int = 1):
     """
     if not 0 <= index < count or devices < 1:
         raise ValueError(
-            "`index` must be from 0 and below `count`, `devices` 1 or more. "
-            f"Received: index={index}, count={count}, devices={devices}"
+            "`index` must be at least 0 and below `count`, and `devices` at "
+            f"least 1. Received: index={index}, count={count}, "
+            f"devices={devices}"
         )
 
     def rows(elements, size):
@@ -61,12 +66,12 @@ def worker_rows(batches, index: int, count: int, devices: int = 1):
 
         taken = batches.map(lambda *each: rows(each, tf.shape(each[0])[0]))
         if batches.element_spec[0].shape[0] is None:
-            # The last batch may be too small to give each a row.
+            # The last batch may be too small to give each worker a row.
             taken = taken.filter(lambda *each: tf.shape(each[0])[0] > 0)
     else:
         raise ValueError(
-            "expected a `tf.data.Dataset` or a `keras.utils.PyDataset`. "
-            f"Received: {type(batches).__name__}"
+            "`batches` must be a `tf.data.Dataset` or a "
+            f"`keras.utils.PyDataset`. Received: {type(batches).__name__}"
         )
     if hasattr(batches, "seek"):
         taken.seek = batches.seek
@@ -80,7 +85,7 @@ class _WorkerBatches(keras.utils.PyDataset):
         self.batches, self.rows = batches, rows
 
         self._length = len(batches)
-        # The last batch may be too small to give each a row.
+        # The last batch may be too small to give each worker a row.
         if self._length and not len(self[self._length - 1][0]):
             self._length -= 1
 

@@ -1,4 +1,4 @@
-"""Presets, Keras models and files made into pixel-space classifiers."""
+"""Turns presets, Keras models and files into pixel-space classifiers."""
 
 from keras_epsched.models.adaptation import adapt as adapt
 from keras_epsched.models.adaptation import parameter_groups as parameter_groups

@@ -1,4 +1,4 @@
-"""Which weights of a classifier are trained: all, the head, a part, LoRA."""
+"""Chooses the trained weights: all, the head, the last blocks, or LoRA."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from keras_epsched.models.parts import (
 )
 
 MODES = ("full", "head", "last", "lora")
-# Projections of attention, as the families of KerasHub name them.
+# The names of attention projections in the families of KerasHub.
 _LORA_TARGETS = r"(query|value|qkv)(_dense|_proj)?$"
 
 
@@ -26,38 +26,44 @@ def adapt(
     rank: int = 8,
     targets: str = _LORA_TARGETS,
 ) -> keras.Model:
-    """Chooses the weights of a classifier that are trained.
+    """Chooses which weights of a classifier are trained.
 
-    Call it before the trainer is made and compiled. Each mode starts from a
-    classifier that is trainable as a whole, so that one may follow another (a
-    linear probe, then fine-tuning); only LoRA cannot be undone.
+    Use it to train a linear probe, only the last blocks, or a low-rank update
+    (LoRA) instead of all weights. Call it before you make and compile the
+    trainer.
 
-    Frozen BatchNorm layers keep their statistics as well, as always in Keras.
-    Files do not say what is frozen: KerasHub does not store it for its inner
-    layers, and LoRA is merged into the weights. To train a model that was
-    loaded, call `adapt` again.
+    Each call replaces the choice of the call before, so you can train a
+    linear probe first and fine-tune all weights after it. LoRA is the
+    exception: it cannot be undone.
+
+    A frozen BatchNorm layer also keeps its moving statistics, as always in
+    Keras. A saved file does not record which weights are frozen: KerasHub does
+    not store it for inner layers, and LoRA updates are merged into the
+    weights. Call `adapt` again before you train a model that was loaded from a
+    file.
 
     Args:
         classifier: `keras.Model` whose graph ends in a `Dense` layer, as
-            `keras_epsched.models.classifier` makes it. It is changed.
-        mode: String. One of:
-            - `"full"`: everything;
-            - `"head"`: the last `Dense` layer only, a linear probe;
-            - `"last"`: the head and the last blocks, see `blocks`;
+            `keras_epsched.models.classifier` makes it. It is changed in
+            place.
+        mode: String. The weights to train:
+            - `"full"`: all weights;
+            - `"head"`: only the last `Dense` layer (a linear probe);
+            - `"last"`: the head and the last blocks (`blocks` lists them);
             - `"lora"`: the head, and a low-rank update of the attention
               projections (Hu et al., ICLR 2022, arXiv 2106.09685).
-        last: Int. Number of blocks for `"last"`.
-        rank: Int. Rank of the updates of `"lora"`.
-        targets: String. Regular expression for the names of the layers that
-            get such an update; searched for in each name.
+        last: Int. Number of blocks that `"last"` trains, besides the head.
+        rank: Int. Rank of the updates that `"lora"` trains.
+        targets: String. Regular expression that selects the layers to update
+            with LoRA. It is searched for in the name of each layer.
 
     Returns:
-        The classifier.
+        The same classifier.
 
     Raises:
-        ValueError: If the mode is unknown, there are fewer blocks or none
-            are found, no layer is a target of LoRA, or the classifier has
-            LoRA already.
+        ValueError: If the mode is unknown, the classifier has fewer than
+            `last` blocks or its blocks cannot be found, no layer name matches
+            `targets`, or the classifier has LoRA already.
 
     Example:
     ```python
@@ -71,10 +77,10 @@ def adapt(
     layers = weighted_layers(classifier)
     if any(getattr(layer, "lora_enabled", False) for layer in layers):
         raise ValueError(
-            "the classifier has LoRA already, which cannot be undone: load it "
-            "afresh"
+            "The classifier has LoRA already, which cannot be undone. Load "
+            "the classifier again and call `adapt` on the new one."
         )
-    # Everything can be trained of models without a head, too.
+    # "full" needs no parts, so it also takes a model without a head.
     parts = {} if mode == "full" else parts_of(classifier)
     names = [*dict.fromkeys(parts.values())]
     if mode == "last":
@@ -86,11 +92,11 @@ def adapt(
         )
     if mode == "lora":
         chosen = _lora_layers(layers, parts, targets)
-    # Keras does not hand a True on to layers inside a task of KerasHub.
+    # Keras does not pass True on to the layers inside a KerasHub task.
     for layer in classifier._flatten_layers():
         layer.trainable = True
     kept = names[-1 - last :] if mode == "last" else [HEAD]
-    # Inner layers after the outer ones, whose setting reaches all inside.
+    # Outer layers first: their setting changes all layers inside them.
     for layer in sorted(layers, key=lambda layer: layer.path.count("/")):
         layer.trainable = mode == "full" or parts[id(layer)] in kept
     if mode == "lora":
@@ -99,7 +105,7 @@ def adapt(
             layer.enable_lora(rank)
             if getattr(layer, "bias", None) is not None:
                 layer.bias.trainable = False
-    # What is compiled already would go on without LoRA, or with old modes.
+    # A function that is compiled already would keep the old choice.
     for name in ("train_function", "test_function", "predict_function"):
         setattr(classifier, name, None)
     return classifier
@@ -113,26 +119,33 @@ def parameter_groups(
     weight_decay: float | None = None,
     head_weight_decay: float | None = None,
 ) -> list[dict]:
-    """Groups of weights for `keras_epsched.training.GroupOptimizer`.
+    """Groups the weights by block, each with its own learning rate.
+
+    Use it with `keras_epsched.training.GroupOptimizer` to train a new head
+    faster than the pretrained backbone, or early blocks slower than late ones
+    (layer-wise learning-rate decay).
 
     Args:
         classifier: `keras.Model` whose graph ends in a `Dense` layer.
-        head_multiplier: Float. Learning rate of the head, in multiples of
-            that of the optimizer.
-        layer_decay: Float in (0, 1]. Factor from each block to the one before
-            (Bao et al., BEiT, ICLR 2022, arXiv 2106.08254): the last block
-            has it once, the stem most often.
-        weight_decay: Float or `None`. Of the backbone; by default that of the
-            optimizer.
-        head_weight_decay: Float or `None`. Of the head; by default that of
-            the backbone.
+        head_multiplier: Float. The head's learning rate, divided by the
+            learning rate of the optimizer.
+        layer_decay: Float in (0, 1]. The learning rate of the last block is
+            the optimizer's times `layer_decay`, and each block before it has
+            `layer_decay` times the rate of its successor. The stem has the
+            smallest (Bao et al., BEiT, ICLR 2022, arXiv 2106.08254).
+        weight_decay: Float or `None`. Weight decay of the backbone. `None`
+            uses that of the optimizer.
+        head_weight_decay: Float or `None`. Weight decay of the head. `None`
+            uses that of the backbone.
 
     Returns:
-        A list of `dict`s, one for each block.
+        A list of `dict`s, one for each block, from the head to the stem. The
+        keys are `"variables"` (paths of the variables), `"multiplier"` and
+        `"weight_decay"`.
 
     Raises:
-        ValueError: If a number is out of range, there is no head, or
-            `layer_decay` is asked of a network whose blocks are not found.
+        ValueError: If a number is out of range, the classifier has no head,
+            or `layer_decay` is not 1 and the blocks cannot be found.
 
     Example:
     ```python
@@ -149,7 +162,8 @@ def parameter_groups(
         )
     if not 0 < layer_decay <= 1:
         raise ValueError(
-            f"`layer_decay` must lie in (0, 1]. Received: {layer_decay}"
+            "`layer_decay` must be above 0 and at most 1. "
+            f"Received: layer_decay={layer_decay}"
         )
     if layer_decay != 1:
         check_blocks(classifier, "layer_decay")
@@ -169,13 +183,13 @@ def parameter_groups(
 
 
 def trainable_parameters(classifier: keras.Model) -> str:
-    """Says how many parameters are trained, of how many.
+    """Describes how many of a model's parameters are trained.
 
     Args:
-        classifier: Built `keras.Model`.
+        classifier: `keras.Model` that is built.
 
     Returns:
-        A line of text.
+        One line of text, to be printed.
 
     Example:
     ```python
@@ -194,7 +208,7 @@ def trainable_parameters(classifier: keras.Model) -> str:
 
 
 def _lora_layers(layers, parts, targets):
-    """The layers that get a low-rank update; never none of them."""
+    """Returns the layers to update with LoRA; raises if there is none."""
     able = [
         layer
         for layer in layers
@@ -204,9 +218,11 @@ def _lora_layers(layers, parts, targets):
     if not chosen:
         names = [*dict.fromkeys(layer.name for layer in able)]
         raise ValueError(
-            f"no layer is called {targets!r}, so LoRA would freeze the whole "
-            "backbone and train the head alone (convolutional networks have "
-            "no such projections). Pass `targets`, or another mode. Layers "
-            f"that can have LoRA: {names[:20]}"
+            f"The name of no layer matches targets={targets!r}, so LoRA would "
+            "freeze the whole backbone and train the head alone. "
+            "Convolutional networks have no attention projections, which are "
+            'the default targets. Use mode="full" or mode="last", or pass '
+            "`targets` that match some of these layers, which can have LoRA: "
+            f"{names[:20]}"
         )
     return chosen

@@ -1,4 +1,4 @@
-"""The models of keras.applications by name, with their normalisation."""
+"""Builds models of keras.applications, and reads their normalisation."""
 
 import inspect
 import os
@@ -14,32 +14,28 @@ PREFIX = "keras.applications."
 
 
 def names() -> list[str]:
-    """Returns the names of all models of keras.applications.
-
-    Returns:
-        Sorted names, such as `"ConvNeXtBase"`.
-    """
+    """Returns the names of all models of keras.applications, sorted."""
     members = inspect.getmembers(keras.applications, inspect.isfunction)
     return [name for name, _ in members]
 
 
 def normalisation(name: str) -> tuple[list[float], list[float], bool]:
-    """Returns what a model of keras.applications expects of pixels.
+    """Returns the normalisation that a model of keras.applications expects.
 
-    It is read off the family's own `preprocess_input`, which is affine and at
-    most reverses the channels: black gives the offset, pure red, green and
-    blue give the rest. Families that normalise inside the model leave pixels
-    as they are.
+    It is measured on the family's own `preprocess_input`, which is affine and
+    may reverse the channels. A black pixel gives the offset. Pure red, green
+    and blue pixels give the scale and the order. Families that normalise
+    inside the model get scale 1 and offset 0.
 
     Args:
         name: Name of the model, such as `"ResNet50"`.
 
     Returns:
-        Scale and offset for each of the channels red, green, blue on 0..255,
-        and whether the channels are to be reversed after that.
+        Scale and offset for each of the channels red, green and blue, on
+        pixels in 0..255; and whether to reverse the channels after that.
 
     Raises:
-        ValueError: `preprocess_input` mixes channels.
+        ValueError: If `preprocess_input` mixes channels.
 
     Example:
     ```python
@@ -57,8 +53,9 @@ def normalisation(name: str) -> tuple[list[float], list[float], bool]:
         matrix, black = matrix[:, ::-1], black[::-1]
     if np.abs(matrix - np.diag(matrix.diagonal())).max() > 1e-12:
         raise ValueError(
-            f"The preprocessing of keras.applications.{name} mixes channels: "
-            "pass `scale` and `offset`."
+            f"The preprocessing of keras.applications.{name} mixes channels, "
+            "so it cannot be written as one scale and offset for each "
+            "channel. Pass `scale` and `offset`."
         )
     return matrix.diagonal().tolist(), black.tolist(), reverse
 
@@ -74,17 +71,19 @@ def load(
 ) -> Network:
     """Builds a model of keras.applications.
 
-    With `num_classes` it gives features. Those of ConvNeXt are normalised
-    behind the pooling, as in the original: `include_top=False` would drop
-    that layer, with its pretrained weights.
+    With `num_classes`, the model returns features. ConvNeXt keeps the
+    normalisation layer after its pooling, as the original network does:
+    `include_top=False` would drop that layer and its pretrained weights.
 
     Args:
         name: Name of the model, such as `"ResNet50"`.
-        num_classes: Classes of a new head. `None` keeps the ImageNet head.
-        image_size: `(height, width)`. `None` leaves it free where features
-            are asked for, and is the model's own size with its head.
-        weights: `"pretrained"` downloads those of ImageNet. With `None` or a
-            path the weights are random.
+        num_classes: Number of classes of a new head. `None` keeps the
+            ImageNet head.
+        image_size: `(height, width)`. `None` leaves the size free for a model
+            that returns features, and uses the model's own size for a model
+            with its head.
+        weights: `"pretrained"` downloads the ImageNet weights. With `None` or
+            a path, the weights are random.
         backbone_config: Further arguments of the constructor.
         dtype: Dtype policy.
 
@@ -92,8 +91,8 @@ def load(
         The network. A file of weights is not loaded yet.
 
     Raises:
-        ValueError: The model does not take these arguments.
-        ConnectionError: The weights could not be downloaded.
+        ValueError: If the model does not take these arguments.
+        ConnectionError: If the weights cannot be downloaded.
     """
     whole = num_classes is None or name.startswith("ConvNeXt")
     pretrained = weights == "pretrained"
@@ -109,7 +108,9 @@ def load(
     try:
         keras.config.set_dtype_policy(dtype or policy)
         if pretrained and whole:
-            # Keras wants the default size then; only Dense layers mind.
+            # Keras accepts only the default size with its ImageNet head.
+            # The weights fit another size too, unless a Dense layer follows
+            # the unpooled features.
             model = constructor(**{**arguments, "weights": "imagenet"})
             if image_size not in (None, model.input_shape[1:3]):
                 own, model = model, constructor(**arguments, **shape)
@@ -119,16 +120,16 @@ def load(
             model = constructor(**{**arguments, **given}, **shape)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"keras.applications.{name} does not take image_size={image_size}, "
-            f"backbone_config={backbone_config}: {error}"
+            f"keras.applications.{name} does not take image_size={image_size} "
+            f"with backbone_config={backbone_config}. Keras says: {error}"
         ) from error
     except Exception as error:
         if "URL fetch failure" not in str(error):
             raise
         raise ConnectionError(
             f"The ImageNet weights of keras.applications.{name} could not be "
-            f"downloaded ({error}). Download that file elsewhere, and put it "
-            "into ~/.keras/models or pass its path as `weights`."
+            f"downloaded ({error}). Download that file on another machine, "
+            "then copy it into ~/.keras/models or pass its path as `weights`."
         ) from error
     finally:
         keras.config.set_dtype_policy(policy)
@@ -154,7 +155,7 @@ def load(
 
 
 def _keep_pixels_in_float32(model):
-    """Lets normalising layers at the start of a model work in float32."""
+    """Makes the normalising layers at the start of a model use float32."""
     for layer in model.layers[1:]:
         if not isinstance(
             layer, keras.layers.Rescaling | keras.layers.Normalization
@@ -164,12 +165,13 @@ def _keep_pixels_in_float32(model):
 
 
 def _rest_of_efficientnet():
-    """Scale and offset that complete the normalisation of EfficientNet.
+    """Returns the scale and offset that EfficientNet's own layer lacks.
 
-    Its normalising layer divides by the root of what it should divide by.
-    Keras mends that behind the layer, but only where it downloads the
-    weights: a file of the same weights would see other numbers. This does the
-    same in front of the layer.
+    The normalising layer divides by the square root of the standard deviation
+    instead of the standard deviation. Keras corrects this after the layer, but
+    only when it downloads the weights, so weights from a file would get
+    different inputs. The returned numbers make the same correction before the
+    layer.
     """
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     return (
@@ -179,7 +181,7 @@ def _rest_of_efficientnet():
 
 
 def _before_pooling(model):
-    """What `include_top=False` would give of a ConvNeXt."""
+    """Returns the part of a ConvNeXt that `include_top=False` would build."""
     pooling = keras.layers.GlobalAveragePooling2D
     layer = next(layer for layer in model.layers if isinstance(layer, pooling))
     return keras.Model(model.input, layer.input)

@@ -1,7 +1,7 @@
-"""Bundled presets where KerasHub is not installed.
+"""Loads bundled presets when KerasHub is not installed.
 
-Beside each lies `network.json`, the graph of its backbone in layers of Keras
-alone, which the preset's own weights fit.
+The folder of each preset has a `network.json`: the graph of its backbone,
+written with layers of Keras only. The weights of the preset fit this graph.
 """
 
 import importlib
@@ -20,10 +20,10 @@ _GRAPH = "network.json"
 
 
 def save_graph(backbone: keras.Model, folder: str | os.PathLike) -> None:
-    """Writes what `load` needs besides the preset.
+    """Writes the `network.json` of a preset, which `load` needs.
 
     Args:
-        backbone: A KerasHub backbone made of Keras layers.
+        backbone: A KerasHub backbone that consists of Keras layers.
         folder: Folder of the preset.
     """
     plain = keras.Model(backbone.input, backbone.output, name=backbone.name)
@@ -33,9 +33,10 @@ def save_graph(backbone: keras.Model, folder: str | os.PathLike) -> None:
 
 
 def _without_defaults(node):
-    """Leaves out arguments that are at their defaults.
+    """Removes the arguments that have their default values.
 
-    An older Keras may not have them: then it can read what a newer one wrote.
+    An older version of Keras may not know all arguments. Without them it can
+    read the file that a newer version wrote.
     """
     if isinstance(node, list):
         return [_without_defaults(each) for each in node]
@@ -54,7 +55,7 @@ def _without_defaults(node):
 
 
 def _class_of(node):
-    """The class of Keras that an entry stands for, if it is one."""
+    """Returns the Keras class that an entry describes, or `None`."""
     module = str(node.get("module"))
     if not isinstance(node.get("config"), dict) or (
         module.split(".")[0] != "keras" or "src" in module
@@ -75,16 +76,17 @@ def load(
 
     Args:
         folder: Folder of the preset.
-        num_classes: Classes of a new head. `None` keeps the preset's head.
-        image_size: `(height, width)`; defaults to the preset's.
-        weights: `"pretrained"`, or anything else for random weights.
+        num_classes: Number of classes of a new head. `None` keeps the
+            preset's head.
+        image_size: `(height, width)`. Defaults to the preset's.
+        weights: `"pretrained"`. Any other value gives random weights.
         dtype: Dtype policy of the backbone.
 
     Returns:
-        The network: the same layers and weights as from KerasHub.
+        The network, with the same layers and weights that KerasHub builds.
 
     Raises:
-        ValueError: A file is corrupt.
+        ValueError: If a file is corrupt.
     """
     folder = pathlib.Path(folder)
     checkpoints.check_folder(folder)
@@ -119,7 +121,7 @@ def load(
 
 
 def _load_head(dense, path):
-    """Takes the weights of a `Dense` layer from a task of KerasHub."""
+    """Copies the weights of the head from the file of a KerasHub task."""
     import h5py
 
     with h5py.File(path) as file:

@@ -1,4 +1,4 @@
-"""Checks and conventions of local checkpoints."""
+"""Reads and checks local checkpoints."""
 
 import json
 import os
@@ -11,17 +11,18 @@ import keras
 
 
 def check_folder(folder: str | os.PathLike) -> dict:
-    """Reads the configuration of a checkpoint and finds corrupt files.
+    """Reads the configuration of a checkpoint and refuses corrupt files.
 
     Args:
-        folder: A KerasHub preset folder, or a Hugging Face or timm folder.
+        folder: Folder of a KerasHub preset, or of a Hugging Face or timm
+            checkpoint.
 
     Returns:
         The contents of its config.json.
 
     Raises:
-        ValueError: A file is corrupt, or there are only PyTorch weights.
-        ImportError: safetensors is needed, and not installed.
+        ValueError: If a file is corrupt, or only PyTorch weights are found.
+        ImportError: If safetensors is needed and not installed.
     """
     folder = pathlib.Path(folder)
     for path in sorted(folder.glob("*.json")):
@@ -42,8 +43,8 @@ def check_folder(folder: str | os.PathLike) -> dict:
     if not tensors:
         raise ValueError(
             "Expected weights in `model.safetensors` beside config.json. "
-            f"Received: {folder}. Weights in a PyTorch file are not read: "
-            "load them there and save them with `save_pretrained(folder)` "
+            f"Received: {folder}. PyTorch weight files are not read. Load "
+            "them in PyTorch and save them with `save_pretrained(folder)` "
             "(transformers) or `safetensors.torch.save_file`."
         )
     for path in tensors:
@@ -59,13 +60,13 @@ def check_folder(folder: str | os.PathLike) -> dict:
 
 
 def check_weights_file(path: str | os.PathLike):
-    """Refuses what is no readable HDF5 file.
+    """Refuses a path that is not a readable HDF5 file.
 
     Args:
-        path: A `.weights.h5` or `.h5` file.
+        path: Path of a `.weights.h5` or `.h5` file.
 
     Raises:
-        ValueError: The file does not exist, or is corrupt.
+        ValueError: If the file does not exist or is corrupt.
     """
     import h5py
 
@@ -78,7 +79,7 @@ def check_weights_file(path: str | os.PathLike):
         )
     try:
         with h5py.File(path) as file:
-            # Every entry is looked at; no weight is read.
+            # Visits every entry without reading its weights.
             file.visititems(lambda name, entry: None)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise _corrupt(path, error) from error
@@ -93,8 +94,8 @@ def normalisation(
         folder: Folder of the checkpoint.
 
     Returns:
-        Scale and offset for each channel on pixels in 0..255, or `None` if
-        there is no such file, or no statistics in it.
+        Scale and offset for each channel, on pixels in 0..255. `None` if the
+        file does not exist or has no mean and standard deviation.
 
     Example:
     ```python
@@ -124,17 +125,19 @@ def load_weights(
     """Loads a file of weights into the first model that it fits.
 
     Args:
-        path: A `.weights.h5` file, or `.h5` as keras.applications has them.
+        path: A `.weights.h5` file, or an `.h5` file of keras.applications.
         models: Models that share layers: the backbone, the whole classifier.
-        num_classes: Classes of the classifier, for the error.
+        num_classes: Number of classes of the classifier, for the error
+            message.
 
     Raises:
-        ValueError: The file is absent or corrupt, or fits none of them.
+        ValueError: If the file does not exist, is corrupt, or fits no model.
     """
     check_weights_file(path)
     errors = []
     for model in models:
-        # Keras warns of every layer that does not fit before it gives up.
+        # Keras warns about every layer that does not fit, then raises. The
+        # warnings are repeated only if the file fits.
         with warnings.catch_warnings(record=True) as said:
             try:
                 model.load_weights(os.fspath(path))
@@ -149,18 +152,20 @@ def load_weights(
         f"The weights in {os.fspath(path)!r} fit neither the backbone nor the "
         f"classifier with its head of {num_classes} classes. "
         + (
-            f"The file holds a classifier of {classes} classes: build it with "
-            f"num_classes={classes}, save its backbone, or pass its `.keras` "
-            "file for a new head. "
+            f"The file holds a classifier of {classes} classes. Pass "
+            f"num_classes={classes} to load it; or, for a new head, pass the "
+            "`.keras` file of that classifier as the source, or the weights "
+            "of its backbone. "
             if classes not in (None, num_classes)
-            else "Is it from the same architecture, at the same image size? "
+            else "Check that the file comes from the same architecture at "
+            "the same image size. "
         )
         + f"Keras says: {'; '.join(dict.fromkeys(errors))}"
     )
 
 
 def _classes_in(path):
-    """Classes of the head in a file that a classifier was saved to."""
+    """Returns the number of classes of the head in a file of weights."""
     import h5py
 
     with h5py.File(path) as file:

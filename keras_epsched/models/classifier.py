@@ -1,4 +1,4 @@
-"""One function that makes a pixel-space classifier of almost anything."""
+"""Makes a pixel-space classifier from a name, a folder, a model or a file."""
 
 import operator
 import os
@@ -11,10 +11,11 @@ from keras_epsched.models import checkpoints, heads, pixels, sources
 
 _USUAL_VALUES = (
     "Usual values, for pixels in 0..255: scale=1/127.5, offset=-1.0 "
-    "(MobileNet, Inception, Xception, most ViT); scale=1/255, offset=0.0; "
-    "scale=[1/(255*s) for s in std], offset=[-m/s for m, s in zip(mean, std)] "
-    "(ImageNet mean and std, as torchvision and timm); scale=1.0, offset=0.0 "
-    "where the model normalises by itself (EfficientNet, ConvNeXt)."
+    "(MobileNet, Inception, Xception, most ViT); scale=1/255, offset=0.0 (a "
+    "model of pixels in 0..1); scale=[1/(255*s) for s in std], "
+    "offset=[-m/s for m, s in zip(mean, std)] (ImageNet mean and std, as in "
+    "torchvision and timm); scale=1.0, offset=0.0 (a model that normalises by "
+    "itself, such as EfficientNet and ConvNeXt)."
 )
 
 
@@ -33,91 +34,104 @@ def classifier(
     dtype: str | keras.DTypePolicy | None = None,
     name: str | None = None,
 ) -> keras.Model:
-    """Makes a classifier from pixels to logits of a pretrained network.
+    """Makes a classifier that takes pixels and returns logits.
 
-    Attacks, training and evaluation work on the image as the user has it, so
-    the normalisation of the network becomes part of the model: the result
-    takes float32 pixels of shape `(batch, height, width, channels)` in
-    `value_range` and gives float32 logits of shape `(batch, num_classes)`,
-    whatever the dtype policy. Pixels stay float32 until they are normalised:
-    float16 would round those above 128 to eighths.
+    Use it to get a model for `AdversarialTrainer` and `evaluate` from a
+    pretrained network. Attacks change the image before any normalisation, so
+    this function puts the normalisation of the network inside the model.
+    The result takes float32 pixels of shape `(batch, height, width,
+    channels)` in `value_range` and returns float32 logits of shape `(batch,
+    num_classes)`, for every dtype policy. It does *not* resize images.
 
-    A source is one of:
+    The source is one of:
 
-    1. A name. Of the paper's backbones: `"ViT-B/16"`, `"Swin-B"`,
-       `"ConvNeXt-B"`, `"ResNet-50"`, `"CLIP ViT-B/16"`, or as the paper or
-       timm call them. Of KerasHub: any preset with images
-       (`"vit_base_patch16_224_imagenet"`), or a handle
-       (`"hf://user/model"`). Of Keras: `"keras.applications.MobileNet"`, or
-       just `"MobileNet"`. Or a bundled preset (see
-       `keras_epsched.models.bundled_presets`), which needs no KerasHub. CLIP,
-       SigLIP, MetaCLIP 2 and DINO get a linear head on the pooled features of
-       the image.
-       `python -m keras_epsched.models.table` lists them all.
-    2. A folder: a KerasHub preset, or a Hugging Face or timm checkpoint in
-       safetensors. Names go before folders.
-    3. A `keras.Model`, or the path of a `.keras` file with one. Without
-       `num_classes` it is a finished classifier that must give logits, and is
-       taken as it is. With `num_classes` it gets a new head: a last `Dense`
-       layer (and the activation behind it) is cut off, features of rank 4 are
-       averaged over the image, and a new `Dense` layer follows. Layers are
-       shared with the model that was passed, not copied. A KerasHub task
-       brings the normalisation of its image converter; a KerasHub backbone is
-       pooled as its preset would be. A subclassed model must be built; it
-       casts pixels to its compute dtype at its door, and its softmax cannot be
-       seen.
+    1. A name. `python -m keras_epsched.models.table` lists all names.
+        - A backbone of the paper: `"ViT-B/16"`, `"Swin-B"`, `"ConvNeXt-B"`,
+          `"ResNet-50"`, `"CLIP ViT-B/16"`, or its name in the paper or in
+          timm.
+        - A KerasHub preset with an image input, such as
+          `"vit_base_patch16_224_imagenet"`, or a handle
+          (`"hf://user/model"`). CLIP, SigLIP, MetaCLIP 2 and DINO get a linear
+          head on the pooled features of the image.
+        - A model of Keras: `"keras.applications.MobileNet"`, or only
+          `"MobileNet"`.
+        - A bundled preset (see `keras_epsched.models.bundled_presets`), which
+          needs neither a download nor KerasHub.
+    2. A folder with a KerasHub preset, or with a Hugging Face or timm
+       checkpoint in safetensors. If a name and a folder are spelled alike,
+       the name is used.
+    3. A `keras.Model`, or the path of a `.keras` file.
+        - Without `num_classes`, it must be a finished classifier that returns
+          logits. It is used unchanged.
+        - With `num_classes`, it gets a new head: its last `Dense` layer (and
+          the activation after it) is removed, features of rank 4 are averaged
+          over the image, and a new `Dense` layer is added. The result shares
+          its layers with the model that you passed.
+        - A KerasHub task brings the normalisation of its image converter. A
+          KerasHub backbone is pooled as its preset would be.
+        - A subclassed model must be built. It casts pixels to its compute
+          dtype before the normalisation inside it, and a softmax at its end
+          cannot be detected.
 
-    The normalisation of 1 is known: it is that of the preset's image
-    converter, or of the family's `preprocess_input`; for 2 it is also read
-    from `preprocessor_config.json`. Images are *not* resized.
+    The normalisation of a name is known: it comes from the preset's image
+    converter, or from the family's `preprocess_input`. The normalisation of a
+    folder comes from its image converter or its `preprocessor_config.json`.
 
-    The head is new, with random weights, whenever `num_classes` is given,
-    also where it is the old number.
+    Whenever `num_classes` is given, the head is new and has random weights,
+    even if the old head had the same number of classes.
+
+    Pixels stay float32 until they are normalised, because float16 would round
+    pixels above 128 to multiples of 1/8.
 
     Args:
-        source: Name, folder, `keras.Model`, or `.keras` file.
-        num_classes: Classes of the new head. `None` keeps the head.
-        image_size: `(height, width)`. Defaults to that of the preset's image
-            converter, or of the model's input. A transformer's position
-            embeddings are interpolated to another size, if its patches (and
-            windows) fill the image; else the network's input size must be
-            free.
-        weights: `"pretrained"`: those that come with the source, downloaded
-            where needed (`"imagenet"` is the same). `None`: random. Or the
-            path of a `.weights.h5` file (`.h5` for keras.applications), saved
-            from the backbone or from a classifier that this function made.
-        backbone_config: Further arguments of a keras.applications model, such
-            as `{"alpha": 0.75}`.
-        scale: Factor, or one a channel, that the network expects on pixels in
-            0..255. Goes with `offset`. Defaults to the source's; required for
-            a new head on a `keras.Model`.
-        offset: What is added after `scale`, likewise.
+        source: Name, folder, `keras.Model`, or path of a `.keras` file.
+        num_classes: Int. Number of classes of the new head. `None` keeps the
+            head of the source.
+        image_size: `(height, width)` in pixels. Defaults to the size of the
+            preset's image converter, or of the model's input. For another
+            size, the position embeddings of a transformer are interpolated if
+            its patches (and windows) fill the image. Other networks need a
+            free input size.
+        weights: `"pretrained"` uses the weights of the source and downloads
+            them if needed (`"imagenet"` means the same). `None` gives random
+            weights. Otherwise the path of a `.weights.h5` file (or `.h5` for
+            keras.applications) that was saved from the backbone, or from a
+            classifier that this function made.
+        backbone_config: Dict. Further arguments of a keras.applications
+            model, such as `{"alpha": 0.75}`.
+        scale: Float, or one for each channel. The network expects pixels in
+            0..255 multiplied by this. Pass it together with `offset`.
+            Defaults to the source's; required for a new head on a
+            `keras.Model`.
+        offset: Float, or one for each channel. It is added after the
+            multiplication by `scale`.
         value_range: `(low, high)` of the pixels that the result takes.
-            `scale` and `offset` still refer to 0..255, and the change of
-            range is folded into them: the network sees the same numbers. A
-            finished classifier without `scale` and `offset` gets the pixels
-            unchanged, so `value_range` is then what it was trained on.
-        dropout: Dropout rate in front of the head. Not for finished Keras
-            models.
-        seed: Seed of the new head's weights. `None` draws it from Keras'
+            `scale` and `offset` always refer to pixels in 0..255; the change
+            of range is included in them, so the network sees the same
+            numbers. A finished classifier without `scale` and `offset` gets
+            the pixels unchanged: pass the range it was trained on.
+        dropout: Float. Dropout rate before the new head. Not available for a
+            finished Keras model.
+        seed: Int. Seed of the new head's weights. `None` draws it from Keras'
             global seed.
-        dtype: Dtype policy of a backbone built by name, such as
+        dtype: Dtype policy of a backbone that is built by name, such as
             `"mixed_bfloat16"`. Defaults to the global policy. A `keras.Model`
             keeps its own.
-        name: Name of the result.
+        name: String. Name of the result.
 
     Returns:
         A functional `keras.Model`, uncompiled.
 
     Raises:
-        ValueError: The source is unknown, corrupt or has no head, the output
-            is not logits, the normalisation is unknown, or the size or the
-            weights do not fit.
-        ConnectionError: Weights could not be downloaded.
-        ImportError: KerasHub or safetensors is needed, and not installed.
+        ValueError: If the source is unknown, is corrupt or has no head to
+            keep; if the output is not logits; if the normalisation is
+            unknown; or if the size or the weights do not fit.
+        ConnectionError: If weights cannot be downloaded.
+        ImportError: If KerasHub or safetensors is needed and not installed.
 
     Example:
     ```python
+    # A ResNet-50 with a new head of 120 classes.
     net = keras_epsched.models.classifier("resnet_50_imagenet", 120)
 
     # Position embeddings interpolated from 14 x 14 patches to 24 x 24.
@@ -125,7 +139,7 @@ def classifier(
         "CLIP ViT-B/16", 120, image_size=(384, 384)
     )
 
-    # Weights from a file: nothing is downloaded.
+    # Weights from a file, without a download.
     net = keras_epsched.models.classifier(
         "keras.applications.MobileNet",
         12,
@@ -134,12 +148,12 @@ def classifier(
         backbone_config={"alpha": 0.75},
     )
 
-    # ViT with its ImageNet head, in bfloat16.
+    # A ViT with its ImageNet head, in bfloat16.
     net = keras_epsched.models.classifier(
         "vit_base_patch16_224_imagenet", dtype="mixed_bfloat16"
     )
 
-    # Any Keras model: say how it normalises.
+    # Any Keras model. `scale` and `offset` say how it normalises.
     net = keras_epsched.models.classifier(
         keras.applications.MobileNet(include_top=False),
         num_classes=12,
@@ -157,14 +171,15 @@ def classifier(
         )
     if num_classes is not None:
         try:
-            # NumPy's integers as well, which Keras does not take.
+            # Also accepts NumPy integers, which Keras refuses.
             num_classes = operator.index(num_classes)
         except TypeError:
             num_classes = -1
         if num_classes < 2:
             raise ValueError(
-                "Expected `num_classes` as an integer of at least 2 (logits, "
-                f"one a class). Received: num_classes={given!r}"
+                "Expected `num_classes` as an integer of at least 2: the "
+                "classifier returns one logit for each class. "
+                f"Received: num_classes={given!r}"
             )
     if seed is not None:
         seed = operator.index(seed)
@@ -185,8 +200,8 @@ def classifier(
         scale, offset = found.scale, found.offset
     if scale is None and (found.is_preset or num_classes is not None):
         raise ValueError(
-            "The normalisation that the network expects cannot be read from "
-            f"{found.model.name!r}: pass `scale` and `offset`. {_USUAL_VALUES}"
+            f"The model {found.model.name!r} does not say which normalisation "
+            f"it expects. Pass `scale` and `offset`. {_USUAL_VALUES}"
         )
     network = heads.plain(found.model)
     if not found.needs_head:
@@ -199,18 +214,18 @@ def classifier(
         x = keras.ops.flip(x, axis=-1)
     x = network(x)
     if found.needs_head:
-        # It is one of `num_classes`, which are there then.
+        # A network that needs a head comes with `num_classes`.
         x = heads.new_head(x, num_classes, dropout, seed)  # type: ignore[arg-type]
     if not isinstance(x, keras.KerasTensor) or len(x.shape) != 2:
         raise ValueError(
             "Expected a finished classifier with one output of shape (batch, "
-            "num_classes). Pass `num_classes` to put a new head on features. "
-            f"Received: output {x}"
+            "num_classes). To add a new head to a model that returns "
+            f"features, pass `num_classes`. Received: output {x}"
         )
     if x.dtype != "float32":
         x = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
     net = keras.Model(inputs, x, name=name or "classifier")
-    # For `evaluate`.
+    # `evaluate` reads the range from the model.
     provenance.remember_value_range(net, value_range)
     if weights not in ("pretrained", "imagenet", None):
         holders = [*found.holders, network, net]
@@ -219,7 +234,7 @@ def classifier(
 
 
 def _require_logits(network, is_preset):
-    """Refuses a softmax at the end, but takes it off a preset's head."""
+    """Removes the softmax of a preset's head; refuses any other softmax."""
     layer = heads.softmax_layer(network)
     if layer is None:
         return
@@ -227,9 +242,10 @@ def _require_logits(network, is_preset):
         layer.activation = keras.activations.linear
         return
     raise ValueError(
-        f"The model {network.name!r} ends in a softmax: it gives "
-        "probabilities, and logits are needed. Build it without "
-        "(`classifier_activation=None` in keras.applications), set "
-        "`model.layers[-1].activation = keras.activations.linear` on its "
-        "last Dense layer, or pass `num_classes` for a new head."
+        f"The model {network.name!r} ends in a softmax, so it returns "
+        "probabilities. Attacks need logits. Do one of these: build the model "
+        "without the softmax (`classifier_activation=None` in "
+        "keras.applications); if its last layer is a Dense layer with a "
+        "softmax, set `model.layers[-1].activation = "
+        "keras.activations.linear`; or pass `num_classes` for a new head."
     )

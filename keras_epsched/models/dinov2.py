@@ -1,4 +1,4 @@
-"""DINOv2 that comes back from a file as it was."""
+"""DINOv2 with position embeddings that are saved exactly."""
 
 import keras
 from keras_hub.src.models.dinov2 import dinov2_layers
@@ -6,11 +6,12 @@ from keras_hub.src.models.dinov2 import dinov2_layers
 
 @keras.saving.register_keras_serializable(package="keras_epsched")
 class DINOV2Embedding(dinov2_layers.DINOV2Embedding):
-    """KerasHub's embedding, saved with the position embeddings it trained.
+    """KerasHub's embedding layer, which saves its trained positions.
 
-    KerasHub saves those of the pretraining size and interpolates them again
-    when it loads. What was trained comes back changed, or, where its elements
-    moved down in sum, not at all.
+    KerasHub saves the position embeddings of the pretraining size and
+    interpolates them again when it loads a file, so trained embeddings come
+    back changed. If training lowered the sum of their elements, KerasHub
+    drops the training entirely.
     """
 
     def save_own_variables(self, store):
@@ -21,13 +22,14 @@ class DINOV2Embedding(dinov2_layers.DINOV2Embedding):
 
 
 def restorable(backbone: keras.Model) -> keras.Model:
-    """Returns a DINOv2 backbone with an embedding that saves as it is.
+    """Returns a DINOv2 backbone that is saved and loaded exactly.
 
     Args:
         backbone: A `keras_hub.models.DINOV2Backbone`.
 
     Returns:
-        A `keras.Model` from images to tokens; the other layers are shared.
+        A `keras.Model` from images to tokens. It has a new embedding layer
+        and shares all other layers with `backbone`.
     """
     images = keras.Input(backbone.inputs[0].shape[1:], name="images")
     old = backbone.embeddings

@@ -1,14 +1,14 @@
-"""Surgery on Keras models: cutting off a head, and putting on a new one."""
+"""Removes the head of a Keras model, and adds a new one."""
 
 import keras
 
 
 def plain(model: keras.Model) -> keras.Model:
-    """Returns a KerasHub task or a `Sequential` as a plain functional model.
+    """Returns a KerasHub task or a `Sequential` as a functional model.
 
-    A task forgets its head's dtype when it is saved, and a `Sequential` casts
-    its inputs to the compute dtype at its door. Other models come back as they
-    are. Layers are shared.
+    A saved task does not record the dtype of its head, and a `Sequential`
+    casts its inputs to the compute dtype. A functional model does neither.
+    Other models are returned unchanged. Layers are shared.
     """
     if isinstance(model, keras.Sequential) and model.built:
         inputs = keras.Input(model.input_shape[1:], dtype="float32")
@@ -22,7 +22,7 @@ def plain(model: keras.Model) -> keras.Model:
 
 
 def is_graph(model: keras.Model) -> bool:
-    """Whether the model is a graph of layers that can be walked."""
+    """Returns whether the model is a graph of layers (not subclassed)."""
     return isinstance(model, keras.Model) and hasattr(model, "operations")
 
 
@@ -33,7 +33,7 @@ def softmax_layer(model: keras.Model) -> keras.layers.Layer | None:
     layer, _ = producer(model.outputs[0])
     if isinstance(layer, keras.Model):
         return softmax_layer(plain(layer))
-    # By name, so that `keras.ops.softmax` in a graph is seen as well.
+    # Compared by name, to find `keras.ops.softmax` in a graph as well.
     if type(layer).__name__ == "Softmax":
         return layer
     softmax = keras.activations.softmax
@@ -41,19 +41,21 @@ def softmax_layer(model: keras.Model) -> keras.layers.Layer | None:
 
 
 def without_head(model: keras.Model) -> keras.Model:
-    """Returns the model up to its last `Dense` layer, where it ends in one.
+    """Returns the model without its head.
 
-    Activations behind that layer, and a dropout in front of it, go with it.
-    Any other model is taken as features and comes back as it is.
+    The head is a last `Dense` layer, with the activations after it and the
+    dropout before it. A model that does not end in a `Dense` layer is returned
+    unchanged: its output is taken as features.
 
     Args:
-        model: A `keras.Model`. Only graphs of layers can be cut.
+        model: A `keras.Model`. Only a graph of layers can be cut.
 
     Returns:
         A model that shares its layers with `model`.
 
     Raises:
-        ValueError: The output is a softmax that does not follow a `Dense`.
+        ValueError: If the output is a softmax that does not follow a `Dense`
+            layer.
     """
     cut = _cut(model)
     if cut is None and softmax_layer(model) is not None:
@@ -71,20 +73,20 @@ def new_head(
     dropout: float,
     seed: int | None,
 ) -> keras.KerasTensor:
-    """Puts pooling, dropout and a `Dense` layer, all float32, on features.
+    """Adds pooling, dropout and a `Dense` layer to features, in float32.
 
     Args:
         features: Symbolic tensor of shape `(batch, height, width, channels)`
             or `(batch, channels)`.
         num_classes: Units of the `Dense` layer.
-        dropout: Dropout rate.
+        dropout: Dropout rate. 0 adds no dropout.
         seed: Seed of the initial weights and of the dropout.
 
     Returns:
         Logits of shape `(batch, num_classes)`.
 
     Raises:
-        ValueError: The features have another rank.
+        ValueError: If the rank of the features is neither 2 nor 4.
     """
     x = features
     rank = len(x.shape) if isinstance(x, keras.KerasTensor) else None
@@ -112,14 +114,14 @@ def new_head(
 def producer(
     tensor: keras.KerasTensor,
 ) -> tuple[keras.layers.Layer, keras.KerasTensor | None]:
-    """The layer that made a symbolic tensor, and what it was called on."""
+    """Returns the layer that made a symbolic tensor, and its input."""
     layer, node_index, _ = tensor._keras_history
     arguments = layer._inbound_nodes[node_index].input_tensors
     return layer, arguments[0] if arguments else None
 
 
 def _cut(model):
-    """The model up to its last `Dense` layer, or `None` if it has none."""
+    """Returns the model up to its last `Dense` layer, or `None`."""
     if not is_graph(model):
         return None
     layer, x = producer(model.outputs[0])
@@ -130,7 +132,7 @@ def _cut(model):
         if isinstance(before, keras.layers.Dropout):
             x = earlier
     else:
-        # A head may sit in a model inside the model.
+        # The last layer may be a model that ends in a head.
         inner = _cut(plain(layer))
         if inner is None:
             return None

@@ -1,6 +1,7 @@
-"""KerasHub tasks and backbones as networks.
+"""Makes networks from KerasHub tasks and backbones.
 
-KerasHub is imported inside the functions that need it: it takes seconds.
+KerasHub is imported inside the functions that need it, because the import
+takes seconds.
 """
 
 import contextlib
@@ -30,16 +31,17 @@ def load(
     seed: int | None,
     dtype: str | keras.DTypePolicy | None,
 ) -> Network:
-    """Loads a KerasHub preset: an image classifier, or an image tower.
+    """Loads a KerasHub preset: an image classifier, or an image encoder.
 
     Args:
         name: A preset name or handle (`"hf://..."`), the name of a bundled
-            preset, or a folder: a KerasHub preset, or a Hugging Face or timm
-            checkpoint with safetensors.
-        num_classes: Classes of a new head. `None` keeps the preset's head.
-        image_size: `(height, width)`; defaults to the preset's.
-        weights: `"pretrained"`, or anything else for random weights.
-        dropout: Dropout rate in front of the head.
+            preset, or a folder with a KerasHub preset or with a Hugging Face
+            or timm checkpoint in safetensors.
+        num_classes: Number of classes of a new head. `None` keeps the
+            preset's head.
+        image_size: `(height, width)`. Defaults to the preset's.
+        weights: `"pretrained"`. Any other value gives random weights.
+        dropout: Dropout rate before the head.
         seed: Seed of a new head's initial weights.
         dtype: Dtype policy of the backbone.
 
@@ -47,10 +49,10 @@ def load(
         The network. A file of weights is not loaded yet.
 
     Raises:
-        ValueError: The name is unknown, there is no head to keep, or a file
-            is corrupt.
-        ConnectionError: The weights could not be downloaded.
-        ImportError: KerasHub or safetensors is needed, and not installed.
+        ValueError: If the name is unknown, there is no head to keep, or a
+            file is corrupt.
+        ConnectionError: If the weights cannot be downloaded.
+        ImportError: If KerasHub or safetensors is needed and not installed.
     """
     keras_hub = names.keras_hub(name)
     preset, remote = _located(name)
@@ -76,11 +78,11 @@ def load(
     if converter is not None:
         scale, offset = normalisation(converter)
     elif foreign:
-        # KerasHub reads it for some architectures only.
+        # KerasHub reads this file only for some architectures.
         scale, offset = checkpoints.normalisation(preset) or (None, None)
     network = from_model(model, num_classes, image_size, dtype)
     if not network.needs_head and num_classes is not None:
-        # KerasHub drops arguments that a classifier does not know.
+        # KerasHub silently ignores arguments that a classifier does not have.
         if dropout and "dropout" not in model.get_config():
             raise ValueError(
                 f"{type(model).__name__} has no dropout in its head. "
@@ -96,13 +98,13 @@ def load(
 
 
 def is_backbone(model: object) -> bool:
-    """Whether a model is a KerasHub backbone, without importing KerasHub."""
+    """Returns whether a model is a KerasHub backbone. Imports nothing."""
     hub = sys.modules.get("keras_hub")
     return hub is not None and isinstance(model, hub.models.Backbone)
 
 
 def is_task(model: object) -> bool:
-    """Whether a model is a KerasHub image classifier; imports nothing."""
+    """Returns whether a model is a KerasHub classifier. Imports nothing."""
     hub = sys.modules.get("keras_hub")
     return hub is not None and isinstance(model, hub.models.ImageClassifier)
 
@@ -117,15 +119,15 @@ def from_model(
 
     Args:
         model: A `keras_hub.models.ImageClassifier` or `Backbone`.
-        num_classes: Classes of a new head.
+        num_classes: Number of classes of a new head.
         image_size: `(height, width)`. `None` keeps the model's.
-        dtype: Dtype policy of an image tower.
+        dtype: Dtype policy of an image encoder.
 
     Returns:
         The network, without normalisation. A task keeps its head.
 
     Raises:
-        ValueError: The size does not fit, or a head is missing.
+        ValueError: If the size does not fit, or a head is missing.
     """
     if is_backbone(model):
         if num_classes is None:
@@ -157,10 +159,10 @@ def task_at_size(
         image_size: `(height, width)`. `None` keeps the size.
 
     Returns:
-        The task itself where the size fits already.
+        A new task, or the task itself if it takes that size already.
 
     Raises:
-        ValueError: The architecture does not take that size.
+        ValueError: If the architecture does not take that size.
     """
     backbone = resolution.at_size(task.backbone, image_size)
     if backbone is task.backbone:
@@ -183,7 +185,7 @@ def task_at_size(
 
 
 def normalisation(converter) -> tuple:
-    """Scale and offset of a KerasHub image converter, on pixels in 0..255."""
+    """Returns a converter's scale and offset, on pixels in 0..255."""
     return (
         1.0 if converter.scale is None else converter.scale,
         0.0 if converter.offset is None else converter.offset,
@@ -191,7 +193,7 @@ def normalisation(converter) -> tuple:
 
 
 def _task(preset, num_classes, dropout, arguments):
-    """Loads an image classifier with a float32 head giving logits."""
+    """Loads an image classifier with a float32 head that returns logits."""
     import keras_hub
 
     arguments = {**arguments, "head_dtype": "float32", "compile": False}
@@ -205,12 +207,12 @@ def _task(preset, num_classes, dropout, arguments):
     except FileNotFoundError as error:
         if "image_converter.json" not in str(error):
             raise
-        # A backbone on its own: the caller knows the normalisation.
+        # The preset is only a backbone. The caller passes the normalisation.
         return from_preset(preset, preprocessor=None, **arguments)
 
 
 def _converter(model, preset):
-    """The image converter of a preset, if it has one."""
+    """Returns the image converter of a preset, or `None`."""
     import keras_hub
 
     if not is_backbone(model):
@@ -221,7 +223,7 @@ def _converter(model, preset):
 
 
 def _located(name):
-    """Returns what KerasHub understands, and whether it needs a download."""
+    """Returns the preset for KerasHub, and whether it is downloaded."""
     if name in presets.bundled_presets():
         return presets.bundled_folder(name), False
     if name in names.image_presets() or "://" in name:
@@ -230,16 +232,16 @@ def _located(name):
         return name, False
     if os.path.isdir(name):
         raise ValueError(
-            "Expected the folder of a KerasHub preset (`save_to_preset`), or "
-            "of a Hugging Face or timm checkpoint, but it has no config.json. "
-            f"Received: source={name!r}"
+            "The folder has no config.json. Expected the folder of a KerasHub "
+            "preset (as `save_to_preset` writes it), or of a Hugging Face or "
+            f"timm checkpoint. Received: source={name!r}"
         )
     raise names.unknown(name)
 
 
 @contextlib.contextmanager
 def _explained(name, preset, remote):
-    """Says what failed, and what to do, where KerasHub's errors do not."""
+    """Replaces KerasHub's errors by ones that say what to do."""
     try:
         yield
     except OSError as error:
@@ -247,12 +249,13 @@ def _explained(name, preset, remote):
             raise
         raise ConnectionError(
             f"The weights of preset {name!r} could not be downloaded "
-            f"({type(error).__name__}). Check the network. Or download the "
-            "preset elsewhere, save it there with "
-            "`keras_hub.models.Backbone.from_preset(name).save_to_preset("
-            "folder)`, add `image_converter.json` with "
-            "`keras_hub.layers.ImageConverter.from_preset(name)"
-            ".save_to_preset(folder)`, bring the folder here and pass it."
+            f"({type(error).__name__}). Check the network. Or use a machine "
+            "that has one: save the weights there with "
+            f"`keras_hub.models.Backbone.from_preset({name!r})"
+            ".save_to_preset(folder)`, add the normalisation with "
+            f"`keras_hub.layers.ImageConverter.from_preset({name!r})"
+            ".save_to_preset(folder)`, bring the folder here and pass its "
+            "path instead of the name."
         ) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, TypeError) and "num_classes" in str(error):
@@ -261,14 +264,17 @@ def _explained(name, preset, remote):
             raise
         raise ValueError(
             f"The checkpoint in {preset!r} does not fit its configuration, or "
-            "KerasHub cannot read it. If only its head differs in the number "
-            "of classes, pass `num_classes` for a new one. "
+            "KerasHub cannot read it. If only the number of classes of its "
+            "head differs, pass `num_classes` for a new head. "
             f"KerasHub says: {error}"
         ) from error
 
 
 def _require_head_weights(name, preset):
-    """Refuses a local preset whose head KerasHub would leave random."""
+    """Refuses a local preset without weights for its head.
+
+    KerasHub would load it with a random head.
+    """
     folder = pathlib.Path(preset)
     if (folder / "task.json").is_file() and not (
         folder / "task.weights.h5"
@@ -279,14 +285,14 @@ def _require_head_weights(name, preset):
 def _no_head(name):
     return ValueError(
         f"{name!r} has no classification head with weights to keep. "
-        "Pass `num_classes` to put a new head on it."
+        "Pass `num_classes` to add a new head."
     )
 
 
 def _initialise_head(task, seed):
     """Draws the kernels of the new head from `seed`.
 
-    KerasHub's heads take no initialiser, so the draw is repeated.
+    KerasHub's heads take no initialiser, so the kernels are drawn again.
     """
     backbone = {id(layer) for layer in task.backbone._flatten_layers()}
     for index, layer in enumerate(task._flatten_layers(include_self=False)):

@@ -1,4 +1,4 @@
-"""Classifiers as tasks of KerasHub, to be saved as its presets."""
+"""Turns classifiers into KerasHub tasks, which save KerasHub presets."""
 
 import pathlib
 import tempfile
@@ -9,10 +9,10 @@ from keras import ops
 
 from keras_epsched import optional
 
-# Height and width of images to compare on, where they are free.
+# Height and width of the images to compare on, if the input size is free.
 _ANY_SIZE = 96
 _POOLINGS = (None, "avg", "max", "token", "gap")
-# Of logits, by the dtype that the network computes in.
+# Tolerance of the logits, by the dtype that the network computes in.
 _TOLERANCES = {
     "float64": 1e-3,
     "float32": 1e-3,
@@ -24,34 +24,37 @@ _TOLERANCES = {
 def to_keras_hub(net: keras.Model) -> keras.Model:
     """Returns a classifier as a `keras_hub.models.ImageClassifier`.
 
-    For those who use KerasHub further on: the task has `save_to_preset` and
-    `upload_preset`, and its preset is read by KerasHub's `from_preset` and by
-    `keras_epsched.models.classifier`. Its preprocessor holds the normalisation
-    of the classifier, so it takes the same pixels (in the classifier's
-    `value_range`), and is left out of the graph: attack the classifier, not
-    the task.
+    Use it to hand a trained model to KerasHub: the task has `save_to_preset`
+    and `upload_preset`. KerasHub's `from_preset` and
+    `keras_epsched.models.classifier` can read the saved preset.
 
-    The task has copies of the weights, and computes in float32 whatever the
-    classifier does: KerasHub cannot read presets of mixed precision. Logits of
-    random images are compared before it is returned.
+    The preprocessor of the task holds the normalisation, so `predict` takes
+    the same pixels as the classifier, in the classifier's `value_range`. The
+    preprocessor is not part of the graph, so attack the classifier, not the
+    task.
+
+    The task has copies of the weights. It computes in float32, even if the
+    classifier uses mixed precision, because KerasHub cannot read presets of
+    mixed precision. Before the task is returned, its logits of random images
+    are compared with the classifier's.
 
     Args:
-        net: What `classifier` made of a preset of KerasHub, as it is or as
-            `load` read it.
+        net: `keras.Model` that `classifier` made from a KerasHub preset, or
+            that `load` read from a file of such a model.
 
     Returns:
-        The task, uncompiled; its `predict` takes pixels and gives logits.
+        The task, uncompiled. Its `predict` takes pixels and returns logits.
 
     Raises:
-        ValueError: The network is none of KerasHub's image classifiers.
-        ImportError: KerasHub is not installed.
+        ValueError: If no image classifier of KerasHub matches the network.
+        ImportError: If KerasHub is not installed.
 
     Example:
     ```python
     import keras_hub
 
     net = keras_epsched.models.classifier("resnet_letters", 10)
-    # Fine-tune it. Then:
+    # Fine-tune `net` here.
     keras_epsched.models.to_keras_hub(net).save_to_preset("robust_resnet")
     task = keras_hub.models.ImageClassifier.from_preset("robust_resnet")
     ```
@@ -86,7 +89,7 @@ def to_keras_hub(net: keras.Model) -> keras.Model:
                 **chosen,
             )
         except (ValueError, TypeError):
-            # The class has no such pooling.
+            # This class does not have this pooling.
             continue
         own = _outside(task, backbone)
         if [v.shape for v in own] != [v.shape for v in head]:
@@ -99,12 +102,14 @@ def to_keras_hub(net: keras.Model) -> keras.Model:
         ):
             return task
     raise _unfit(
-        net, f"its head or normalisation is none of {task_class.__name__}"
+        net,
+        f"its head or normalisation differs from that of a "
+        f"{task_class.__name__}",
     )
 
 
 def _task_class(keras_hub, backbone_class):
-    """The image classifier of a kind of backbone, if there is one."""
+    """Returns the image classifier of a class of backbones, or `None`."""
     for name in dir(keras_hub.models):
         found = getattr(keras_hub.models, name)
         if (
@@ -117,11 +122,11 @@ def _task_class(keras_hub, backbone_class):
 
 
 def _in_float32(backbone):
-    """A copy of a backbone, with an update by LoRA merged into it."""
+    """Returns a float32 copy of a backbone, with LoRA updates merged."""
     config = {**backbone.get_config(), "dtype": "float32"}
     copy = type(backbone).from_config(config)
     with tempfile.TemporaryDirectory() as folder:
-        # Saving merges; names of weights need not be the same.
+        # Saving merges LoRA, and weights are matched by order, not by name.
         path = pathlib.Path(folder) / "backbone.weights.h5"
         backbone.save_weights(path)
         copy.load_weights(path)
@@ -129,7 +134,7 @@ def _in_float32(backbone):
 
 
 def _preprocessor(net, task_class):
-    """The preprocessor with the normalisation inside the classifier."""
+    """Returns a preprocessor with the normalisation of the classifier."""
     normalisation = {}
     for layer in net.layers:
         if isinstance(layer, keras.layers.Rescaling):
@@ -146,7 +151,7 @@ def _preprocessor(net, task_class):
 
 
 def _outside(model, backbone):
-    """The weights of the head: those that the backbone does not have."""
+    """Returns the weights of the head: all that are not the backbone's."""
     inside = {id(weight) for weight in backbone.weights}
     return [
         weight
@@ -161,6 +166,6 @@ def _logits(model, images):
 
 def _unfit(net, reason):
     return ValueError(
-        f"The classifier {net.name!r} cannot be an image classifier of "
-        f"KerasHub: {reason}. Save it as a `.keras` file instead."
+        f"The classifier {net.name!r} cannot become an image classifier of "
+        f'KerasHub: {reason}. Save it with `net.save("net.keras")` instead.'
     )

@@ -1,4 +1,4 @@
-"""Names of backbones: the paper's, KerasHub's, keras.applications'."""
+"""Resolves the names of backbones, and suggests names that are similar."""
 
 import dataclasses
 import difflib
@@ -22,14 +22,14 @@ _TOWERS = (
 
 @dataclasses.dataclass(frozen=True)
 class PaperBackbone:
-    """One of the six backbones of the paper, and its like in Keras.
+    """A backbone of the paper, and the nearest one in Keras.
 
     Args:
         title: The usual name.
         short: The paper's name.
-        checkpoint: The paper's checkpoint, on Hugging Face.
-        source: Name for `classifier`; `None` where Keras has no such model.
-        weights: How the weights in Keras relate to the paper's.
+        checkpoint: The paper's checkpoint on Hugging Face.
+        source: Name for `classifier`. `None` if Keras has no such model.
+        weights: How the weights in Keras differ from the paper's.
     """
 
     title: str
@@ -40,7 +40,7 @@ class PaperBackbone:
 
     @property
     def aliases(self) -> tuple[str, ...]:
-        """All names that it goes by, in lower case."""
+        """All names of the backbone, in lower case."""
         timm = self.checkpoint.removeprefix("timm/")
         names = (self.title, self.short, self.checkpoint, timm)
         return tuple(name.lower() for name in names)
@@ -95,16 +95,17 @@ PAPER_BACKBONES = (
 
 
 def resolved(name: str) -> str:
-    """Returns the name in Keras of a name in the paper; others unchanged.
+    """Translates a name of the paper into a name of Keras.
 
     Args:
-        name: Any name. Case does not matter for those of the paper.
+        name: Any name. The case of the paper's names does not matter.
 
     Returns:
-        The name that KerasHub or keras.applications knows.
+        The name in KerasHub or keras.applications. Names that are not the
+        paper's are returned unchanged.
 
     Raises:
-        ValueError: There is no such backbone in Keras.
+        ValueError: If the backbone exists in no Keras library.
 
     Example:
     ```python
@@ -118,17 +119,18 @@ def resolved(name: str) -> str:
         if backbone.source is None:
             raise ValueError(
                 f"{backbone.title} ({backbone.checkpoint}) is "
-                f"{backbone.weights}. The nearest that are: "
-                "'clip_vit_base_patch16' (trained likewise, another network) "
-                "and 'keras.applications.ConvNeXtBase' (the same kind of "
-                f"network, trained on ImageNet). Received: source={name!r}"
+                f"{backbone.weights}. The nearest available are "
+                "'clip_vit_base_patch16' (another network with CLIP's "
+                "training) and 'keras.applications.ConvNeXtBase' (the same "
+                "kind of network, trained on ImageNet). "
+                f"Received: source={name!r}"
             )
         return backbone.source
     return name
 
 
 def keras_hub(name: str):
-    """KerasHub, to look for a name in it.
+    """Imports KerasHub, to look for a name in it.
 
     Args:
         name: The name.
@@ -137,28 +139,30 @@ def keras_hub(name: str):
         The module.
 
     Raises:
-        ImportError: It is not installed. Says what there is without it.
+        ImportError: If KerasHub is not installed. The message lists what is
+            available without it.
     """
     bundled = presets.bundled_presets()
     near = _near(name, [*applications.names(), *bundled])
     return optional.package(
         "keras_hub",
-        f"The network {name!r}, which neither keras.applications nor this "
-        "package has,",
-        "Without it, `classifier` takes those two, Keras models and `.keras` "
-        f"files. Bundled presets: {', '.join(bundled) or 'none'}."
+        f"{name!r} is neither a bundled preset nor a model of "
+        "keras.applications. To look for it in KerasHub, `classifier`",
+        "Without KerasHub, `classifier` takes bundled presets, names of "
+        "keras.applications, Keras models and `.keras` files. "
+        f"Bundled presets: {', '.join(bundled) or 'none'}."
         + (f" Near matches: {near}." if near else ""),
     )
 
 
 def unknown(name: str) -> ValueError:
-    """The error for a name that nothing knows, with the nearest names.
+    """Returns the error for an unknown name, with similar names.
 
     Args:
         name: The name.
 
     Returns:
-        The error, to be raised.
+        The error, for the caller to raise.
     """
     hub = keras_hub(name)
     bundled = presets.bundled_presets()
@@ -168,19 +172,18 @@ def unknown(name: str) -> ValueError:
     )
     mistaken = name in hub.models.Backbone.presets
     return ValueError(
-        "Expected the name of an image backbone of KerasHub, of "
-        "keras.applications or of the paper, a bundled preset, a folder with "
-        "a checkpoint or a `.keras` file. "
-        f"Received: source={name!r}"
+        f"No classifier can be made from source={name!r}"
         + (", which takes no images. " if mistaken else ". ")
         + (f"Near matches: {near}. " if near else "")
-        + f"Bundled presets: {', '.join(bundled) or 'none'}. All names: "
-        "`python -m keras_epsched.models.table`."
+        + "Expected a name (of KerasHub, keras.applications, the paper, or a "
+        "bundled preset), a folder with a checkpoint, or a `.keras` file. "
+        f"Bundled presets: {', '.join(bundled) or 'none'}. "
+        "`python -m keras_epsched.models.table` lists all names."
     )
 
 
 def _near(name, names):
-    """Those of the names that are like one, separated by commas."""
+    """Returns up to five names that are similar, separated by commas."""
     known = {each.lower(): each for each in names}
     wanted = name.lower().removeprefix(applications.PREFIX)
     near = difflib.get_close_matches(wanted, known, n=5)
@@ -191,13 +194,13 @@ def image_presets() -> dict[str, dict]:
     """Returns the KerasHub presets that `classifier` takes.
 
     Returns:
-        Dictionary from names to KerasHub's description of the preset.
+        A `dict` from each name to KerasHub's description of the preset.
     """
     import keras_hub
 
     found = dict(keras_hub.models.ImageClassifier.presets)
     for tower in _TOWERS:
-        # Older versions of KerasHub lack some.
+        # Older versions of KerasHub do not have all of them.
         backbone = getattr(keras_hub.models, f"{tower}Backbone", None)
         found.update(backbone.presets if backbone else {})
     return found

@@ -1,4 +1,4 @@
-"""What the sources of a classifier have in common."""
+"""The network that every source of a classifier is turned into."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,18 +8,19 @@ import keras
 
 @dataclasses.dataclass
 class Network:
-    """A network without normalisation, and what it expects of pixels.
+    """A network without normalisation, and the normalisation it expects.
 
     Args:
-        model: Takes normalised images; gives logits, or features.
-        needs_head: Whether it gives features that a new head follows.
-        image_size: `(height, width)` of the images it was made for.
-        scale: Factor on pixels in 0..255, or one a channel.
-        offset: What is added after `scale`, likewise.
-        reversed_channels: Whether it expects BGR, after normalisation.
-        holders: Models, sharing layers with `model`, that a file of weights
-            may have been saved from.
-        is_preset: Whether it was just built, so that it may be changed.
+        model: Takes normalised images and returns logits or features.
+        needs_head: Whether it returns features and needs a new head.
+        image_size: `(height, width)` of the images that it expects.
+        scale: Factor for pixels in 0..255, or one for each channel.
+        offset: Number to add after `scale`, or one for each channel.
+        reversed_channels: Whether it expects BGR after the normalisation.
+        holders: Models that share layers with `model`. A file of weights may
+            have been saved from any of them.
+        is_preset: Whether the model was just built, so that this package may
+            change it.
     """
 
     model: keras.Model

@@ -1,4 +1,4 @@
-"""The parts of a classifier: its stem, its blocks and its head."""
+"""Splits a classifier into its parts: the stem, the blocks and the head."""
 
 import collections
 import re
@@ -10,8 +10,9 @@ from keras_epsched.models import heads
 HEAD = "head"
 STEM = "stem"
 
-# How the families of KerasHub and keras.applications name their blocks. In
-# "block35_1_conv" (InceptionResNetV2) only some layers of a block are named.
+# The names of blocks in the families of KerasHub and keras.applications.
+# Names such as "block35_1_conv" (InceptionResNetV2) are excluded, because only
+# some layers of such a block have the name.
 _BLOCK = re.compile(
     r"stage_?\d+[/_]blocks?_?\d+|(conv|stack)\d+_block\d+"
     r"|block_?((stem|reduce)_)?\d+(?!\d)[a-z]?(?!_\d)"
@@ -27,21 +28,26 @@ _NORMALISATIONS = (
 def blocks(classifier: keras.Model) -> dict[str, list[keras.Variable]]:
     """Splits a classifier into stem, blocks and head.
 
-    A block is what its family calls one (a residual block, a layer of a
-    transformer); layers between two blocks, such as a last normalisation,
-    belong to the block before. In networks that name none, a block is what
-    lies between two layers through which all paths lead: a layer together with
-    the normalisation behind it, or branches with the layer that merges them.
+    Use it to see which blocks `adapt` with `mode="last"` would train.
+
+    A block is what the family of networks names a block, such as a residual
+    block or a transformer layer. Layers between two blocks, such as a
+    normalisation layer, belong to the block before them.
+
+    If the layer names contain no blocks, the network is split at each layer
+    that all paths from the input to the output pass through. A block is then
+    one layer with the normalisation after it, or several branches with the
+    layer that merges them.
 
     Args:
         classifier: `keras.Model` whose graph ends in a `Dense` layer.
 
     Returns:
-        A `dict` of the trainable variables of each, in order from the input
-        to the `"head"`.
+        A `dict` from the name of each part to its trainable variables, in
+        order from the input to the `"head"`.
 
     Raises:
-        ValueError: If there is no head.
+        ValueError: If the classifier does not end in a `Dense` layer.
 
     Example:
     ```python
@@ -57,22 +63,22 @@ def blocks(classifier: keras.Model) -> dict[str, list[keras.Variable]]:
 
 
 def head_variables(classifier: keras.Model) -> list[keras.Variable]:
-    """The trained variables of the `Dense` layer that ends a classifier.
+    """Returns the trainable variables of the head.
 
     Args:
         classifier: `keras.Model` whose graph ends in a `Dense` layer.
 
     Raises:
-        ValueError: If there is no head.
+        ValueError: If the classifier does not end in a `Dense` layer.
     """
     return _head(classifier).trainable_variables
 
 
 def parts_of(classifier: keras.Model) -> dict[int, str]:
-    """The part that each layer with weights belongs to, by the layer's id.
+    """Returns the part of each layer with weights, by the layer's id.
 
     Raises:
-        ValueError: If there is no head.
+        ValueError: If the classifier does not end in a `Dense` layer.
     """
     head = _head(classifier)
     layers = [each for each in weighted_layers(classifier) if each is not head]
@@ -87,7 +93,7 @@ def parts_of(classifier: keras.Model) -> dict[int, str]:
 
 
 def weighted_layers(classifier: keras.Model) -> list[keras.layers.Layer]:
-    """Layers with weights of their own, from the input to the output."""
+    """Returns the layers with own weights, from the input to the output."""
     found = {}
 
     def walk(layer):
@@ -106,7 +112,10 @@ def weighted_layers(classifier: keras.Model) -> list[keras.layers.Layer]:
 
 
 def _segments(model, prefix=""):
-    """The name of the layer where the branches around each layer merge."""
+    """Returns the segment of each layer, by the layer's id.
+
+    A segment ends at a node that all paths pass through, and has its name.
+    """
     depths = sorted(model._nodes_by_depth, reverse=True)
     nodes = [node for depth in depths for node in model._nodes_by_depth[depth]]
     readers = collections.Counter(
@@ -118,7 +127,7 @@ def _segments(model, prefix=""):
         readers.subtract(id(tensor) for tensor in node.input_tensors)
         unread = {tensor for tensor in unread if readers[tensor]}
         if not unread:
-            # All paths lead through this one.
+            # All paths pass through this node, so a segment ends here.
             found |= _segment(members, prefix)
             members = []
         unread |= {id(x) for x in node.outputs if readers[id(x)]}
@@ -138,23 +147,23 @@ def _segment(members, prefix):
         for layer in member._flatten_layers()
         if layer._trainable_variables
     ]
-    # Normalisation alone belongs to the block before.
+    # A segment of only normalisation layers belongs to the block before it.
     if all(isinstance(layer, _NORMALISATIONS) for layer in layers):
         return {}
     return {id(layer): name for layer in layers}
 
 
 def block_name(layer: keras.layers.Layer) -> str | None:
-    """The block that a layer's path says it is in, if any."""
+    """Returns the block that a layer's path names, or `None`."""
     match = _BLOCK.search(layer.path)
     if match is None:
         return None
-    # The two halves of a depthwise separable block.
+    # "conv_dw_1" and "conv_pw_1" are two halves of one separable block.
     return layer.path[: match.end()].replace("conv_pw_", "conv_dw_")
 
 
 def _head(model):
-    """The `Dense` layer that ends a graph."""
+    """Returns the `Dense` layer at the end of a graph."""
     if heads.is_graph(model):
         layer, x = heads.producer(model.outputs[0])
         while isinstance(layer, keras.layers.Activation | keras.layers.Softmax):
@@ -164,21 +173,23 @@ def _head(model):
         if isinstance(layer, keras.Model):
             return _head(heads.plain(layer))
     raise ValueError(
-        f"the model {model.name!r} does not end in a `Dense` layer, so its "
-        "head cannot be told from its backbone: make it with "
-        "`keras_epsched.models.classifier`"
+        f"The model {model.name!r} does not end in a `Dense` layer, so its "
+        "head and its backbone cannot be separated. Make the model with "
+        "`keras_epsched.models.classifier(model, num_classes)`, which adds a "
+        "`Dense` head."
     )
 
 
 def check_blocks(classifier: keras.Model, argument: str) -> None:
-    """Refuses a network that is one block, though it has many layers.
+    """Refuses a network of several layers that cannot be split into blocks.
 
     Args:
         classifier: `keras.Model` whose graph ends in a `Dense` layer.
-        argument: String. What needs the blocks, for the error.
+        argument: String. The argument that needs blocks, for the error
+            message.
 
     Raises:
-        ValueError: If it is, or has no head.
+        ValueError: If all layers are in one block, or there is no head.
     """
     parts = parts_of(classifier)
     layers = [
@@ -190,8 +201,8 @@ def check_blocks(classifier: keras.Model, argument: str) -> None:
     ]
     if len(layers) > 1 and len({parts[id(layer)] for layer in layers}) == 1:
         raise ValueError(
-            f"`{argument}` needs blocks, and those of {classifier.name!r} "
-            f"cannot be told apart: all its {len(layers)} layers are in "
-            f"{parts[id(layers[0])]!r}. Give its layers names with the block, "
-            "as 'block_1_conv'"
+            f"`{argument}` needs blocks, but the layer names of "
+            f"{classifier.name!r} do not show them: all its {len(layers)} "
+            f"layers are in {parts[id(layers[0])]!r}. Name the layers after "
+            "their blocks, for example 'block_1_conv'."
         )

@@ -1,4 +1,4 @@
-"""The pixels that a classifier takes: their shape and their normalisation."""
+"""The shape and the normalisation of the pixels that a classifier takes."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,8 @@ def input_shape(
         image_size: `(height, width)`. `None` keeps the network's.
 
     Raises:
-        ValueError: If it has no such input, or does not take that size.
+        ValueError: If the network has no such input, or does not take that
+            size.
     """
     graph = heads.is_graph(network)
     if graph:
@@ -28,7 +29,7 @@ def input_shape(
     if shape is None:
         raise ValueError(
             f"The model {network.name!r} is not built, so its input shape is "
-            "not known. Call it once on a batch of images."
+            "unknown. Call it once on a batch of images: `model(images)`."
         )
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] is None:
         raise ValueError(
@@ -37,7 +38,8 @@ def input_shape(
         )
     if graph and "float" not in network.inputs[0].dtype:
         raise ValueError(
-            "Expected a model with float inputs: others have no gradient. "
+            "Expected a model with float inputs. Attacks need the gradient of "
+            "the input, which integers do not have. "
             f"Received: input dtype {network.inputs[0].dtype}"
         )
     if image_size is None:
@@ -47,9 +49,10 @@ def input_shape(
         shape[1] not in (None, height) or shape[2] not in (None, width)
     ):
         raise ValueError(
-            f"The network takes images of {shape[1]} x {shape[2]} only. Resize "
-            "the images, or build the model for the other size: by its name, "
-            "`classifier` interpolates position embeddings. "
+            f"The network takes only images of {shape[1]} x {shape[2]} pixels. "
+            "Resize the images, or build the network for the other size. If "
+            "you pass a name instead of a model, `classifier` does that, and "
+            "interpolates position embeddings. "
             f"Received: image_size={(height, width)}"
         )
     return height, width, shape[-1]
@@ -61,18 +64,19 @@ def normalised(
     offset: float | Sequence[float] | None,
     value_range: tuple[float, float],
 ) -> keras.KerasTensor:
-    """Applies the normalisation in float32, where there is one.
+    """Applies the normalisation in float32.
 
     Args:
         pixels: Symbolic tensor.
-        scale: Factor on pixels in 0..255, or one a channel. `None`: none.
-        offset: What is added after `scale`, likewise.
-        value_range: `(low, high)` of the pixels. The numbers that the network
-            sees are those of pixels in 0..255.
+        scale: Factor for pixels in 0..255, or one for each channel. `None`
+            returns the pixels unchanged.
+        offset: Number to add after `scale`, or one for each channel.
+        value_range: `(low, high)` of the pixels. The network sees the same
+            numbers as for pixels in 0..255.
 
     Raises:
-        ValueError: If a number is not finite, `scale` is 0, there is not one a
-            channel, or the range is empty.
+        ValueError: If a number is not finite, `scale` is 0, the number of
+            values is not that of the channels, or the range is empty.
     """
     low, high = value_range
     if not (math.isfinite(high - low) and low < high):
@@ -86,8 +90,8 @@ def normalised(
     offsets = _per_channel("offset", offset, pixels.shape[-1])
     if 0.0 in scales:
         raise ValueError(f"`scale` must not be 0. Received: scale={scale}")
-    # 255 * (v - low) / (high - low) is the pixel that the network knows; in
-    # the default range the factor is exactly 1 and the numbers stay as given.
+    # 255 * (v - low) / (high - low) is the pixel on 0..255. In the default
+    # range the factor is exactly 1, so scale and offset stay unchanged.
     factor = 255.0 / (high - low)
     offset = [
         o - low * factor * s for s, o in zip(scales, offsets, strict=True)
@@ -99,7 +103,7 @@ def normalised(
 
 
 def _per_channel(argument, value, channels):
-    """One number a channel, as Python floats."""
+    """Returns one Python float for each channel."""
     try:
         values = [float(v) for v in value]
     except TypeError:

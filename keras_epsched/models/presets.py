@@ -1,4 +1,4 @@
-"""Presets that come with the package, and files that it wrote."""
+"""Presets that come with the package, and `.keras` files."""
 
 import os
 import pathlib
@@ -14,10 +14,10 @@ _BUNDLED = pathlib.Path(__file__).resolve().parents[1] / "presets"
 def bundled_presets() -> list[str]:
     """Returns the names of the presets that come with the package.
 
-    They need no network: use them for tests, tutorials and quick studies.
+    They need no download. Use them for tests, tutorials and quick studies.
 
     Returns:
-        The sorted names, each accepted by `keras_epsched.models.classifier`.
+        List of names, sorted. `keras_epsched.models.classifier` accepts each.
 
     Example:
     ```python
@@ -36,20 +36,22 @@ def bundled_folder(name: str) -> str:
 def load(path: str | os.PathLike) -> keras.Model:
     """Loads a classifier from a `.keras` file.
 
-    Use it for what this toolkit saved: the classifier itself, or the trainer
-    around it (as `ModelCheckpoint` saves it), of which it returns the
-    classifier. The model comes back uncompiled. KerasHub is imported when the
-    file has parts of it, which plain `keras.models.load_model` leaves to you.
+    Use it for a classifier or for a trainer that was saved with `save` or with
+    `ModelCheckpoint`. If the file holds an `AdversarialTrainer`, the
+    classifier inside it is returned. If the model has parts of KerasHub, this
+    function imports KerasHub, which `keras.models.load_model` does not.
 
     Args:
-        path: A `.keras` file.
+        path: Path of a `.keras` file.
 
     Returns:
-        The `keras.Model` that takes pixels and gives logits.
+        The `keras.Model` that takes pixels and returns logits, uncompiled.
 
     Raises:
-        ValueError: The file does not exist, or is no `.keras` file.
-        ImportError: The model has parts of KerasHub, which is not installed.
+        ValueError: If the file does not exist, is corrupt, or is not a
+            `.keras` file.
+        ImportError: If the model has parts of KerasHub and KerasHub is not
+            installed.
 
     Example:
     ```python
@@ -66,8 +68,8 @@ def load(path: str | os.PathLike) -> keras.Model:
     if not zipfile.is_zipfile(path):
         raise ValueError(
             "Expected a file in the `.keras` format (a zip archive), as "
-            "`model.save('name.keras')` writes. "
-            f"Received: path={str(path)!r}"
+            "`model.save('name.keras')` writes it. The file is not a zip "
+            f"archive. Received: path={str(path)!r}"
         )
     try:
         with zipfile.ZipFile(path) as archive:
@@ -77,7 +79,7 @@ def load(path: str | os.PathLike) -> keras.Model:
         raise _corrupt(path, error) from error
     if damaged is not None:
         raise _corrupt(path, f"in {damaged}")
-    # Importing registers their classes.
+    # The imports register the classes that the file needs.
     if b'"keras_hub' in config:
         optional.package("keras_hub", f"The model in {str(path)!r}")
     if b'"keras_epsched>DINOV2' in config:

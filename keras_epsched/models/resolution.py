@@ -1,9 +1,9 @@
-"""KerasHub backbones at another image size than their own."""
+"""Rebuilds KerasHub backbones for another image size."""
 
 import keras
 from keras import ops
 
-# KerasHub would fail on others in the middle of the network.
+# With other images, KerasHub fails with an obscure error inside the network.
 _SQUARE = (
     "CLIPVisionEncoder",
     "DINOV2Backbone",
@@ -11,7 +11,7 @@ _SQUARE = (
     "MiTBackbone",
     "SigLIPVisionEncoder",
 )
-_TOKENS = 3  # Class and distillation token: at most two, and none.
+_TOKENS = 3  # 0, 1 or 2 tokens: the class token and the distillation token.
 
 
 def at_size(
@@ -21,10 +21,11 @@ def at_size(
 ) -> keras.Model:
     """Returns a KerasHub backbone for images of another size.
 
-    The backbone is built anew from its configuration, and gets the weights of
-    the old one. Position embeddings are interpolated (bicubic, antialiased
-    when they shrink); those of class and distillation tokens are kept. A
-    network whose input size is free, or right already, comes back as it is.
+    The backbone is built again from its configuration and gets the weights of
+    the old one. Position embeddings are interpolated (bicubic, with
+    antialiasing when the grid shrinks). Those of class and distillation
+    tokens are kept. A backbone that takes the size already, or any size, is
+    returned unchanged.
 
     Args:
         backbone: A `keras_hub.models.Backbone`.
@@ -32,10 +33,10 @@ def at_size(
         dtype: Dtype policy. `None` keeps it.
 
     Returns:
-        The backbone, or one with the same weights.
+        The backbone itself, or a new one with the same weights.
 
     Raises:
-        ValueError: The architecture does not take that size.
+        ValueError: If the architecture does not take that size.
 
     Example:
     ```python
@@ -55,8 +56,8 @@ def at_size(
     config = backbone.get_config()
     if not fits and "image_shape" not in config:
         raise ValueError(
-            f"{type(backbone).__name__} takes images of {height} x {width} "
-            f"only. Received: image_size={new_size}"
+            f"{type(backbone).__name__} takes only images of {height} x "
+            f"{width} pixels. Received: image_size={new_size}"
         )
     if not fits:
         config["image_shape"] = (*new_size, channels)
@@ -66,7 +67,8 @@ def at_size(
         resized = type(backbone).from_config(config)
     except ValueError as error:
         raise ValueError(
-            f"{type(backbone).__name__} takes no images of {new_size}: {error}"
+            f"{type(backbone).__name__} cannot be built for "
+            f"image_size={new_size}: {error}"
         ) from error
     _transfer(backbone, resized, (height, width), new_size)
     return resized
@@ -80,16 +82,16 @@ def interpolated(
     """Interpolates position embeddings from one grid of patches to another.
 
     Args:
-        embeddings: Tensor of shape `(..., tokens + patches, dim)`; tokens
+        embeddings: Tensor of shape `(..., tokens + patches, dim)`. The tokens
             come first and are kept.
-        old_grid: `(rows, columns)` of patches that they stand for.
-        new_grid: `(rows, columns)` wanted.
+        old_grid: `(rows, columns)` of the patches in `embeddings`.
+        new_grid: `(rows, columns)` of the patches in the result.
 
     Returns:
         Tensor of shape `(..., tokens + rows * columns, dim)`.
 
     Raises:
-        ValueError: The number of patches does not fit to `old_grid`.
+        ValueError: If the number of patches does not fit `old_grid`.
     """
     *lead, positions, dim = embeddings.shape
     tokens = positions - old_grid[0] * old_grid[1]
@@ -114,11 +116,11 @@ def interpolated(
 
 
 def _check(backbone, image_size):
-    """Refuses sizes that do not divide into patches and windows."""
+    """Refuses sizes that patches and windows do not divide evenly."""
     name = type(backbone).__name__
     if name in _SQUARE and image_size[0] != image_size[1]:
         raise ValueError(
-            f"{name} takes square images only. "
+            f"{name} takes only square images. "
             f"Received: image_size={tuple(image_size)}"
         )
     patch = getattr(backbone, "patch_size", None)
@@ -129,20 +131,19 @@ def _check(backbone, image_size):
     window = getattr(backbone, "window_size", None)
     if window is not None and hasattr(backbone, "depths"):
         # Each stage but the last halves the grid. KerasHub pads windows that
-        # are not full, but rolls the padding back into the image.
+        # are not full, but its cyclic shift moves the padding into the image.
         steps = [s * window * 2 ** (len(backbone.depths) - 1) for s in steps]
         parts += f", then windows of {window} x {window} at every stage"
     if any(size % step for size, step in zip(image_size, steps, strict=True)):
         raise ValueError(
-            f"{name} divides the image into {parts}: "
-            f"expected a height that is a multiple of {steps[0]} and a width "
-            f"that is a multiple of {steps[1]}. Received: "
-            f"image_size={tuple(image_size)}"
+            f"{name} divides the image into {parts}, so the height must be a "
+            f"multiple of {steps[0]} and the width a multiple of {steps[1]}. "
+            f"Received: image_size={tuple(image_size)}"
         )
 
 
 def _transfer(old, new, old_size, new_size):
-    """Gives a rebuilt backbone the weights of the one it was built from."""
+    """Copies the weights of the old backbone to the rebuilt one."""
     patch = getattr(old, "patch_size", None)
     patches = patch if isinstance(patch, tuple | list) else (patch, patch)
     for source, target in zip(old.weights, new.weights, strict=True):
@@ -160,12 +161,13 @@ def _transfer(old, new, old_size, new_size):
             target.assign(interpolated(source.value, *grids))
         else:
             raise ValueError(
-                f"{type(old).__name__} has weights for images of {old_size} "
-                f"({source.path}, shape {source.shape}), so it cannot be used "
-                f"at another size. Received: image_size={new_size}"
+                f"{type(old).__name__} takes only images of size {old_size}, "
+                f"because its weight {source.path} (shape {source.shape}) "
+                f"depends on the size. Received: image_size={new_size}"
             )
     if hasattr(old, "position_embedding_shape") and old_size != new_size:
-        # DINOv2 keeps the pretrained embeddings and interpolates by itself.
+        # DINOv2 keeps the pretrained embeddings, and interpolates them when
+        # it loads.
         stored = {}
         old.embeddings.save_own_variables(stored)
         new.embeddings.load_own_variables(stored)

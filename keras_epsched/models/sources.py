@@ -1,4 +1,4 @@
-"""Finds the network that a name, a folder, a file or a model stands for."""
+"""Finds the network for a name, a folder, a file or a model."""
 
 import os
 import warnings
@@ -28,24 +28,25 @@ def find(
     seed: int | None,
     dtype: str | keras.DTypePolicy | None,
 ) -> Network:
-    """Returns the network that a source of `classifier` stands for.
+    """Returns the network for a source of `classifier`.
 
     Args:
-        source: See `keras_epsched.models.classifier`, here and below.
-        num_classes: Classes of the new head. `None` keeps the head.
+        source: As in `keras_epsched.models.classifier`, which explains all
+            arguments.
+        num_classes: Number of classes of the new head. `None` keeps the head.
         image_size: `(height, width)`.
-        weights: `"pretrained"`; with `None` or a path they are random.
+        weights: `"pretrained"`. With `None` or a path, weights are random.
         backbone_config: Further arguments of a keras.applications model.
-        dropout: Dropout rate in front of the head.
+        dropout: Dropout rate before the head.
         seed: Seed of the new head's weights.
-        dtype: Dtype policy of a backbone built by name.
+        dtype: Dtype policy of a backbone that is built by name.
 
     Returns:
-        The network, with what it expects of pixels.
+        The network, with the normalisation that it expects.
 
     Raises:
-        ValueError: The source is unknown, or does not take an argument.
-        ImportError: Only KerasHub may have it, and that is not installed.
+        ValueError: If the source is unknown or does not take an argument.
+        ImportError: If KerasHub is needed and not installed.
     """
     known = isinstance(source, str | os.PathLike | keras.Model)
     if not known or source == "":
@@ -68,8 +69,9 @@ def find(
             )
         if backbone_config:
             raise ValueError(
-                "`backbone_config` is for models of keras.applications. "
-                f"Received: source={name!r}, backbone_config={backbone_config}"
+                "`backbone_config` works only with models of "
+                f"keras.applications. Received: source={name!r}, "
+                f"backbone_config={backbone_config}"
             )
         is_bundled = name in presets.bundled_presets()
         if is_bundled and not optional.available("keras_hub"):
@@ -95,29 +97,32 @@ def find(
 
 
 def _existing(model, num_classes, image_size, weights, dropout, dtype):
-    """Returns the network of a model that was passed, or that was saved."""
+    """Returns the network of a model that was passed or saved."""
     if dtype is not None or weights is None:
         raise ValueError(
-            "A model that exists keeps its dtype policy and its weights. "
-            "Build it under `keras.config.set_dtype_policy(...)` instead, or "
-            f"anew. Received: dtype={dtype!r}, weights={weights!r}"
+            "A `keras.Model` keeps its dtype policy and its weights, so "
+            "`dtype` and `weights=None` cannot be used with it. Call "
+            "`keras.config.set_dtype_policy(...)` before you build the model, "
+            "or build it again for random weights. "
+            f"Received: dtype={dtype!r}, weights={weights!r}"
         )
     if num_classes is None and dropout:
         raise ValueError(
-            "A finished classifier gets no dropout: pass `num_classes` "
-            f"for a new head, or dropout=0. Received: dropout={dropout}"
+            "Dropout is part of a new head, and without `num_classes` the "
+            "model keeps its head. Pass `num_classes` for a new head, or "
+            f"dropout=0. Received: dropout={dropout}"
         )
     if hub.is_backbone(model):
         return hub.from_model(model, num_classes, image_size)
     if num_classes is not None and _has_head(model, num_classes):
         warnings.warn(
-            f"{model.name!r} has {num_classes} classes already: its head is "
-            "replaced by a new one with random weights. Leave `num_classes` "
-            "out to keep it.",
+            f"{model.name!r} has {num_classes} classes already. Its head is "
+            "replaced by a new one with random weights. To keep the old head, "
+            "do not pass `num_classes`.",
             stacklevel=4,
         )
     scale = offset = None
-    # KerasHub keeps the normalisation outside of the network.
+    # KerasHub keeps the normalisation outside the network.
     preprocessor = getattr(model, "preprocessor", None)
     converter = getattr(preprocessor, "image_converter", None)
     if converter is not None:
@@ -136,7 +141,7 @@ def _existing(model, num_classes, image_size, weights, dropout, dtype):
 
 
 def _has_head(model, num_classes):
-    """Whether a model ends in a layer of so many classes."""
+    """Returns whether a model has a head with that number of classes."""
     shape = getattr(model, "output_shape", None)
     last = model.layers[-1] if model.layers else None
     return (

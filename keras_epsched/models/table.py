@@ -1,4 +1,4 @@
-"""The table of backbones: `python -m keras_epsched.models.table`."""
+"""Prints the table of backbones: `python -m keras_epsched.models.table`."""
 
 import json
 import pathlib
@@ -8,8 +8,8 @@ import numpy as np
 
 from keras_epsched.models import applications, names, presets
 
-# Parameters without the head, and image size. Building all of them takes
-# minutes: a slow test does, and compares.
+# Number of parameters without the head, and image size. They are stored,
+# because building all models takes minutes; a slow test compares them.
 _APPLICATIONS = {
     "ConvNeXtBase": (87_566_464, 224),
     "ConvNeXtLarge": (196_230_336, 224),
@@ -67,10 +67,12 @@ _CONVERTER = "that of the preset's image converter"
 def rows() -> list[tuple[str, ...]]:
     """Returns a row for every name that `classifier` takes.
 
+    Handles (`"hf://..."`), folders and files have no row.
+
     Returns:
-        Tuples of name, parameters (without head; CLIP, SigLIP and MetaCLIP 2
-        with their text encoder), input size, value range, normalisation and
-        source. Handles (`"hf://..."`), folders and files go beyond it.
+        Tuples of name, number of parameters (without the head; those of CLIP,
+        SigLIP and MetaCLIP 2 include the text encoder), input size, value
+        range, normalisation and source.
 
     Example:
     ```python
@@ -115,8 +117,8 @@ def paper_rows() -> list[tuple[str, ...]]:
     """Returns a row for each of the paper's six backbones.
 
     Returns:
-        Tuples as of `rows`; the source says how the weights relate to the
-        paper's.
+        Tuples as from `rows`. The source also says how the weights differ
+        from the paper's.
     """
     known = {row[0]: row for row in rows()}
     found = []
@@ -135,10 +137,10 @@ def markdown(table: list[tuple[str, ...]]) -> str:
     """Writes rows as a Markdown table.
 
     Args:
-        table: Rows as of `rows` or `paper_rows`.
+        table: Rows from `rows` or `paper_rows`.
 
     Returns:
-        The text, a line each, without a last newline.
+        The text, with one line for each row and no newline at the end.
     """
     lines = [_HEADER, ("---",) * len(_HEADER), *table]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -149,7 +151,7 @@ def _millions(parameters):
 
 
 def _words(scale, offset, reverse):
-    """A normalisation in words."""
+    """Returns a normalisation in words."""
     if reverse:
         return "BGR, minus the ImageNet mean"
     if np.allclose(scale, 1.0):

@@ -1,4 +1,4 @@
-"""Pooled features of KerasHub backbones that have no image classifier."""
+"""Pools the features of KerasHub backbones without an image classifier."""
 
 import keras
 
@@ -13,14 +13,15 @@ _CLASS_TOKEN = (
 
 
 def image_tower(backbone: keras.Model) -> keras.Model:
-    """Returns the part of a backbone that sees the image.
+    """Returns the image encoder of a backbone.
 
     Args:
         backbone: A `keras_hub.models.Backbone`.
 
     Returns:
         The image encoder of a model of images and text (CLIP, SigLIP,
-        MetaCLIP 2) or of a segmenter or detector; others as they are.
+        MetaCLIP 2), of a segmenter or of a detector. Any other backbone is
+        returned unchanged.
     """
     for name in ("vision_encoder", "image_encoder"):
         encoder = getattr(backbone, name, None)
@@ -30,22 +31,22 @@ def image_tower(backbone: keras.Model) -> keras.Model:
 
 
 def pooled(tower: keras.Model, backbone: keras.Model) -> keras.Model:
-    """Returns a model from images to features that a linear head can take.
+    """Returns a model from images to features for a linear head.
 
-    Of transformers with a class token it is that token, normalised as the
-    backbone does it and before any projection into a space shared with text;
-    of SigLIP its attention pooling; of Swin the mean of the tokens. Feature
-    maps stay as they are: the head averages them.
+    A transformer with a class token returns that token, with the backbone's
+    normalisation and before any projection into a space shared with text.
+    SigLIP returns its attention pooling. Swin returns the mean of its tokens.
+    Feature maps stay unchanged: the head averages them.
 
     Args:
-        tower: The image encoder, maybe at another size than in `backbone`.
-        backbone: The backbone that it comes from.
+        tower: The image encoder. Its size may differ from that in `backbone`.
+        backbone: The backbone that the encoder comes from.
 
     Returns:
         A functional `keras.Model` with one input.
 
     Raises:
-        ValueError: It is not known how to pool what the tower gives.
+        ValueError: If the features have a shape that cannot be pooled.
     """
     name = type(tower).__name__
     images = keras.Input(tower.inputs[0].shape[1:], name="images")
@@ -61,20 +62,20 @@ def pooled(tower: keras.Model, backbone: keras.Model) -> keras.Model:
     named = isinstance(tower.input, dict)
     x = tower({key: images for key in tower.input} if named else images)
     if name == "HGNetV2Backbone":
-        x = x[list(x)[-1]]  # One feature map a stage.
+        x = x[list(x)[-1]]  # The last of one feature map for each stage.
     rank = len(x.shape) if isinstance(x, keras.KerasTensor) else None
     if rank == 3 and name in _CLASS_TOKEN:
         x = x[:, 0]
-        # MetaCLIP 2 has this layer behind the pooling, CLIP inside.
+        # MetaCLIP 2 has this layer after the pooling, CLIP in the encoder.
         norm = getattr(backbone, "vision_post_layer_norm", None)
         x = x if norm is None else norm(x)
     elif rank == 3 and name == "SwinTransformerBackbone":
         x = keras.layers.GlobalAveragePooling1D(dtype="float32")(x)
     elif rank not in (2, 4):
         raise ValueError(
-            f"It is not known how to pool the features of {name}. Build a "
-            "`keras.Model` on it that gives features of shape (batch, "
-            "channels), and pass that with `num_classes`, `scale` and "
+            f"The features of {name} cannot be pooled automatically. Build a "
+            "`keras.Model` from it that returns features of shape (batch, "
+            "channels), and pass that model with `num_classes`, `scale` and "
             f"`offset`. Received: output {x}"
         )
     return keras.Model(images, x, name=tower.name)

@@ -1,4 +1,4 @@
-"""Statistics of BatchNorm: which layers have them, and how fast they move."""
+"""Finds BatchNorm layers, and sets how fast their statistics move."""
 
 import contextlib
 
@@ -8,10 +8,11 @@ from keras import ops
 
 from keras_epsched import backend, batches, checks
 
-# At the end of an epoch no more than this share of the moving statistics may
-# come from before it.
+# At the end of an epoch, at most this share of the moving statistics comes
+# from earlier epochs.
 _OLD_SHARE = 0.2
-# For epochs of unknown length: 22 steps renew the statistics to that share.
+# For epochs of unknown length. With it, the old share falls to 0.1 in 22
+# steps.
 _UNKNOWN = 0.9
 
 
@@ -25,7 +26,7 @@ def batchnorm_layers(model: keras.Model) -> list:
 
 
 def adapts(model: keras.Model) -> bool:
-    """Whether a model has BatchNorm layers whose statistics move."""
+    """Returns whether a model has BatchNorm layers that are not frozen."""
     return any(layer.trainable for layer in batchnorm_layers(model))
 
 
@@ -33,7 +34,7 @@ def configure(model: keras.Model, momentum, freeze: bool) -> None:
     """Sets the momentum of every BatchNorm layer, or freezes them."""
     if momentum is not None and not 0 <= momentum < 1:
         raise ValueError(
-            "`batchnorm_momentum` must lie in [0, 1). Received: "
+            "`batchnorm_momentum` must be at least 0 and below 1. Received: "
             f"batchnorm_momentum={momentum}"
         )
     for layer in batchnorm_layers(model):
@@ -44,29 +45,31 @@ def configure(model: keras.Model, momentum, freeze: bool) -> None:
 
 
 def highest_momentum(steps: int | None) -> float:
-    """Highest momentum with which statistics keep up with the weights.
+    """Returns the highest momentum that suits an epoch of some length.
 
     Args:
-        steps: Int or `None`. Steps of an epoch, where they are known.
+        steps: Int or `None`. Number of steps of an epoch, if it is known.
     """
     return _OLD_SHARE ** (1 / steps) if steps else _UNKNOWN
 
 
 class ShortEpochMomentum(keras.callbacks.Callback):
-    """Lowers the momentum of BatchNorm in the steps of short epochs.
+    """Lowers the momentum of BatchNorm if epochs are short.
 
-    Moving statistics of momentum 0.99 are those of the last hundred steps: in
-    an epoch of 18 steps, of weights that have long changed. The network that
-    is validated and saved is then not the one that was trained. With the
-    momentum that this sets, at the end of each epoch at most a fifth of the
-    statistics is older than the epoch. Layers of a lower momentum, and all of
-    them in epochs of 161 steps or more, stay as they are. What is saved has
-    the layers' own momentum.
+    With a momentum of 0.99, moving statistics average about the last hundred
+    steps. If an epoch has 18 steps, most of them are older than the epoch, and
+    the weights have changed since. The network that is validated and saved
+    then differs from the network that was trained. With the momentum that this
+    callback sets, at most a fifth of the statistics is older than the epoch.
+
+    Layers with a lower momentum are not changed. Epochs of 161 steps or more
+    need no change of the default momentum 0.99. The momentum is lowered only
+    during a step, so a saved model has the layers' own momentum.
     """
 
     def __init__(self):
         super().__init__()
-        # Layers, their own momentum, and that of a step.
+        # Each layer, its own momentum, and its momentum during a step.
         self._layers = []
 
     def on_train_begin(self, logs=None):
@@ -79,27 +82,28 @@ class ShortEpochMomentum(keras.callbacks.Callback):
         lowered = [own for _, own, momentum in self._layers if own > momentum]
         if lowered and self.params.get("verbose"):
             print(
-                f"BatchNorm: momentum {highest:.3g} in place of "
-                f"{max(lowered):.3g}, since epochs are short",
+                f"BatchNorm: momentum {highest:.3g} instead of "
+                f"{max(lowered):.3g}, because an epoch has few steps. (Set it "
+                "yourself with `batchnorm_momentum`.)",
                 flush=True,
             )
         before, trainer._short_epochs = trainer._short_epochs, self
         if before.momenta != self.momenta if before else lowered:
-            # The step may be compiled for what was before.
+            # The step may have been compiled with another momentum.
             trainer.make_train_function(force=True)
 
     @property
     def momenta(self) -> list[float]:
-        """Momentum of each layer in a step."""
+        """Momentum of each layer during a step."""
         return [momentum for *_, momentum in self._layers]
 
     @contextlib.contextmanager
     def in_step(self):
-        """Layers have the lower momentum within, their own one behind."""
+        """Returns a context in which the layers have the lower momentum."""
         lowered = [
             (layer, own, momentum)
             for layer, own, momentum in self._layers
-            # Another one was set since, by hand.
+            # Leaves out layers whose momentum was changed by hand since.
             if layer.momentum in (own, momentum)
         ]
         try:
@@ -107,21 +111,25 @@ class ShortEpochMomentum(keras.callbacks.Callback):
                 layer.momentum = momentum
             yield
         finally:
-            # As it was before the training: replicas are in a step together.
+            # Their own momentum, not the one found above: several replicas
+            # may be in a step at the same time.
             for layer, own, _ in lowered:
                 layer.momentum = own
 
 
 def reestimate_batchnorm(trainer, data) -> None:
-    """Replaces BatchNorm's moving statistics by those of all the batches.
+    """Computes BatchNorm's statistics again, with the final weights.
 
-    Moving averages remember the last hundred steps or so, of weights that were
-    changing meanwhile. This takes the final weights, attacks every batch of
-    `data` as training does at the current epsilon, and stores mean and
-    variance over all of them. Call it after `fit`, with the training data.
-    Layers that are frozen keep their statistics, and a network without
-    BatchNorm is left as it is. In several processes each would take its own
-    images: save the network, and do it in one.
+    Call it after `fit`, with the training data, if the network has BatchNorm
+    and the training was short. Moving averages cover the last steps, in which
+    the weights still changed. This function uses the final weights: it attacks
+    every batch of `data` as in training, at the current epsilon, and stores
+    the mean and the variance over all batches.
+
+    Frozen layers keep their statistics. A network without BatchNorm is not
+    changed. If you train in several processes, save the network and call this
+    function in one process, because each process would otherwise see only its
+    own images.
 
     Reference:
     - [Wu and Johnson, 2021](https://arxiv.org/abs/2105.07576), precise
@@ -129,11 +137,13 @@ def reestimate_batchnorm(trainer, data) -> None:
 
     Args:
         trainer: `AdversarialTrainer`.
-        data: Batches `(images, labels, ...)`, as `fit` takes them. They must
-            end, and be of about one size: each counts the same.
+        data: Batches `(images, labels, ...)`, as `fit` takes them. The number
+            of batches must be finite. All batches have the same weight, so
+            they should have about the same size.
 
     Raises:
-        ValueError: If there is no batch, or one that is not fit for it.
+        ValueError: If `trainer` is not an `AdversarialTrainer`, or if there
+            is no batch or an invalid one.
 
     Example:
     ```python
@@ -143,8 +153,8 @@ def reestimate_batchnorm(trainer, data) -> None:
     """
     if not hasattr(trainer, "adversarial_view"):
         raise ValueError(
-            "expected an `AdversarialTrainer`, whose attack the images are "
-            f"under. Received: {type(trainer).__name__}"
+            "`trainer` must be an `AdversarialTrainer`, because its attack "
+            f"changes the images. Received: {type(trainer).__name__}"
         )
     layers = [
         layer for layer in batchnorm_layers(trainer.model) if layer.trainable
@@ -160,9 +170,9 @@ def reestimate_batchnorm(trainer, data) -> None:
 
     try:
         for layer in layers:
-            # The layer then holds what it has seen last.
+            # The layer then holds the statistics of the last batch.
             layer.momentum = 0.0
-        # Compiled for this momentum.
+        # Compiled with this momentum.
         run = trainer._compiled_statistics.of(trainer, see)
         for index, batch in enumerate(batches.until_end(data)):
             images, labels = batch
@@ -179,7 +189,7 @@ def reestimate_batchnorm(trainer, data) -> None:
                 ]
             )
     except BaseException:
-        # Those of the last batch are no estimate.
+        # Without all batches there is no estimate: restores the old values.
         for layer, values in zip(layers, before, strict=True):
             for variable, value in zip(_moving(layer), values, strict=True):
                 variable.assign(value)
@@ -188,14 +198,16 @@ def reestimate_batchnorm(trainer, data) -> None:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
     if not statistics:
-        raise ValueError("expected data to estimate from. Received: no batch")
+        raise ValueError(
+            "`data` must contain at least one batch. Received: no batch"
+        )
     per_layer = zip(*statistics, strict=True)
     for layer, of_batches in zip(layers, per_layer, strict=True):
         means, variances = (
             np.stack(each) for each in zip(*of_batches, strict=True)
         )
         layer.moving_mean.assign(means.mean(axis=0))
-        # Of all the images: within the batches, and between them.
+        # The total variance: within the batches plus between them.
         layer.moving_variance.assign(variances.mean(axis=0) + means.var(axis=0))
 
 

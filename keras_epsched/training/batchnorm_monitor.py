@@ -1,9 +1,10 @@
-"""A monitor of what BatchNorm does to the loss in robust fine-tuning.
+"""Compares the adversarial loss in the two modes of BatchNorm.
 
-In a short fine-tuning the moving statistics of BatchNorm lag behind. An
-attack in inference mode then fools those stale statistics, not the network
-that is being trained: the adversarial training loss is low and the final
-network is not robust. The monitor shows when the two modes part.
+In a short fine-tuning, the moving statistics of BatchNorm lag behind the
+weights. An attack in inference mode is then made for a network with old
+statistics, not for the network in training. The adversarial training loss is
+low, and the final network is not robust. The monitor warns when the losses of
+the two modes differ.
 """
 
 import warnings
@@ -13,29 +14,40 @@ from keras import ops
 
 from keras_epsched.training import passes
 
-# The modes have parted when one loss is this many times the other, and the
-# difference is more than noise (in nats).
+# The modes differ if one loss is more than this many times the other, and the
+# difference (in nats) is larger than noise.
 _RATIO = 2.0
 _LEAST_GAP = 0.5
-# The first epochs of a new head part the modes anyway.
+# With a new head, the modes always differ in the first epochs.
 _PATIENCE = 3
 
 
 class BatchNormMonitor(keras.callbacks.Callback):
-    """Logs the adversarial loss in both modes of BatchNorm, on one batch.
+    """Warns if BatchNorm's moving statistics do not fit the weights.
 
-    After each epoch the batch is attacked as in training, at the current
-    epsilon, and the loss of the result is measured with moving statistics
-    (`adversarial_loss_inference`) and with those of the batch
-    (`adversarial_loss_training`). When they have parted for three epochs in a
-    row, or in the last epoch, it warns, once.
-    `AdversarialTrainer.fit` adds one by itself when the network has BatchNorm
-    layers that adapt. Training mode includes dropout: with strong dropout the
-    losses differ for that reason too.
+    `AdversarialTrainer.fit` adds this callback by itself if the network has
+    BatchNorm layers that are not frozen.
+
+    After each epoch, one batch is attacked as in training, at the current
+    epsilon. The loss of the adversarial images is then measured twice: with
+    BatchNorm's moving statistics (`adversarial_loss_inference` in the logs)
+    and with the statistics of the batch (`adversarial_loss_training`). If one
+    loss is more than twice the other, and they differ by more than 0.5, for
+    three epochs in a row or in the last epoch, the callback warns once.
+
+    Training mode includes dropout, so strong dropout also makes the losses
+    differ.
 
     Args:
         images: Array `(batch, ...)` of pixels: training images.
         labels: Array of their labels.
+
+    Example:
+    ```python
+    images, labels = next(iter(data.train))
+    monitor = keras_epsched.callbacks.BatchNormMonitor(images, labels)
+    trainer.fit(data.train, epochs=15, callbacks=[scheduler, monitor])
+    ```
     """
 
     def __init__(self, images, labels):
@@ -63,39 +75,40 @@ class BatchNormMonitor(keras.callbacks.Callback):
         if (self._parted >= _PATIENCE or last) and not self._warned:
             self._warned = True
             warnings.warn(
-                f"epoch {epoch + 1}: the loss on the same adversarial images "
-                f"is {inference:.2f} with BatchNorm's moving statistics and "
-                f"{training:.2f} with those of the batch. The network that "
-                "is trained and the one that will be used have parted, and "
-                "robustness may not carry over. Lower the momentum "
-                "(`batchnorm_momentum=0.9`), train longer, or, if the attack "
-                'ran in inference mode, use `attack_mode="training"`.',
+                f"Epoch {epoch + 1}: BatchNorm's moving statistics do not fit "
+                "the weights. The loss on the same adversarial images is "
+                f"{inference:.2f} with the moving statistics and "
+                f"{training:.2f} with those of the batch. The network that is "
+                "saved uses the moving statistics, so it may be less robust "
+                "than the network in training. Pass `batchnorm_momentum=0.9` "
+                'or `attack_mode="training"` (if it is not set yet) to '
+                "`AdversarialTrainer`, or train for more epochs.",
                 stacklevel=2,
             )
 
     def get_state(self):
-        """What a resumed training must remember."""
+        """Returns the state that a resumed training needs."""
         return {"parted": self._parted, "warned": self._warned}
 
     def set_state(self, state):
-        """Takes what `get_state` returned."""
+        """Restores the state that `get_state` returned."""
         self._parted, self._warned = state["parted"], state["warned"]
 
 
 def mode_losses(trainer):
-    """What `BatchNormMonitor` measures on its images, compiled.
+    """Returns the compiled measurement of `BatchNormMonitor`.
 
     Args:
         trainer: `AdversarialTrainer`.
 
     Returns:
-        A function `(images, labels)` to the mean cross-entropy of the attacked
-        images in inference mode and in training mode.
+        A function `(images, labels)` that returns the mean cross-entropy of
+        the attacked images in inference mode, and in training mode.
     """
 
     def losses(images, labels):
         labels = trainer.class_labels(labels, images)
-        # A fixed seed: the monitor must not advance that of the training.
+        # A fixed seed, so the monitor does not change the training's seed.
         adversarial = trainer.adversarial_view(images, labels, (0, 0))
         return tuple(
             ops.mean(

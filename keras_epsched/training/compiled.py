@@ -1,4 +1,4 @@
-"""A function that is computed with a trainer beside its steps."""
+"""Compiles functions that read a trainer, outside its training step."""
 
 from collections.abc import Callable
 
@@ -9,10 +9,10 @@ from keras_epsched.identity import identify, identify_model
 
 
 class CompiledFunction:
-    """A function that reads a trainer, compiled where it was not yet.
+    """A function that reads a trainer, compiled only when needed.
 
-    It is compiled again when the trainer has other variables, layers or
-    public attributes, as another attack, and not when `fit` is called again.
+    It is compiled again if the trainer has new variables, layers or public
+    attributes (such as another attack), but not for each call of `fit`.
     """
 
     def __init__(self):
@@ -31,16 +31,17 @@ class CompiledFunction:
         Args:
             trainer: `AdversarialTrainer`.
             function: Function of tensors, the same at each call.
-            *parts: What else it depends on.
-            reads: The part of the trainer that it reads, by default all:
-                metrics and optimizer, which `fit` builds, then do not count.
+            *parts: Other objects that the function depends on.
+            reads: The part of the trainer that the function reads. Defaults
+                to the whole trainer. With a part, metrics and optimizer, which
+                `fit` builds, cause no new compilation.
             batch_size: See `backend.compile`.
         """
         reads = trainer if reads is None else reads
         jit_compile = backend.resolve_jit_compile(
             bool(getattr(trainer, "jit_compile", False)), trainer
         )
-        # Elsewhere one function takes batches of any size.
+        # Without it one function takes batches of any size.
         size = batch_size if jit_compile else None
         key = identify_model(reads), jit_compile, size, identify(parts)
         if key != self._key:

@@ -1,4 +1,4 @@
-"""A look at the data before the first step of a training."""
+"""Checks the data, the logits and the loss before the training."""
 
 import keras
 import numpy as np
@@ -9,7 +9,8 @@ from keras_epsched.training import passes
 
 # Relative difference of two losses that are the same.
 _SAME_LOSS = 1e-4
-# Losses of probabilities by name: their values do not tell it.
+# Losses of probabilities that are recognised by name, because their values do
+# not show it.
 _OF_PROBABILITIES = {"dice", "tversky"}
 
 
@@ -20,23 +21,25 @@ def check(trainer, x, y=None, most=64, filled=False):
         trainer: `AdversarialTrainer`.
         x: As in `keras.Model.fit`.
         y: As in `keras.Model.fit`.
-        most: Int. Most images that the network looks at.
-        filled: Boolean. Whether the pass is compiled for as many where there
-            are fewer, so that one that was compiled before serves again.
+        most: Int. Largest number of images that the network predicts.
+        filled: Boolean. Whether the prediction is compiled for `most` images,
+            even if there are fewer. A function that was compiled before can
+            then be used again.
 
     Returns:
-        A pair: up to `most` images and labels as arrays, or `None`, and what
-        to train on in place of `x`, see `batches.look`.
+        A pair: up to `most` images and labels as arrays, or `None`; and the
+        data to train on instead of `x` (see `batches.look`).
 
     Raises:
-        ValueError: If any of them is not fit for an attack.
+        ValueError: If the images, the labels, the logits or the loss cannot
+            be used with an attack.
     """
     found, x = batches.look(x, y)
     if found is None:
         return None, x
     images, labels = found
     checks.check_images(images, trainer.value_range)
-    # From everywhere: arrays are often sorted by class.
+    # Rows from the whole batch, because arrays are often sorted by class.
     rows = np.linspace(0, len(images) - 1, min(len(images), most)).astype(int)
     size = most if filled else len(rows)
     logits = _logits(trainer, images[rows], size)
@@ -48,7 +51,7 @@ def check(trainer, x, y=None, most=64, filled=False):
 
 
 def _logits(trainer, images, size):
-    """Logits of images, by a pass for `size` that changes no variable."""
+    """Returns logits of images, without changing any variable."""
     images = np.asarray(images, "float32")
     if not trainer.model.built:
         trainer.infer_outputs(images.shape)
@@ -65,12 +68,13 @@ def _logits(trainer, images, size):
 
 
 def _check_loss(trainer, labels, shape):
-    """Refuses a compiled loss that takes logits for probabilities.
+    """Refuses a compiled loss that expects probabilities.
 
-    By what it says of itself, and by what it gives, whatever it is made of.
-    Cross-entropy of logits stays the same when all of them are shifted. A loss
-    of probabilities cuts negative values off or divides by their sum, so that
-    twice as negative ones change nothing, or it has no value for them.
+    It looks at the attribute `from_logits` and at values of the loss.
+    Cross-entropy of logits does not change if all logits are shifted by the
+    same number. A loss of probabilities clips negative values or divides by
+    their sum. So for negative inputs, it does not change when they are
+    doubled, or it is not finite.
     """
     loss = getattr(trainer, "_compile_loss", None)
     if loss is None:
@@ -87,8 +91,8 @@ def _check_loss(trainer, labels, shape):
             return
         negative = -np.abs(logits) - 1
         once = value(negative)
-        # A loss of the direction of logits does not change with their length,
-        # but with the order and the sign of them.
+        # A loss of the direction of logits does not depend on their length
+        # either, but on their order and sign.
         said = any(_name(each) in _OF_PROBABILITIES for each in objects)
         said = said or not np.isfinite(once)
         said = said or (
@@ -100,14 +104,15 @@ def _check_loss(trainer, labels, shape):
         )
     if said:
         raise ValueError(
-            "the classifier returns logits, but the compiled loss expects "
-            "probabilities. Compile with `keras.losses."
-            "SparseCategoricalCrossentropy(from_logits=True)` (or the "
-            f"categorical one). Received: loss={trainer.loss!r}"
+            "The classifier returns logits, but the compiled loss expects "
+            "probabilities. Compile with `loss=keras.losses."
+            "SparseCategoricalCrossentropy(from_logits=True)`; for one-hot "
+            "labels, `CategoricalCrossentropy(from_logits=True)`. "
+            f"Received: loss={trainer.loss!r}"
         )
 
 
 def _name(loss):
-    """Name of a loss, be it a name, a function or an object."""
+    """Returns the name of a loss, which may be a name or an object."""
     name = loss if isinstance(loss, str) else getattr(loss, "__name__", None)
     return (name or type(loss).__name__).lower()

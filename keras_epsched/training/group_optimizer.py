@@ -1,4 +1,4 @@
-"""Any Keras optimizer, with a learning rate for each group of weights."""
+"""A Keras optimizer with a learning rate for each group of weights."""
 
 import keras
 from keras import ops
@@ -19,29 +19,38 @@ _SHARED = (
 
 @register
 class GroupOptimizer(keras.optimizers.Optimizer):
-    """A Keras optimizer whose rate and weight decay differ between groups.
+    """A Keras optimizer with its own learning rate for each group of weights.
 
-    Fine-tuning often wants small steps for the backbone and large ones for the
-    new head, or steps that shrink from block to block towards the input. The
-    learning rate, or its schedule, is that of the given optimizer, times the
-    multiplier of the group.
+    Use it in fine-tuning to train the new head with a larger learning rate
+    than the backbone, or with learning rates that shrink from block to block
+    towards the input. The learning rate of a group is that of the given
+    optimizer (a number or a schedule) times the group's multiplier. Weight
+    decay may also differ between groups.
 
-    Biases, and scales of normalisation layers, never decay: what has a single
-    axis or none, or "bias" in its name (those of attention have two axes).
+    Weight decay never applies to biases and to scales of normalisation layers:
+    variables with fewer than two axes, or with "bias" in their name (biases of
+    attention have two axes).
 
-    Clipping, moving averages and gradient accumulation are those of the given
-    optimizer, over all weights together.
+    Gradient clipping, moving averages of the weights and gradient accumulation
+    work as in the given optimizer, over all weights together.
 
-    Loaded with its model, it knows the weights by their order, as Keras does
-    for the state of optimizers: paths of inner layers may differ by then.
+    When the optimizer is loaded with its model, it matches the weights by
+    their order, as Keras does, because the paths of inner layers may have
+    changed.
 
     Args:
-        optimizer: `keras.optimizers.Optimizer`, of any kind. It is copied.
+        optimizer: `keras.optimizers.Optimizer` of any class. It is copied.
         groups: List of `dict`s, as `keras_epsched.models.parameter_groups`
-            makes them: `"variables"`, a list of variable paths;
-            `"multiplier"`, of the learning rate; `"weight_decay"`, or `None`
-            for that of `optimizer`. Each trained variable is in one group.
+            returns them. The keys are `"variables"`, a list of variable
+            paths; `"multiplier"`, the factor on the learning rate; and
+            `"weight_decay"`, where `None` means that of `optimizer`. Each
+            trained variable must be in exactly one group.
         name: String. Name of the optimizer.
+
+    Raises:
+        ValueError: If `optimizer` is not a plain Keras optimizer, or a
+            variable is in two groups. When it is built: if a trained variable
+            is in no group.
 
     Example:
     ```python
@@ -61,13 +70,15 @@ class GroupOptimizer(keras.optimizers.Optimizer):
             )
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             raise ValueError(
-                "pass the optimizer itself: `compile` scales the loss where "
-                f"float16 needs it. Received: {optimizer!r}"
+                "For `optimizer`, pass the optimizer itself, not a "
+                "`LossScaleOptimizer`: `compile` scales the loss if float16 "
+                f"needs it. Received: {optimizer!r}"
             )
         if hasattr(optimizer, "_exclude_from_weight_decay"):
             raise ValueError(
                 "`exclude_from_weight_decay` of the given optimizer would be "
-                'lost: give such variables a group with "weight_decay": 0.0'
+                "lost. Do not call it; instead, put these variables into a "
+                'group with "weight_decay": 0.0.'
             )
         config = optimizer.get_config()
         rate = config["learning_rate"]
@@ -87,10 +98,11 @@ class GroupOptimizer(keras.optimizers.Optimizer):
             for path in group["variables"]:
                 if self._group_of_path.setdefault(path, number) != number:
                     raise ValueError(
-                        f"the variable {path!r} is in two groups: give the "
-                        "layers of the model names that differ"
+                        f"The variable path {path!r} is in two groups. If two "
+                        "layers share this path, give them different names."
                     )
-        # They only step: all else is done here, for all groups together.
+        # The members only make the steps. Clipping, averages and the rest
+        # happen here, for all groups together.
         plain = {key: None for key in _SHARED if key in config}
         plain |= {"use_ema": False, "ema_momentum": 0.99, "learning_rate": 1.0}
         self._members = [
@@ -99,7 +111,7 @@ class GroupOptimizer(keras.optimizers.Optimizer):
         ]
 
     def build(self, variables):
-        """Makes the state of all groups."""
+        """Creates the state of all groups."""
         super().build(variables)
         paths = [variable.path for variable in variables]
         if self._order and _names(self._order) == _names(paths):
@@ -108,9 +120,11 @@ class GroupOptimizer(keras.optimizers.Optimizer):
         if unknown:
             raise ValueError(
                 f"{len(unknown)} trained variables are in no group: "
-                f"{unknown[:3]}. Make the groups from the model that is "
-                "trained, after choosing what is trained. (Files do not say "
-                "what was frozen: load such a model with `compile=False`.)"
+                f"{unknown[:3]}. Choose the trained weights first (`adapt`), "
+                "then make the groups from the same model with "
+                "`parameter_groups`. If the model comes from a file, load it "
+                "with `compile=False`, because a file does not record which "
+                "weights were frozen."
             )
         self._order = paths
         self._group_of = {
@@ -127,7 +141,7 @@ class GroupOptimizer(keras.optimizers.Optimizer):
 
     @property
     def variables(self):
-        """State of this optimizer and of its members."""
+        """The state of this optimizer and of the optimizers of the groups."""
         inner = [each for member in self._members for each in member.variables]
         return super().variables + inner
 
@@ -164,7 +178,7 @@ class GroupOptimizer(keras.optimizers.Optimizer):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Builds the optimizer from what `get_config()` returned."""
+        """Builds the optimizer from the result of `get_config()`."""
         optimizer = keras.saving.deserialize_keras_object(
             config["optimizer"], custom_objects
         )

@@ -1,4 +1,4 @@
-"""Passes through the network with other values of its variables."""
+"""Runs the network with other values of its variables."""
 
 from collections.abc import Callable
 
@@ -17,13 +17,13 @@ def frozen_logits(trainer, training: bool) -> Callable:
     """
 
     def logits_fn(images):
-        # The trainer's own as well: an objective may read some of them.
+        # Includes the trainer's own variables, which an objective may read.
         own = trainer._trainable_variables + trainer._non_trainable_variables
         values = [
             (each, backend.frozen(each))
             for each in (*trainer.model.variables, *own)
         ]
-        # Through the trainer, whose call context passes `training` on to
+        # Calls the trainer, because its call context passes `training` to the
         # layers of a model that has no such argument.
         with keras.StatelessScope(values):
             return trainer(images, training=training)
@@ -32,22 +32,23 @@ def frozen_logits(trainer, training: bool) -> Callable:
 
 
 def with_values(values, model: keras.Model, run: Callable):
-    """Runs a pass in which some variables of a model have other values.
+    """Runs a function in which some variables of a model have other values.
 
-    Those variables stay as they are. What the pass changes of the others, as
-    moving statistics and seeds, is changed as in any pass.
+    These variables are not changed. Other variables, such as moving
+    statistics and seeds, are updated as usual.
 
     Args:
-        values: Pairs of a variable and the tensor that stands for it.
+        values: Pairs of a variable and the tensor to use as its value.
         model: `keras.Model` that has the variables.
-        run: Function without arguments, which calls the model.
+        run: Function without arguments that calls the model.
 
     Returns:
-        What `run` returns.
+        The result of `run`.
     """
     values = {id(variable): value for variable, value in values}
     variables = model.variables
-    # All of them: a scope hides what the one around it says of the others.
+    # Sets all variables, because an inner scope hides the values that an
+    # outer scope has set.
     scope = keras.StatelessScope(
         [(each, values.get(id(each), each.value)) for each in variables]
     )
@@ -62,25 +63,25 @@ def with_values(values, model: keras.Model, run: Callable):
 
 
 def weight_perturbations(trainer, data) -> dict:
-    """How far each kernel moves up the loss of a batch before a step.
+    """Returns the perturbation of each kernel that raises a batch's loss.
 
-    `gamma * norm(w) * g / norm(g)` for each kernel `w` with the gradient `g`
-    of the objective's loss on the perturbed batch, where `gamma` is the
-    `weight_perturbation` of the trainer. Biases and scales stay. The pass
-    leaves every variable as it was.
+    It is `gamma * norm(w) * g / norm(g)` for each kernel `w`. Here `g` is the
+    gradient of the objective's loss on the perturbed batch, and `gamma` is the
+    `weight_perturbation` of the trainer. Biases and scales are not perturbed.
+    No variable is changed.
 
     Reference: Wu et al., NeurIPS 2020 (arXiv 2004.05884).
 
     Args:
-        trainer: `AdversarialTrainer` in a step.
-        data: What `perturb` returned.
+        trainer: `AdversarialTrainer` in a training step.
+        data: The result of `perturb`.
 
     Returns:
-        A dict from the `id` of a variable to a tensor; empty without
-        `weight_perturbation`.
+        A dict from the `id` of a variable to a tensor. It is empty if
+        `weight_perturbation` is 0.
 
     Raises:
-        ValueError: If the weights cannot move here.
+        ValueError: If the strategy or the optimizer does not allow it.
     """
     if not trainer.weight_perturbation:
         return {}
@@ -122,15 +123,16 @@ def _norm(tensor):
 def _check_weights_can_move(trainer):
     if backend.num_replicas() > 1:
         raise ValueError(
-            "`weight_perturbation` is not available under a strategy of "
-            "`tf.distribute` with several replicas, whose weights would "
-            "move apart. Use one, or `keras.distribution` on JAX. Received: "
+            "`weight_perturbation` is not available under a `tf.distribute` "
+            "strategy with several replicas, because their weights would "
+            "become different. Use one replica, or `keras.distribution` on "
+            "JAX. Received: "
             f"weight_perturbation={trainer.weight_perturbation}"
         )
     if getattr(trainer.optimizer, "use_ema", False):
         raise ValueError(
-            "`weight_perturbation` with an optimizer that averages the "
-            "weights (`use_ema=True`) is not available: Keras would "
-            "average them where they have moved to. Received: "
-            f"optimizer={trainer.optimizer.name!r}"
+            "`weight_perturbation` is not available with an optimizer that "
+            "averages the weights (`use_ema=True`), because Keras would "
+            "average the perturbed weights. Set one of them to its default. "
+            f"Received: optimizer={trainer.optimizer.name!r}"
         )

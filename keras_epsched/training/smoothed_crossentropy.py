@@ -1,4 +1,4 @@
-"""Cross-entropy with smoothed labels, of whole-number labels too."""
+"""Cross-entropy with label smoothing, also for integer labels."""
 
 import keras
 from keras import ops
@@ -9,23 +9,23 @@ from keras_epsched.configurable import register
 
 @register
 class SmoothedCrossentropy(keras.losses.Loss):
-    """Cross-entropy from logits, with a share of each label given to all.
+    """Cross-entropy from logits with label smoothing.
 
-    Compile with it for label smoothing in any objective: each takes the
-    compiled loss for its classification terms. Keras' own smoothing needs
-    labels that are one-hot.
+    Use it as the compiled loss. It works with every objective, because each
+    uses the compiled loss for its classification terms. It takes integer or
+    one-hot labels; Keras' own label smoothing needs one-hot labels.
 
     Reference: Szegedy et al., CVPR 2016 (arXiv 1512.00567); in adversarial
     training Pang et al., ICLR 2021 (arXiv 2010.00467).
 
     Args:
-        label_smoothing: Float in [0, 1). The share that is spread evenly over
-            all classes.
+        label_smoothing: Float in [0, 1). The share of each label that is
+            spread evenly over all classes.
         name: String. Name of the loss.
         **kwargs: Other arguments of `keras.losses.Loss`.
 
     Raises:
-        ValueError: If the share is not in [0, 1).
+        ValueError: If `label_smoothing` is not in [0, 1).
 
     Example:
     ```python
@@ -43,16 +43,17 @@ class SmoothedCrossentropy(keras.losses.Loss):
         super().__init__(name=name, **kwargs)
         if not 0 <= label_smoothing < 1:
             raise ValueError(
-                "`label_smoothing` must lie in [0, 1). Received: "
+                "`label_smoothing` must be at least 0 and below 1. Received: "
                 f"label_smoothing={label_smoothing!r}"
             )
         self.label_smoothing = float(label_smoothing)
 
     def call(self, y_true, y_pred):
-        """The loss of each image.
+        """Returns the loss of each image.
 
         Args:
-            y_true: Labels: classes `(batch,)`, or rows `(batch, num_classes)`.
+            y_true: Integer labels `(batch,)`, or one-hot labels
+                `(batch, num_classes)`.
             y_pred: Logits `(batch, num_classes)`.
         """
         logs = ops.log_softmax(ops.cast(y_pred, "float32"))

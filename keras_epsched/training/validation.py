@@ -1,4 +1,4 @@
-"""Robust validation: its attack, its epsilon, and what is said of them."""
+"""Robust validation: attacks the images and names the attack."""
 
 import contextlib
 import warnings
@@ -13,30 +13,30 @@ from keras_epsched.training import passes
 
 
 def attack_batch(trainer, data, count=None) -> tuple:
-    """Attacks a batch by the `validation_attack`, at the target epsilon.
+    """Attacks a batch with the `validation_attack`, at the target epsilon.
 
     Args:
         trainer: `AdversarialTrainer`.
-        data: `(x, y)` or `(x, y, sample_weight)`, as `test_step` gets.
-        count: Integer tensor or `None`: how many of the images count, all
-            by default. The others fill up the batch.
+        data: `(x, y)` or `(x, y, sample_weight)`, as `test_step` gets it.
+        count: Integer tensor or `None`. Number of images that count; the rest
+            only fill the batch. `None` counts all.
 
     Returns:
-        A pair: a float32 tensor, 1 for each image that is broken and 0 for
-        the others; and the weights of the images, or `None`.
+        A pair: a float32 tensor that is 1 for each misclassified image and 0
+        for the others; and the weights of the images, or `None`.
     """
     x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
     images = checks.static_images(x)
     places = ops.arange(ops.shape(images)[0])
     target = ops.convert_to_tensor(trainer._target_epsilon)
-    # Without a scheduler there is no target but the current epsilon.
+    # Without a scheduler there is no target, so the current epsilon is used.
     current = ops.convert_to_tensor(trainer._epsilon)
     result = trainer.validation_attack.search(
         passes.frozen_logits(trainer, False),
         images,
         trainer.class_labels(y, images),
         ops.where(target > 0, target, current),
-        # The same starts at every validation: values are comparable.
+        # The same random starts in every validation, for comparable values.
         noise.make_key(0, places),
         trainer.value_range,
     )
@@ -46,14 +46,15 @@ def attack_batch(trainer, data, count=None) -> tuple:
 
 @contextlib.contextmanager
 def validating(trainer):
-    """A context for a validation, whose logs are its own."""
+    """Returns a context in which the trainer validates."""
     at_zero = max(trainer.target_epsilon, trainer.epsilon) == 0
     if trainer.validation_attack is not None and at_zero:
         warnings.warn(
-            "epsilon and its target are 0, so `robust_accuracy` is the "
-            "clean accuracy. Train with an `EpsilonScheduler`, or set "
-            "`trainer.target_epsilon`.",
-            # Where `evaluate` is called.
+            "Epsilon and its target are 0, so `robust_accuracy` is the "
+            "clean accuracy. To measure robust accuracy, train with an "
+            "`EpsilonScheduler`, or set `trainer.target_epsilon`, for example "
+            "to 4 / 255.",
+            # The line that calls `evaluate`.
             stacklevel=4,
         )
     before, trainer._validating = trainer._validating, True
@@ -65,23 +66,25 @@ def validating(trainer):
 
 
 def say_attack(callback, log: str, attack) -> None:
-    """Prints what a log is measured by, where `fit` prints its progress.
+    """Prints the attack behind an accuracy, if `fit` prints its progress.
 
     Args:
-        callback: `keras.callbacks.Callback` of a training that begins, at the
-            target epsilon of whose trainer it is measured.
-        log: String. Name of the log.
+        callback: `keras.callbacks.Callback` of a training that begins. The
+            accuracy is measured at the target epsilon of its trainer.
+        log: String. Name of the accuracy in the logs.
         attack: `Attack`.
     """
     trainer = callback.model
     epsilon = trainer.target_epsilon or trainer.epsilon
     if epsilon > 0 and (callback.params or {}).get("verbose"):
         at = format_epsilon(epsilon, attack.norm)
-        print(f"{log}: under {attack.title}, at epsilon {at}", flush=True)
+        print(
+            f"{log}: accuracy under {attack.title}, at epsilon {at}", flush=True
+        )
 
 
 class AttackNote(keras.callbacks.Callback):
-    """Says which attack `val_robust_accuracy` is under."""
+    """Prints the attack with which `val_robust_accuracy` is measured."""
 
     def on_train_begin(self, logs=None):
         say_attack(self, "val_robust_accuracy", self.model.validation_attack)

@@ -128,7 +128,7 @@ def test_stopping_brings_back_the_last_sound_weights():
         compile_with={"optimizer": keras.optimizers.Adam(3e-3)},
     )
     alarm = CatastrophicOverfittingAlarm(IMAGES, LABELS, action="stop")
-    with pytest.warns(UserWarning, match="last sound weights are back"):
+    with pytest.warns(UserWarning, match="last epoch without it"):
         history = trainer.fit(
             IMAGES,
             LABELS,
@@ -145,7 +145,7 @@ def test_stopping_brings_back_the_last_sound_weights():
 
 def test_falling_back_goes_on_with_another_attack():
     fallback = ke.attacks.PGD(steps=3)
-    with pytest.warns(UserWarning, match=r"goes on with PGD\(steps=3"):
+    with pytest.warns(UserWarning, match=r"continues with PGD\(steps=3"):
         trainer, alarm, history = fit("fall_back", fallback=fallback, epochs=10)
     assert trainer.attack == fallback
     assert len(history["loss"]) == 10 and alarm.fired_at < 8

@@ -149,13 +149,13 @@ RAMP = [0, 0, 0, *np.linspace(0, TARGET, 6)[1:], TARGET, TARGET]
     "accuracies, epsilons, verdict, advice",
     [
         # Never adapts, with the target from the start.
-        ([0.1] * 10, [TARGET] * 10, "failure", "`ramp_start` to 40% of"),
+        ([0.1] * 10, [TARGET] * 10, "failure", "`ramp_start=0.4`"),
         # Adapts late, and ends far below.
         (
             [0.1] * 6 + [0.3, 0.4, 0.5, 0.5],
             [TARGET] * 10,
             "suboptimal",
-            r"30.0 points below.*`ramp_start` to 40%",
+            r"30.0 points below.*`ramp_start=0.4`",
         ),
         # Adapts, then the ramp takes all.
         (
@@ -175,28 +175,28 @@ RAMP = [0, 0, 0, *np.linspace(0, TARGET, 6)[1:], TARGET, TARGET]
             [0.2, 0.3, 0.3, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5],
             RAMP,
             "suboptimal",
-            "`ramp_start` later",
+            "Set a later `ramp_start`",
         ),
         # It began after that, and took some of it.
         (
             [0.4, 0.7, 0.78, 0.78, 0.75, 0.72, 0.7, 0.68, 0.68, 0.68],
             RAMP,
             "suboptimal",
-            r"adapted to before epsilon rose \(78.0%\).*`ramp_end`",
+            r"Before epsilon rose, it was 78.0%.*`ramp_end`",
         ),
         # All is well.
         (
             [0.4, 0.6, 0.7, 0.75, 0.8, 0.79, 0.78, 0.78, 0.77, 0.77],
             RAMP,
             "healthy",
-            "may stay.$",
+            "Keep the schedule.$",
         ),
         # Hardly an epoch at the target.
         (
             [0.4, 0.6, 0.7, 0.75] + [0.78] * 10,
             [0, 0, 0, *np.linspace(0, TARGET, 11)],
             "healthy",
-            "only 1 of 14 epochs.*ends earlier",
+            "only 1 of 14 epochs.*earlier `ramp_end`",
         ),
         # None, for it was stopped; the largest epsilon so far is no target.
         (
@@ -210,14 +210,14 @@ RAMP = [0, 0, 0, *np.linspace(0, TARGET, 6)[1:], TARGET, TARGET]
             [0.4, 0.6, 0.7, 0.75] + [0.4] * 10,
             [0, 0, 0, *np.linspace(0, TARGET, 11)],
             "suboptimal",
-            "more epochs or an earlier `ramp_start`",
+            "more epochs or set an earlier `ramp_start`",
         ),
         # Another epsilon in each epoch is no ramp.
         (
             [0.4, 0.6, 0.7, 0.75] + [0.78] * 6,
             [TARGET / 3, TARGET / 9] * 5,
             "healthy",
-            "may stay.$",
+            "Keep the schedule.$",
         ),
         # Without any attack.
         (STANDARD, [0] * 10, "healthy", "without any attack"),
@@ -241,7 +241,7 @@ def test_without_a_standard_run_little_is_known(trainer):
     monitor = ke.callbacks.TransferMonitor(10)
     drive(monitor, trainer, [0.4] * 10, [TARGET] * 10)
     assert monitor.verdict == "undecided"
-    assert "only a standard fine-tuning tells" in monitor.advice
+    assert "compare with a standard fine-tuning" in monitor.advice
 
 
 @pytest.mark.parametrize("state_at", [None, 1, 8])
@@ -312,7 +312,7 @@ def test_lost_robustness_is_noticed_and_the_best_comes_back():
         images, labels, patience=2, action="stop"
     )
     spoil = Spoil(2)
-    with pytest.warns(UserWarning, match="robust overfitting.*are back"):
+    with pytest.warns(UserWarning, match="robust overfitting.*are restored"):
         history = fit(model, monitor, 9, spoil)
     assert monitor.fired_at == 4 and monitor.best_epoch <= 2
     assert len(history["loss"]) == 4
@@ -348,8 +348,8 @@ def test_a_monitor_that_judges_is_on_the_margin_and_says_so(capsys):
         ],
     )
     assert (
-        "probe_target_accuracy: under APGD-10 on the probability margin, at "
-        "epsilon 8/255\n"
+        "probe_target_accuracy: accuracy under APGD-10 on the probability "
+        "margin, at epsilon 8/255\n"
     ) in capsys.readouterr().out
 
 

@@ -62,7 +62,7 @@ BAD = {
     "short.png": (encoded(noise(), "PNG")[:-3000], "cannot be decoded"),
     "deep_grey.png": (
         encoded(Image.fromarray(np.full((5, 5), 40000, "uint16")), "PNG"),
-        "16 bits a channel, expected 8",
+        "16 bits per channel, expected 8",
     ),
     "moving.png": (encoded(picture(0), "GIF"), "a GIF image, expected JPEG"),
     "photo.webp": (encoded(picture(0), "WEBP"), "name does not end in"),

@@ -188,8 +188,8 @@ def test_finetune_writes_a_report(tmp_path):
     assert report.attack["config"]["steps"] == 2
     assert ke.Report.load(output / "paper").attack["config"]["steps"] == 10
     assert (
-        "probe_target_accuracy: under APGD-10 on the probability margin, at "
-        "epsilon 8/255"
+        "probe_target_accuracy: accuracy under APGD-10 on the probability "
+        "margin, at epsilon 8/255"
     ) in text
     _run("finetune.py", f"--output={output}", *_SHORT, code=1)
 

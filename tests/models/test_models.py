@@ -441,8 +441,8 @@ def test_softmax_is_refused():
         (dict(scale=float("nan"), offset=0.0), "finite"),
         (dict(value_range=(1, 0)), "low < high"),
         (dict(num_classes=1, scale=1.0, offset=0.0), "at least 2"),
-        (dict(image_size=(9, 9)), "8 x 8 only"),
-        (dict(dropout=0.1), "no dropout"),
+        (dict(image_size=(9, 9)), "only images of 8 x 8"),
+        (dict(dropout=0.1), "part of a new head"),
         (dict(dtype="mixed_bfloat16"), "dtype policy"),
     ],
 )

@@ -189,7 +189,7 @@ def test_what_is_saved_within_fit_has_its_own_momentum(tmp_path):
 def test_a_fit_that_fails_leaves_the_momentum(capsys):
     trainer = make_trainer(0.0)
     fit(trainer, 5, verbose=2)
-    assert "momentum 0.725 in place of 0.99" in capsys.readouterr().out
+    assert "momentum 0.725 instead of 0.99" in capsys.readouterr().out
 
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

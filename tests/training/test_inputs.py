@@ -195,7 +195,7 @@ def test_data_of_no_kind_are_refused():
     trainer.evaluate(IMAGES, LABELS, verbose=0)
     with pytest.raises(ValueError, match="labels"):
         ke.training.reestimate_batchnorm(trainer, [(IMAGES, LABELS + 7)])
-    with pytest.raises(ValueError, match="expected an `AdversarialTrainer`"):
+    with pytest.raises(ValueError, match="must be an `AdversarialTrainer`"):
         ke.training.reestimate_batchnorm(trainer.model, [half])
 
 

@@ -353,23 +353,23 @@ def unbuilt():
     [
         (
             lambda: make_trainer(conv_net(batchnorm=False), objective="twins"),
-            "it has none",
+            "there are none",
         ),
         (
             lambda: make_trainer(objective="twins", freeze_batchnorm=True),
             "are frozen",
         ),
         (lambda: ke.training.TWINS(-1), "weight=-1"),
-        (lambda: ke.training.TWINS(objective="autolora"), "within TWINS"),
-        (lambda: make_trainer(unbuilt(), objective="twins"), "build it first"),
-        (lambda: make_trainer(unbuilt(), objective="autolora"), "build it"),
+        (lambda: ke.training.TWINS(objective="autolora"), "TWINS can use"),
+        (lambda: make_trainer(unbuilt(), objective="twins"), "Build it first"),
+        (lambda: make_trainer(unbuilt(), objective="autolora"), "Build it"),
         (lambda: ke.training.AutoLoRa(rank=0), "rank=0"),
         (lambda: ke.training.AutoLoRa(beta=-1), "beta=-1"),
         (
             lambda: make_trainer(
                 linear_net(linear_weights()), objective="autolora"
             ),
-            "besides the head",
+            "outside the head",
         ),
     ],
 )

@@ -567,7 +567,7 @@ def test_fit_says_what_robust_accuracy_is_under(verbose, capsys):
 
     epsilon = ke.epsilons.format_epsilon(EPSILON)
     line = (
-        "val_robust_accuracy: under APGD-2 on the probability margin, at "
+        "val_robust_accuracy: accuracy under APGD-2 on the probability margin, "
         f"epsilon {epsilon}\n"
     )
     said = printed(validation_data=(images, labels))
@@ -792,8 +792,8 @@ def test_datasets_are_looked_at_too():
         ({"epsilon": 8}, "8/255"),
         ({"epsilon": -0.1}, "at least 0"),
         ({"attack_mode": "train"}, "attack_mode"),
-        ({"attack": "pgd"}, "expected an attack"),
-        ({"validation_attack": "pgd"}, "expected an attack"),
+        ({"attack": "pgd"}, "must be attacks"),
+        ({"validation_attack": "pgd"}, "must be attacks"),
         ({"attack": ke.attacks.Square(5)}, "evaluation only"),
         ({"objective": "trades!"}, "objective"),
         ({"value_range": (255, 0)}, "value_range"),
@@ -846,7 +846,7 @@ def test_the_monitor_warns_of_stale_statistics(epochs, stale_until, warned):
         assert not said
     else:
         (text,) = said
-        assert text.startswith(f"epoch {warned}:")
+        assert text.startswith(f"Epoch {warned}:")
         assert "batchnorm_momentum=0.9" in text
 
 

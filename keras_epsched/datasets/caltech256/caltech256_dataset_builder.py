@@ -1,4 +1,4 @@
-"""The `caltech256` dataset, which tfds lacks."""
+"""The `caltech256` dataset, which tfds does not have."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ URL = (
     "256_ObjectCategories.tar"
 )
 _FOLDER = "256_ObjectCategories"
-# The archive also holds a few stray files, which are no part of the dataset.
+# The archive also contains a few files that do not belong to the dataset.
 _CLASSES = "[0-9][0-9][0-9].*"
 _IMAGES = "[0-9][0-9][0-9]_[0-9][0-9][0-9][0-9].jpg"
 _CITATION = """\
@@ -29,12 +29,12 @@ _CITATION = """\
 class Builder(PhotoBuilder):
     """30607 photos: 256 categories of objects, and one of clutter.
 
-    There is one split, `train`, as in the archive; `load` makes the three of
-    the paper of it. The label is the archive's number of the category less
-    one; the names, without the number, are the archive's as well.
+    The archive has one split, `train`, from which `load` makes the three
+    splits of the paper. The label is the archive's number of the category
+    minus one. The class names are those of the archive, without the number.
 
-    No checksum is recorded yet, so the download is not verified; `tfds build
-    --register_checksums` in this folder records it.
+    No checksum is recorded yet, so the download is not verified. `tfds build
+    --register_checksums` in this folder records one.
 
     Example:
     ```python

@@ -1,4 +1,4 @@
-"""The `digits` dataset: handwritten digits that scikit-learn ships."""
+"""The `digits` dataset: the handwritten digits of scikit-learn."""
 
 import tensorflow_datasets as tfds
 
@@ -7,12 +7,12 @@ from keras_epsched.datasets.tfds_builders import OfflineBuilder
 
 
 class Builder(OfflineBuilder):
-    """8 x 8 grey images of handwritten digits, prepared without a network.
+    """8 x 8 grey images of handwritten digits, without a download.
 
-    The 1797 images of `sklearn.datasets.load_digits`, whose values 0 to 16
-    become 0 to 255. 500 of them, 50 of each class, are the `test` split; the
-    choice is seeded and part of the version. An image's key is its row in
-    scikit-learn's arrays.
+    These are the 1797 images of `sklearn.datasets.load_digits`. Their values
+    0 to 16 are scaled to 0 to 255. The `test` split has 500 images, 50 of each
+    class; a fixed seed chooses them, and the choice is part of the version. An
+    image's key is its row in scikit-learn's arrays.
 
     Example:
     ```python
@@ -30,5 +30,5 @@ class Builder(OfflineBuilder):
     HOMEPAGE = "https://archive.ics.uci.edu/dataset/80"
 
     def _label(self) -> tfds.features.ClassLabel:
-        # Version 1.0.0 is stored without a file of names.
+        # Version 1.0.0 is stored without a file of class names.
         return tfds.features.ClassLabel(num_classes=len(examples.CLASS_NAMES))

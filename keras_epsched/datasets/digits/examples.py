@@ -21,8 +21,8 @@ def generate(split: str) -> Iterator[tuple[int, np.ndarray, int]]:
         split: String, `"train"` or `"test"`.
 
     Yields:
-        Key, `uint8` array of shape `(8, 8, 1)`, and label. The key is the row
-        in scikit-learn's arrays.
+        Key, `uint8` array of shape `(8, 8, 1)`, and label. The key is the
+        image's row in scikit-learn's arrays.
     """
     import sklearn.datasets
 
@@ -36,7 +36,7 @@ def generate(split: str) -> Iterator[tuple[int, np.ndarray, int]]:
 
 
 def _test_rows(labels: np.ndarray) -> np.ndarray:
-    """Row numbers of the test images: a seeded choice, the same per class."""
+    """Returns the rows of the test images, equally many of each class."""
     generator = np.random.default_rng(_SPLIT_SEED)
     return np.concatenate(
         [

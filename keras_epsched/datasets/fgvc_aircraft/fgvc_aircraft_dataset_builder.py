@@ -1,4 +1,4 @@
-"""The `fgvc_aircraft` dataset, which tfds lacks."""
+"""The `fgvc_aircraft` dataset, which tfds does not have."""
 
 import io
 from collections.abc import Iterator
@@ -30,17 +30,17 @@ _CITATION = """\
 class Builder(PhotoBuilder):
     """10000 photos of 100 variants of aircraft, in the official splits.
 
-    3334 images to train on, 3333 to validate and 3333 to test. Each photo
-    carries a banner with its copyright, the lowest 20 pixels, from which
-    classes could be told: it is cut off. The rest is encoded again with the
-    photo's own quantisation tables, so it differs by rounding only.
+    There are 3334 images for training, 3333 for validation and 3333 for test.
+    The lowest 20 pixels of each photo are a copyright banner. It is cut off,
+    because a model could learn classes from it. The rest is encoded again
+    with the photo's own quantisation tables, so it differs only by rounding.
 
-    The label is the number of the line in `variants.txt`. "Variant" is the
-    finest level that the authors evaluate; `family` and `manufacturer` are
-    not stored.
+    The label is the number of the line in `variants.txt`. The variant is the
+    finest level that the authors evaluate. `family` and `manufacturer` are not
+    stored.
 
-    No checksum is recorded yet, so the download is not verified; `tfds build
-    --register_checksums` in this folder records it.
+    No checksum is recorded yet, so the download is not verified. `tfds build
+    --register_checksums` in this folder records one.
 
     Example:
     ```python
@@ -67,10 +67,10 @@ class Builder(PhotoBuilder):
 
 
 def _listed(folder: epath.Path, split: str) -> Iterator[Photo]:
-    """The photos of a split, by the archive's list."""
+    """Yields the photos of a split, in the order of the archive's list."""
     lines = (folder / f"images_variant_{split}.txt").read_text()
     for line in lines.splitlines():
-        # Names hold blanks, as in "1025794 Boeing 717".
+        # Class names may contain spaces: "1025794 Boeing 717".
         number, _, variant = line.strip().partition(" ")
         if not number:
             continue
@@ -86,15 +86,15 @@ def without_banner(path: epath.Path) -> io.BytesIO:
         path: Path.
 
     Returns:
-        A file object with the JPEG file of the rest.
+        A file object with a JPEG file of the rest of the photo.
     """
     from PIL import Image, JpegImagePlugin
 
     encoded = io.BytesIO()
     with path.open("rb") as file, Image.open(file) as image:
         width, height = image.size
-        # The grid of blocks starts at the top: cut below, it stays in place,
-        # and its coefficients are rounded to what they were.
+        # The grid of JPEG blocks starts at the top, so cutting at the bottom
+        # keeps it. The coefficients are then rounded to the same values.
         image.crop((0, 0, width, height - BANNER)).save(
             encoded,
             "JPEG",

@@ -1,4 +1,4 @@
-"""The images of `letters`: rendered with the fonts of matplotlib."""
+"""The images of `letters`, rendered with the fonts of matplotlib."""
 
 import functools
 import math
@@ -15,12 +15,12 @@ SPLIT_SIZES = {"train": 400 * len(CLASS_NAMES), "test": 80 * len(CLASS_NAMES)}
 
 _SPLIT_SEEDS = {"train": 0, "test": 1}
 _SIDE = SHAPE[0]
-# Glyphs are warped at twice the size and then averaged: smooth edges.
+# Letters are warped at twice the size and then averaged, for smooth edges.
 _OVERSAMPLING = 2
 _FONT_SIZE = 80
 
-# Named one by one, so that a font added to matplotlib changes no image. The
-# symbol fonts beside them (cmex, cmsy, STIXSize, ...) hold no letters.
+# A fixed list, so that a new font in matplotlib changes no image. It leaves
+# out the symbol fonts (cmex, cmsy and STIXSize), which have no letters.
 _FONTS = (
     "DejaVuSans",
     "DejaVuSans-Bold",
@@ -48,15 +48,15 @@ _FONTS = (
 
 
 def _characters(label: int) -> tuple[str, ...]:
-    """The shapes of one class: the upper-case and the lower-case letter."""
+    """Returns the characters of a class: upper-case and lower-case letter."""
     upper = CLASS_NAMES[label]
-    # In many fonts the lower-case L is the same bar as the upper-case I.
+    # In many fonts, the lower-case L looks like the upper-case I.
     return (upper,) if upper == "L" else (upper, upper.lower())
 
 
 @functools.cache
 def _glyph(font: str, character: str):
-    """The character in white on black, cut to its ink (a PIL image)."""
+    """Returns the character as a PIL image, white on black and cropped."""
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
@@ -65,13 +65,13 @@ def _glyph(font: str, character: str):
     )
     if not path.is_file():
         raise ValueError(
-            f"the images of `letters` are drawn with the font {font}, which "
-            f"matplotlib {matplotlib.__version__} does not bring. Install one "
-            'that does: `pip install "matplotlib>=3.11"`'
+            f"The dataset `letters` is drawn with the font {font}, which "
+            f"matplotlib {matplotlib.__version__} does not have. Install a "
+            'version that has it: `pip install "matplotlib>=3.11"`'
         )
     face = ImageFont.truetype(str(path), _FONT_SIZE)
     left, top, right, bottom = face.getbbox(character)
-    # One pixel of margin on each side lets the warp fade to black.
+    # A margin of one pixel, so that the warp fades to black at the edges.
     canvas = Image.new("L", (int(right - left) + 2, int(bottom - top) + 2))
     ImageDraw.Draw(canvas).text(
         (1 - left, 1 - top), character, fill=255, font=face
@@ -80,7 +80,7 @@ def _glyph(font: str, character: str):
 
 
 def _warp(glyph, generator: np.random.Generator):
-    """Places the glyph on the canvas: scale, shear, rotation, translation."""
+    """Scales, shears, rotates and moves the glyph, and draws it."""
     from PIL import Image
 
     side = _SIDE * _OVERSAMPLING
@@ -94,7 +94,7 @@ def _warp(glyph, generator: np.random.Generator):
         @ np.array([[1.0, shear], [0.0, 1.0]])
         @ np.diag([scale * stretch, scale / stretch])
     )
-    # PIL asks where in the glyph each pixel of the canvas comes from.
+    # PIL needs the map from each pixel of the canvas to the glyph.
     backward = np.linalg.inv(forward)
     centre = side / 2 + generator.uniform(-0.06, 0.06, size=2) * side
     offset = np.array(glyph.size) / 2 - backward @ centre
@@ -110,14 +110,14 @@ def _warp(glyph, generator: np.random.Generator):
 def render(label: int, seed: tuple[int, ...]) -> np.ndarray:
     """Renders one distorted letter.
 
-    A font and a case are drawn, then an affine distortion, a resolution from
-    8 to 32 pixels at which the image is seen (a blur that spans the look of
-    8 x 8 digits and of sharp print), two grey levels, which of them is the
-    ink, and a little noise.
+    These are random: the font, upper or lower case, an affine distortion, the
+    resolution (8 to 32 pixels, then enlarged to 32, so images range from
+    blurred to sharp), two grey levels, which of them is the letter, and a
+    little noise.
 
     Args:
         label: Integer. The class, 0 (A) to 25 (Z).
-        seed: Tuple of integers. All randomness follows from it.
+        seed: Tuple of integers, the only source of randomness.
 
     Returns:
         A `uint8` array of shape `(32, 32, 1)`.
@@ -144,7 +144,7 @@ def render(label: int, seed: tuple[int, ...]) -> np.ndarray:
 
 
 def generate(split: str) -> Iterator[tuple[int, np.ndarray, int]]:
-    """Yields the images of a split, some milliseconds each.
+    """Yields the images of a split. Each takes a few milliseconds.
 
     Args:
         split: String, `"train"` or `"test"`.

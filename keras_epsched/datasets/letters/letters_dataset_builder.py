@@ -9,13 +9,13 @@ from keras_epsched.datasets.tfds_builders import OfflineBuilder
 class Builder(OfflineBuilder):
     """32 x 32 grey images of letters, rendered on first use.
 
-    26 classes, A to Z; upper and lower case are one class (the lower-case L
-    is left out, being an upper-case I in many fonts). 400 images of each class
-    to train on and 80 to test on, drawn from the same fonts: the splits
-    differ in the distortions, so the test measures tolerance to those and not
-    to new fonts. Half of the images are light on dark. Image `i` of a split
-    has class `i % 26` and follows from `(split, i)` alone, given the versions
-    of matplotlib and Pillow.
+    There are 26 classes, A to Z. Upper and lower case are one class; the
+    lower-case L is left out, because it looks like an upper-case I in many
+    fonts. Each class has 400 images for training and 80 for test. Both splits
+    use the same fonts and differ in the distortions, so the test measures
+    tolerance to distortions, not to new fonts. Half of the images are light
+    on dark. Image `i` of a split has class `i % 26`. It depends only on the
+    split, `i`, and the versions of matplotlib and Pillow.
 
     Example:
     ```python

@@ -1,1 +1,1 @@
-"""The `stanford_cars` dataset: 196 models of cars, from files at hand."""
+"""The `stanford_cars` dataset: 196 models of cars, from your files."""

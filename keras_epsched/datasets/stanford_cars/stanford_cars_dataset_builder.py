@@ -1,4 +1,4 @@
-"""The `stanford_cars` dataset, whose official download is gone."""
+"""The `stanford_cars` dataset, which can no longer be downloaded."""
 
 from collections.abc import Iterator
 
@@ -20,9 +20,9 @@ _CITATION = """\
 class Builder(PhotoBuilder):
     """16185 photos of 196 models of cars, from files that you have.
 
-    8144 images to train on and 8041 to test on. The address that tfds'
-    `cars196` downloads from no longer answers. Where `cars196` is prepared,
-    `load` takes it; otherwise place the authors' files, unpacked or not:
+    There are 8144 images for training and 8041 for test. The download address
+    of tfds' `cars196` no longer works. If `cars196` is already prepared, `load`
+    uses it. Otherwise place the authors' files, unpacked or not:
 
     ```
     downloads/manual/stanford_cars/
@@ -33,7 +33,7 @@ class Builder(PhotoBuilder):
         cars_test_annos_withlabels.mat
     ```
 
-    The label is the number in the annotations less one.
+    The label is the number in the annotations minus one.
 
     Example:
     ```python
@@ -50,7 +50,7 @@ class Builder(PhotoBuilder):
 a folder stanford_cars with cars_train/ and cars_test/ (the photos; or
 cars_train.tgz and cars_test.tgz), devkit/ (cars_train_annos.mat and
 cars_meta.mat; or car_devkit.tgz), and cars_test_annos_withlabels.mat.
-The official download of these files is gone.
+These files can no longer be downloaded from their official address.
 """
 
     def _photos(self, dl_manager):
@@ -70,12 +70,12 @@ The official download of these files is gone.
 
 
 def _annotated(images: epath.Path, annotations: epath.Path) -> Iterator[Photo]:
-    """The photos of a split, by a file of annotations."""
+    """Yields the photos of a split, in the order of the annotations."""
     rows = _read(annotations)["annotations"].ravel()
     if "class" not in rows.dtype.names:
         raise ValueError(
-            f"{annotations} holds no labels. For the test images, use "
-            "cars_test_annos_withlabels.mat."
+            f"{annotations} holds no labels. For the test images, use the "
+            "file cars_test_annos_withlabels.mat."
         )
     for row in rows:
         name = str(row["fname"].item())
@@ -83,14 +83,14 @@ def _annotated(images: epath.Path, annotations: epath.Path) -> Iterator[Photo]:
 
 
 def _found(dl_manager, root, folder: str, archive: str) -> epath.Path:
-    """The unpacked folder, or that within its archive."""
+    """Returns the unpacked folder, or extracts it from its archive."""
     if (root / folder).exists():
         return root / folder
     if (root / archive).exists():
         return dl_manager.extract(root / archive) / folder
     raise ValueError(
-        f"Expected {root / folder} or {root / archive}. Received: neither. "
-        "The official download is gone: place files that you have."
+        f"Expected {root / folder} or {root / archive}, but neither exists. "
+        "The official download no longer works, so place your own copy there."
     )
 
 

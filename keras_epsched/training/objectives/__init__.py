@@ -1,7 +1,8 @@
-"""Objectives: what a training step minimises, given both views of a batch.
+"""Objectives, which define the loss that a training step minimises.
 
-The trainer makes the adversarial view; the objective says which views the
-network sees, and turns its outputs into a loss.
+The trainer makes adversarial images from the clean images of a batch. The
+objective chooses which of the two views the network sees, and computes a loss
+from its outputs.
 """
 
 import keras
@@ -42,14 +43,14 @@ _OBJECTIVES = {
 
 
 def get(identifier) -> Objective:
-    """Returns the objective of a name, an object or a serialised `dict`.
+    """Returns an objective for a name, an object or a serialised `dict`.
 
     Args:
         identifier: `"adversarial"`, `"mixed"`, `"trades"`, `"mart"`, `"alp"`,
             `"twins"`, `"autolora"`, an `Objective`, or its serialised form.
 
     Raises:
-        ValueError: If it is none of these.
+        ValueError: If `identifier` is none of these.
     """
     if isinstance(identifier, dict):
         identifier = keras.saving.deserialize_keras_object(identifier)
@@ -57,7 +58,7 @@ def get(identifier) -> Objective:
         return _OBJECTIVES[identifier]()
     if not isinstance(identifier, Objective):
         raise ValueError(
-            f"expected an objective: one of {sorted(_OBJECTIVES)}, or an "
+            f"`objective` must be one of {sorted(_OBJECTIVES)}, or an "
             f"`Objective`. Received: {identifier!r}"
         )
     return identifier

@@ -1,4 +1,4 @@
-"""AutoLoRa: the natural objective has a low-rank branch of its own."""
+"""AutoLoRa: clean images train a separate low-rank branch."""
 
 import math
 
@@ -11,43 +11,50 @@ from keras_epsched.training.objectives import base
 
 @register
 class AutoLoRa(base.BothViews):
-    """Learns clean images by a low-rank branch, adversarial by the backbone.
+    """Trains a low-rank branch on clean and the backbone on adversarial images.
 
-    Clean images pass through kernels `W + A B`, with `A B` of a low rank, and
-    train `A`, `B` and the head alone; adversarial images pass through `W` and
-    train the network. The loss is
+    Use it to fine-tune a network that is robust already. On networks that are
+    not robust, it failed in arXiv 2509.23325.
+
+    Clean images pass through kernels `W + A B`, where `A B` has a low rank.
+    They train only `A`, `B` and the head. Adversarial images pass through `W`
+    and train the network. The loss is
 
     `l * loss(clean) + (1 - l) * loss(adversarial)
     + beta * (1 - l) * KL(p(clean) || p(adversarial))`
 
-    where `1 - l` is the natural accuracy of the branch on the training images
-    of the epoch before: what is learnt first is the task, then robustness. In
-    the first epoch `l` is 1, and the adversarial images train nothing. The
-    branch belongs to the trainer: `trainer.model` never has it.
-
-    What is different here: the accuracy is that of the steps of an epoch,
-    `natural_accuracy` in the logs, and 0 before the first; the paper takes
-    another pass over the training images before each. Every kernel has a
-    branch, not convolutions alone, of `rank` itself, and `A` is drawn by
-    He's rule. The paper's own control of the learning rate is left out:
-    `keras.callbacks` has `ReduceLROnPlateau`. The shares change in `fit`
-    only: by `train_on_batch` alone the backbone would never learn. On
-    non-robust networks it failed in arXiv 2509.23325.
+    where `1 - l` is the clean accuracy of the branch on the training images in
+    the epoch before. So the network learns the task first, then robustness. In
+    the first epoch, `l` is 1, and the adversarial images train nothing. The
+    branch belongs to the trainer, and is never part of `trainer.model`.
 
     Both views pass through the network in training mode, the clean ones
-    first; BatchNorm averages the statistics of both. A step costs one more
-    forward and backward pass than `"adversarial"`.
+    first. BatchNorm averages the statistics of both. A step costs one more
+    forward and backward pass than with `"adversarial"`.
+
+    Differences from the paper:
+
+    - The accuracy is measured in the training steps of an epoch and logged as
+      `natural_accuracy`. It is 0 before the first epoch. The paper makes an
+      extra pass over the training images before each epoch.
+    - Every kernel has a branch, not only those of convolutions. The rank is
+      exactly `rank`, and `A` is initialised by He's rule.
+    - The paper's control of the learning rate is left out. Use
+      `keras.callbacks.ReduceLROnPlateau`.
+    - `l` changes only in `fit`. With `train_on_batch`, the backbone would never
+      learn.
 
     Reference: Xu et al., ICLR 2024 (arXiv 2310.01818), with a rank of 8 and a
     `beta` of 6.
 
     Args:
         beta: Float. Largest weight of the divergence.
-        rank: Int. Rank of the branch. Kernels that are not larger have none.
+        rank: Int. Rank of the branch. A kernel gets a branch only if its own
+            rank can be larger.
 
     Raises:
-        ValueError: When the trainer is made, if no kernel but the head's is
-            trained, or all are too small.
+        ValueError: When the trainer is made, if no kernel can have a branch:
+            all kernels except the head's are frozen or too small.
 
     Example:
     ```python
@@ -59,11 +66,12 @@ class AutoLoRa(base.BothViews):
 
     def __init__(self, beta=6.0, rank=8):
         if rank < 1:
-            raise ValueError(f"`rank` must be 1 or more. Received: rank={rank}")
+            raise ValueError(
+                f"`rank` must be at least 1. Received: rank={rank}"
+            )
         self.beta = base.checked_beta(beta)
         self.rank = int(rank)
-        # Of variables: what the branch reads, and its two factors where it
-        # has some.
+        # Pairs of a variable and its two factors, or no factors.
         self._branches = []
 
     def get_config(self):
@@ -73,7 +81,7 @@ class AutoLoRa(base.BothViews):
         base.check_ready(self, trainer, self._branches)
         from keras_epsched.models import parts
 
-        # All but the head, which both views train.
+        # All variables except the head, which both views train.
         head = parts.head_variables(trainer.model)
         kept = {id(each) for each in head}
         variables = [
@@ -84,10 +92,11 @@ class AutoLoRa(base.BothViews):
         sizes = [_matrix(each.shape) for each in variables]
         if not any(min(size) > self.rank for size in sizes):
             raise ValueError(
-                f"AutoLoRa needs kernels of a rank above {self.rank} that are "
-                "trained, besides the head. Received: "
-                f"{trainer.model.name!r}, with {len(variables)} trained "
-                "variables besides the head, none of them such a kernel"
+                "AutoLoRa needs at least one trained kernel outside the head "
+                f"that is larger than `rank={self.rank}` in both dimensions. "
+                "Pass a smaller `rank`, or train more weights (`adapt(net, "
+                f'"full")`). Received: {trainer.model.name!r}, with '
+                f"{len(variables)} trained variables outside the head"
             )
         for index, (variable, size) in enumerate(
             zip(variables, sizes, strict=True)
@@ -104,7 +113,8 @@ class AutoLoRa(base.BothViews):
                         name=f"autolora_{name}_{index}",
                     )
                     for name, shape, initializer in (
-                        # Zero at first: the branch is the network then.
+                        # `b` starts at zero, so the branch starts as the
+                        # network itself.
                         (
                             "a",
                             (size[0], self.rank),
@@ -122,7 +132,7 @@ class AutoLoRa(base.BothViews):
         self._accuracy = trainer.add_training_metric("natural_accuracy")
 
     def trained(self) -> list:
-        """The factors of the branch."""
+        """Returns the factors of the branch."""
         return [each for _, factors in self._branches for each in factors]
 
     def callbacks(self):
@@ -153,7 +163,7 @@ class AutoLoRa(base.BothViews):
 
 
 class _Shares(keras.callbacks.Callback):
-    """Sets the shares of the next epoch by the accuracy of this one."""
+    """Sets the share `1 - l` of the next epoch to this epoch's accuracy."""
 
     def __init__(self, objective):
         super().__init__()
@@ -164,7 +174,7 @@ class _Shares(keras.callbacks.Callback):
 
 
 def _matrix(shape):
-    """Rows and columns of a kernel as a matrix, as square as can be."""
+    """Returns rows and columns of a kernel as the squarest matrix."""
     sizes = [
         (math.prod(shape[:axis]), math.prod(shape[axis:]))
         for axis in range(1, len(shape))
@@ -174,7 +184,7 @@ def _matrix(shape):
 
 def _branched(branch):
     variable, factors = branch
-    # The clean view trains the branch, not the network.
+    # The clean view trains only the branch, not the network.
     value = ops.stop_gradient(variable.value)
     if factors:
         a, b = factors

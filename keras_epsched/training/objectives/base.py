@@ -1,4 +1,4 @@
-"""What every objective has, and what several of them share."""
+"""The base class of objectives, and functions that several of them use."""
 
 from collections.abc import Callable
 
@@ -9,77 +9,107 @@ from keras_epsched.configurable import Configurable, register
 
 
 class Objective(Configurable):
-    """Base class of objectives.
+    """Base class of objectives, which define the loss of a training step.
 
-    An objective of one view of the images needs `views` alone. The other
-    methods are there for these reasons:
+    Derive from it to write a new objective. An objective that trains on one
+    view of the images implements only `views`. The other methods exist for
+    these cases:
 
-    - `compute_loss`, `predictions`: where `views` returns a `dict`, the
-      network is called on each of them. The loss receives a `dict` of outputs
-      then, and the metrics see one of them.
+    - `compute_loss`, `predictions`: `views` may return a `dict` of views. The
+      network is then called on each of them. The loss gets a `dict` of
+      outputs, and `predictions` chooses the output for the metrics.
     - `attack_loss`, `check_attack`: TRADES attacks the divergence of two
-      outputs, not the loss of the label, and cannot start at the clean image.
-    - `logits`: one of the views passes through the network with other values
-      of its variables. For TWINS these are the statistics of the pretraining,
-      for AutoLoRa the kernels of its branch.
+      outputs instead of the loss of the label, so its attack cannot start at
+      the clean image.
+    - `logits`: a view may pass through the network with other values of its
+      variables. TWINS uses the statistics of the pretraining, AutoLoRa the
+      kernels of its branch.
     - `attacked_logits`: TWINS attacks each half of a batch in the view that
-      will be trained on it, both in one pass.
-    - `prepare`: TWINS and AutoLoRa make those variables, which belong to the
-      trainer: it trains and saves them.
+      trains on it, both halves in one pass.
+    - `prepare`: TWINS and AutoLoRa create variables here. The trainer trains
+      and saves them.
     - `update_metrics`, `callbacks`: AutoLoRa measures an accuracy in the steps
-      of an epoch, and weighs the losses of the next epoch by it.
+      of an epoch, and weights the losses of the next epoch with it.
 
-    What a step costs follows from two attributes, which an objective with
-    other costs sets:
+    Two attributes describe the cost of a step. Set them if it differs from
+    that of `AdversarialObjective`.
 
     Attributes:
-        num_views: Int. Views of each image that pass through the network.
-        attack_loss_passes: Int. Forward passes of each image in `attack_loss`.
+        num_views: Int. Number of views of each image that pass through the
+            network.
+        attack_loss_passes: Int. Number of forward passes of each image in
+            `attack_loss`.
+
+    Example:
+    ```python
+    @keras.saving.register_keras_serializable("my_package")
+    class Halves(keras_epsched.training.Objective):
+        num_views = 2
+
+        def views(self, clean, adversarial):
+            return {"clean": clean, "adversarial": adversarial}
+
+        def compute_loss(self, compiled_loss, y, y_pred, sample_weight):
+            clean = compiled_loss(y, y_pred["clean"], sample_weight)
+            moved = compiled_loss(y, y_pred["adversarial"], sample_weight)
+            return 0.5 * clean + 0.5 * moved
+
+        def predictions(self, y_pred):
+            return y_pred["adversarial"]
+    ```
     """
 
     num_views = 1
     attack_loss_passes = 0
 
     def prepare(self, trainer) -> None:
-        """Called once by the trainer that the objective is given to.
+        """Called once, when a trainer is made with this objective.
 
-        What needs weights or metrics of its own makes them here, by
-        `trainer.add_state` and `trainer.add_training_metric`.
+        Override it to create weights with `trainer.add_state`, or metrics with
+        `trainer.add_training_metric`.
         """
 
     def callbacks(self) -> list:
-        """Callbacks that `fit` must have for this objective."""
+        """Returns callbacks that `fit` adds for this objective."""
         return []
 
     def views(self, clean, adversarial):
-        """Returns what the network is fed in a training step."""
+        """Returns the input of the network in a training step.
+
+        Args:
+            clean: Tensor of clean images.
+            adversarial: Tensor of their adversarial images.
+
+        Returns:
+            One tensor, or a `dict` of tensors.
+        """
         raise NotImplementedError
 
     def logits(self, name: str, network: Callable, view, training: bool):
-        """Returns what the network says of one view.
+        """Returns the logits of one view.
 
         Args:
-            name: String. Its name in the `dict` of `views`.
-            network: Function `(images, training, values=())` to logits, where
-                `values` are pairs of a variable of the network and a tensor
-                that stands for it in this pass.
-            view: What `views` has under this name.
+            name: String. Name of the view in the `dict` that `views` returns.
+            network: Function `(images, training, values=())` that returns
+                logits. `values` are pairs of a variable of the network and the
+                tensor to use as its value in this pass.
+            view: The view with this name.
             training: Boolean. The mode of the pass.
         """
         return network(view, training)
 
     def attacked_logits(self, network: Callable, images):
-        """Returns the logits that the training attack works against.
+        """Returns the logits that the training attack uses.
 
         Args:
             network: Function from images, or from a `dict` of views, to
                 logits, in the attack's mode.
-            images: Tensor of images on the attack's way.
+            images: Tensor of images during the attack.
         """
         return network(images)
 
     def check_attack(self, attack) -> None:
-        """Raises a `ValueError` if the attack cannot serve the objective."""
+        """Raises a `ValueError` if this objective cannot use the attack."""
 
     def attack_loss(self, logits_fn: Callable, clean):
         """Returns the loss that the attack maximises.
@@ -89,8 +119,8 @@ class Objective(Configurable):
             clean: Tensor of clean images.
 
         Returns:
-            A function `(labels, logits) -> (batch,)`, or `None` for the
-            attack's own loss.
+            A function `(labels, logits)` that returns a loss of shape
+            `(batch,)`; or `None` to use the attack's own loss.
         """
         return None
 
@@ -98,21 +128,21 @@ class Objective(Configurable):
         """Returns the scalar loss of a training step.
 
         Args:
-            compiled_loss: Function `(y, y_pred, sample_weight) -> scalar`:
-                the loss given to `compile`, with the model's own losses
-                (regularisers). These count once a call: where there are two
-                calls, let their shares sum to 1.
-            y: Labels, as the data has them.
+            compiled_loss: Function `(y, y_pred, sample_weight)` that returns
+                a scalar: the loss given to `compile` plus the model's own
+                losses (regularisers). Each call adds the regularisers, so the
+                weights of several calls should sum to 1.
+            y: Labels, as in the data.
             y_pred: Output of the network for `views`.
             sample_weight: Weights of the images, or `None`.
         """
         return compiled_loss(y, y_pred, sample_weight)
 
     def update_metrics(self, y, y_pred) -> None:
-        """Updates metrics that the objective has made in `prepare`."""
+        """Updates the metrics that `prepare` created."""
 
     def predictions(self, y_pred):
-        """Returns the outputs that the compiled metrics see."""
+        """Returns the outputs for the compiled metrics."""
         return y_pred
 
     def get_config(self):
@@ -121,10 +151,19 @@ class Objective(Configurable):
 
 @register
 class AdversarialObjective(Objective):
-    """The compiled loss on adversarial images alone.
+    """The compiled loss on adversarial images only (adversarial training).
 
-    Reference: Madry et al., ICLR 2018 (arXiv 1706.06083). It is what the
-    Epsilon-Scheduling paper uses throughout.
+    This is the default. The Epsilon-Scheduling paper uses it in all
+    experiments.
+
+    Reference: Madry et al., ICLR 2018 (arXiv 1706.06083).
+
+    Example:
+    ```python
+    trainer = keras_epsched.AdversarialTrainer(
+        classifier, objective="adversarial"
+    )
+    ```
     """
 
     def views(self, clean, adversarial):
@@ -132,12 +171,13 @@ class AdversarialObjective(Objective):
 
 
 class BothViews(Objective):
-    """Sees the clean images and the adversarial ones, in this order.
+    """Base class of objectives with clean and adversarial images.
 
-    Both pass through the network in training mode: BatchNorm normalises each
-    view by its own statistics and averages both into its moving ones. A step
-    costs one more forward and backward pass than `"adversarial"`, also at
-    epsilon 0. The metrics of training see the adversarial images.
+    Both pass through the network in training mode, the clean ones first.
+    BatchNorm normalises each view with its own statistics, and averages both
+    into its moving statistics. A step costs one more forward and backward pass
+    than with `"adversarial"`, also at epsilon 0. The training metrics are
+    those of the adversarial images.
     """
 
     num_views = 2
@@ -150,13 +190,14 @@ class BothViews(Objective):
 
 
 def kl_divergence(logits, other_logits):
-    """Kullback-Leibler divergence of softmax distributions, from logits.
+    """Returns the Kullback-Leibler divergence of two softmax distributions.
 
-    `keras.losses.kl_divergence` takes probabilities and clips them.
+    It takes logits. `keras.losses.kl_divergence` takes probabilities and clips
+    them.
 
     Args:
-        logits: Tensor `(batch, num_classes)`: the first distribution.
-        other_logits: Tensor like it: the second one.
+        logits: Tensor `(batch, num_classes)`. The first distribution.
+        other_logits: Tensor of the same shape. The second distribution.
 
     Returns:
         A float32 tensor of shape `(batch,)`.
@@ -167,7 +208,7 @@ def kl_divergence(logits, other_logits):
 
 
 class Mean(keras.losses.Loss):
-    """A mean with the weights and the scaling over replicas of Keras."""
+    """A mean over the batch with Keras' sample weights and replica scaling."""
 
     def __init__(self, function, name):
         super().__init__(name=name)
@@ -178,27 +219,28 @@ class Mean(keras.losses.Loss):
 
 
 def checked_beta(beta) -> float:
-    """The weight of a part of a loss, once it is one."""
+    """Returns `beta` as a float; raises a `ValueError` if it is negative."""
     if not beta >= 0:
         raise ValueError(f"`beta` must be at least 0. Received: beta={beta!r}")
     return float(beta)
 
 
 def check_ready(objective, trainer, made) -> None:
-    """Refuses what cannot make weights of its own for this trainer.
+    """Raises a `ValueError` if an objective cannot make weights now.
 
     Args:
-        objective: `Objective`.
-        trainer: The trainer that it is given to.
-        made: What it has made already, for another.
+        objective: `Objective` that makes weights.
+        trainer: The trainer that is made with the objective.
+        made: Weights that the objective has made for another trainer.
     """
     if not trainer.model.built:
         raise ValueError(
-            f"{objective!r} looks at the weights of the network, which has "
-            "none yet: build it first (`model.build((None, 32, 32, 3))`)"
+            f"{objective!r} needs the weights of the network, but the network "
+            "is not built yet. Build it first, for example with "
+            "`model.build((None, 32, 32, 3))`."
         )
     if made:
         raise ValueError(
-            f"{objective!r} belongs to a trainer already, which holds its "
-            "weights: make another for each trainer"
+            f"{objective!r} belongs to another trainer, which holds its "
+            "weights. Make another for each trainer."
         )

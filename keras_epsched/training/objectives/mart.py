@@ -1,4 +1,4 @@
-"""MART: images that are wrong when clean count more."""
+"""MART: images that the network misclassifies get a larger weight."""
 
 from keras import ops
 
@@ -14,23 +14,33 @@ from keras_epsched.training.objectives.base import (
 
 @register
 class MART(BothViews):
-    """Misclassification-aware training: what is wrong when clean counts more.
+    """Misclassification-aware adversarial training (MART).
 
-    The compiled loss and a margin, `-log(1 - max p(adversarial))` over the
-    wrong classes, on the adversarial images, plus `beta` times the divergence
-    `KL(p(clean) || p(adversarial))`, each image weighted by
-    `1 - p(clean)` of its class. Gradients flow through all three. The attack
-    maximises its own loss, usually cross-entropy.
+    Use it to give more weight to images that the network misclassifies without
+    an attack. The loss is the sum of three terms:
+
+    - the compiled loss on the adversarial images;
+    - a margin on the adversarial images, `-log(1 - max p(adversarial))`, with
+      the maximum over the wrong classes;
+    - `beta` times the divergence `KL(p(clean) || p(adversarial))`, where each
+      image has the weight `1 - p(clean)` of its true class.
+
+    Gradients flow through all three. The attack maximises its own loss,
+    usually cross-entropy.
 
     Both views pass through the network in training mode, the clean ones
-    first, which costs one more forward and backward pass; BatchNorm averages
+    first, which costs one more forward and backward pass. BatchNorm averages
     the statistics of both.
 
     Reference: Wang et al., ICLR 2020 (openreview rklOg6EFwS), with a `beta` of
-    6 and constants of 1e-4 and 1e-7 inside, that stand here too.
+    6. The small constants 1e-4 and 1e-7 in the formulas are those of the
+    reference.
 
     Args:
         beta: Float. Weight of the divergence.
+
+    Raises:
+        ValueError: If `beta` is negative.
 
     Example:
     ```python
@@ -58,7 +68,7 @@ class MART(BothViews):
 
 
 def _margin(targets, logits):
-    """Minus the log of what the largest wrong class leaves."""
+    """Returns `-log(1 - p)`, with `p` that of the most likely wrong class."""
     p = ops.softmax(ops.cast(logits, "float32"))
     wrong = ops.max(p * (1.0 - targets), axis=-1)
     return -ops.log(1.0001 - wrong + 1e-12)

@@ -1,4 +1,4 @@
-"""Clean and adversarial images together: mixed, and with equal logits."""
+"""Objectives that mix the losses of clean and adversarial images."""
 
 from keras import ops
 
@@ -12,18 +12,23 @@ from keras_epsched.training.objectives.base import (
 
 @register
 class MixedObjective(BothViews):
-    """The compiled loss on clean and on adversarial images, weighted.
+    """A weighted mean of the losses of clean and adversarial images.
 
-    `(1 - weight) * loss(clean) + weight * loss(adversarial)`: the oldest form
-    of adversarial training. Both views pass through the network in training
-    mode, which costs one more forward and backward pass; BatchNorm averages
-    the statistics of both.
+    Use it to train on clean images too, usually for more clean and less robust
+    accuracy. The loss is
+    `(1 - weight) * loss(clean) + weight * loss(adversarial)`.
+
+    Both views pass through the network in training mode, which costs one more
+    forward and backward pass. BatchNorm averages the statistics of both.
 
     Reference: Goodfellow et al., ICLR 2015 (arXiv 1412.6572), with a weight of
     0.5.
 
     Args:
-        weight: Float in [0, 1]. Share of the adversarial images.
+        weight: Float in [0, 1]. Weight of the adversarial images.
+
+    Raises:
+        ValueError: If `weight` is not in [0, 1].
 
     Example:
     ```python
@@ -36,7 +41,7 @@ class MixedObjective(BothViews):
     def __init__(self, weight=0.5):
         if not 0 <= weight <= 1:
             raise ValueError(
-                f"`weight` must lie in [0, 1]. Received: weight={weight!r}"
+                f"`weight` must be from 0 to 1. Received: weight={weight!r}"
             )
         self.weight = float(weight)
 
@@ -51,19 +56,23 @@ class MixedObjective(BothViews):
 
 @register
 class ALP(MixedObjective):
-    """Adversarial logit pairing: the mixed loss, and equal logits.
+    """Adversarial logit pairing (ALP).
 
-    `MixedObjective` plus `beta` times the mean squared difference of the
-    logits of the two views, over images and classes. It was broken as a
-    defence on its own, for its robustness came from gradients that vanish
-    (Engstrom et al., 2018, arXiv 1807.10272): look at the self-checks of the
-    report.
+    Use it only to compare with the literature. As a defence, it was broken:
+    its robustness came from vanishing gradients (Engstrom et al., 2018, arXiv
+    1807.10272). After training with it, read the self-checks of the report.
+
+    The loss is that of `MixedObjective`, plus `beta` times the mean squared
+    difference of the logits of the two views, over images and classes.
 
     Reference: Kannan et al., 2018 (arXiv 1803.06373).
 
     Args:
-        beta: Float. Weight of the pairing.
-        weight: Float in [0, 1]. Share of the adversarial images.
+        beta: Float. Weight of the squared difference of the logits.
+        weight: Float in [0, 1]. Weight of the adversarial images.
+
+    Raises:
+        ValueError: If `beta` is negative or `weight` is not in [0, 1].
 
     Example:
     ```python

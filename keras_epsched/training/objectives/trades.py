@@ -1,4 +1,4 @@
-"""TRADES: right on clean images, and the same on adversarial ones."""
+"""TRADES: clean loss, and equal predictions on adversarial images."""
 
 from keras import ops
 
@@ -13,28 +13,36 @@ from keras_epsched.training.objectives.base import (
 
 @register
 class TRADES(BothViews):
-    """The compiled loss on clean images, and a pull of adversarial ones.
+    """The clean loss, plus the divergence of clean and adversarial outputs.
 
-    `loss(clean) + beta * KL(p(clean) || p(adversarial))`, where gradients
-    flow through both predictions. The attack maximises the divergence, not
-    the loss of the label.
+    Use it to trade clean accuracy for robust accuracy with one number, `beta`.
+    The loss is `loss(clean) + beta * KL(p(clean) || p(adversarial))`, and
+    gradients flow through both predictions. The attack maximises the
+    divergence instead of the loss of the label.
 
     Both views pass through the network in training mode, the clean ones
-    first: BatchNorm normalises each by its own statistics and averages both
-    into its moving ones. A step costs one more forward and backward pass than
-    `"adversarial"`, also at epsilon 0. The metrics of training see the
-    adversarial images.
+    first. BatchNorm normalises each view with its own statistics, and averages
+    both into its moving statistics. A step costs one more forward and backward
+    pass than with `"adversarial"`, also at epsilon 0. The training metrics are
+    those of the adversarial images.
 
-    The reference's attack starts at Gaussian noise of 0.001; here it starts
-    where the attack of the trainer does, at a random point of the ball. A
-    start at the clean image is refused: the divergence has no gradient there.
+    The reference starts its attack at Gaussian noise of 0.001. Here the
+    trainer's attack chooses the start: a random point in the perturbation
+    budget. An attack that starts at the clean image is refused, because the
+    divergence has no gradient there.
 
     Reference: Zhang et al., ICML 2019 (arXiv 1901.08573).
 
     Args:
-        beta: Float. Weight of the divergence.
-        inner_loss: `"kl"`, the divergence, or `"attack"`, the attack's own
-            loss, usually cross-entropy.
+        beta: Float. Weight of the divergence. A larger one usually gives more
+            robust and less clean accuracy.
+        inner_loss: String. The loss that the attack maximises: `"kl"` is the
+            divergence; `"attack"` is the attack's own loss, usually
+            cross-entropy.
+
+    Raises:
+        ValueError: If `beta` is negative or `inner_loss` is unknown. When the
+            trainer is made: if the attack starts at the clean image.
 
     Example:
     ```python
@@ -54,7 +62,7 @@ class TRADES(BothViews):
             )
         self.beta = checked_beta(beta)
         self.inner_loss = inner_loss
-        # The clean images, from which the divergence is taken.
+        # The forward pass of the clean images, for the divergence.
         self.attack_loss_passes = int(inner_loss == "kl")
 
     def get_config(self):
@@ -64,9 +72,10 @@ class TRADES(BothViews):
         starts_at_random = getattr(attack, "random_start", True)
         if self.inner_loss == "kl" and not starts_at_random:
             raise ValueError(
-                "the attack starts at the clean image, where the divergence "
-                f"that {self!r} maximises has no gradient. Give it "
-                f"random_start=True. Received: {attack!r}"
+                f"With {self!r}, the attack maximises a divergence that has "
+                "no gradient at the clean image, so it must start at a random "
+                "point. Make the attack with `random_start=True`. "
+                f"Received: {attack!r}"
             )
 
     def attack_loss(self, logits_fn, clean):

@@ -1,4 +1,4 @@
-"""TWINS: a view by the statistics of the pretraining, and one that adapts."""
+"""TWINS: half of each batch uses BatchNorm's pretrained statistics."""
 
 import keras
 from keras import ops
@@ -10,30 +10,37 @@ from keras_epsched.training.objectives import base
 
 @register
 class TWINS(base.Objective):
-    """Half of each batch by BatchNorm as pretrained, half by its own.
+    """Trains half of each batch with BatchNorm's pretrained statistics.
 
-    Both halves pass through the same weights. The first, adaptive half is
-    normalised by its own statistics, which the moving ones follow, as always
-    in training; the other half by the moving statistics that the network had
-    when the trainer was made. The objective of the adaptive half counts once,
-    that of the frozen half `weight` times. What is left behind is the
-    adaptive network.
+    Use it to fine-tune a *robust* pretrained network with BatchNorm, whose
+    statistics are worth keeping.
 
-    The frozen half is in inference mode throughout, without dropout too. Each
-    half is attacked through its own view. A step costs what it costs without
-    TWINS. It was made for *robust* pretrained networks, whose statistics are
-    worth keeping. Here both halves share BatchNorm's scale and offset; in the
-    authors' code the frozen layers have their own.
+    Both halves of a batch pass through the same weights:
+
+    - The adaptive half is normalised with its own statistics, and the moving
+      statistics follow them, as always in training.
+    - The frozen half is normalised with the moving statistics that the network
+      had when the trainer was made. It is in inference mode, so without
+      dropout.
+
+    The loss is the objective on the adaptive half, plus `weight` times the
+    objective on the frozen half. Each half is attacked in its own mode. A step
+    costs as much as without TWINS. The saved network is the adaptive one.
+
+    In contrast to the authors' code, both halves share BatchNorm's scale and
+    offset; there, the frozen layers have their own.
 
     Reference: Liu et al., CVPR 2023 (arXiv 2303.11135), with a weight of 0.4.
 
     Args:
         weight: Float. Weight of the frozen half.
-        objective: `Objective` of both halves, or its name, as `"trades"`.
+        objective: `Objective` of both halves, or its name, such as
+            `"trades"`.
 
     Raises:
-        ValueError: When the trainer is made, if the network has no BatchNorm
-            that adapts.
+        ValueError: If `weight` is negative, or `objective` cannot be used
+            inside TWINS. When the trainer is made: if the network has no
+            BatchNorm layer that is not frozen.
 
     Example:
     ```python
@@ -57,10 +64,10 @@ class TWINS(base.Objective):
             for name in ("logits", "prepare", "callbacks", "update_metrics")
         ):
             raise ValueError(
-                "`objective` is one with weights or passes of its own, as "
-                '"twins" and "autolora" are, which cannot stand within TWINS: '
-                'take "adversarial", "mixed", "trades", "mart" or "alp". '
-                f"Received: objective={objective!r}"
+                "`objective` must be one that TWINS can use for both halves: "
+                '"adversarial", "mixed", "trades", "mart" or "alp". '
+                'Objectives with own weights or passes, such as "twins" and '
+                f'"autolora", cannot be used. Received: objective={objective!r}'
             )
         self.num_views = self.objective.num_views
         self.attack_loss_passes = self.objective.attack_loss_passes
@@ -79,11 +86,11 @@ class TWINS(base.Objective):
         base.check_ready(self, trainer, self._statistics)
         layers = batchnorm.batchnorm_layers(trainer.model)
         if not any(layer.trainable for layer in layers):
-            found = "all its layers are frozen" if layers else "it has none"
+            found = "all are frozen" if layers else "there are none"
             raise ValueError(
-                "TWINS compares BatchNorm as pretrained with BatchNorm that "
-                f"adapts, and {trainer.model.name!r} offers no such pair: "
-                f"{found}. Take its inner objective, {self.objective!r}, alone."
+                "TWINS needs BatchNorm layers that are not frozen. In "
+                f"{trainer.model.name!r}, {found}. Use the objective "
+                f"{self.objective!r} without TWINS."
             )
         for index, layer in enumerate(layers):
             for variable in (layer.moving_mean, layer.moving_variance):
@@ -104,8 +111,8 @@ class TWINS(base.Objective):
         kept = [(each, value.value) for each, value in self._statistics]
 
         def frozen(images):
-            # Of a single image this half is empty, which TensorFlow's
-            # BatchNorm does not take: a black one then stands in.
+            # With a batch of one image, this half is empty, which TensorFlow's
+            # BatchNorm refuses. A black image then takes its place.
             rows = ops.shape(images)[0]
             black = ops.zeros((1, *images.shape[1:]), images.dtype)[rows:]
             images = ops.concatenate([images, black], axis=0)
@@ -131,7 +138,7 @@ class TWINS(base.Objective):
             self.weight * total / ops.maximum(frozen, 1.0),
         )
         if sample_weight is not None:
-            # As Keras has it, of shape (batch,) or (batch, 1).
+            # Keras passes it with shape (batch,) or (batch, 1).
             weights = ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
             shares = shares * weights
         return self.objective.compute_loss(
@@ -142,12 +149,12 @@ class TWINS(base.Objective):
         return self.objective.predictions(_whole(y_pred))
 
 
-# Of one view, or of each in a `dict`.
+# Applies a function to one view, or to each view in a `dict`.
 _each = keras.tree.map_structure
 
 
 def _halves(views):
-    """Cuts each view in two; an odd image goes with the adaptive ones."""
+    """Cuts each view in half. The adaptive half gets an odd image."""
     return {
         "adaptive": _each(lambda x: x[: (ops.shape(x)[0] + 1) // 2], views),
         "frozen": _each(lambda x: x[(ops.shape(x)[0] + 1) // 2 :], views),
@@ -155,7 +162,7 @@ def _halves(views):
 
 
 def _whole(halves):
-    """Puts both halves together again."""
+    """Joins both halves again."""
     return _each(
         lambda *pair: ops.concatenate(pair, axis=0),
         halves["adaptive"],
