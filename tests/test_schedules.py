@@ -191,11 +191,11 @@ def test_equality_looks_at_class_and_values():
         (lambda: schedules.PiecewiseLinear([(0.1,)]), "pairs"),
         (
             lambda: schedules.PiecewiseLinear([(0.5, 0.0), (0.5, 0.1)]),
-            "strictly increasing",
+            "increase strictly",
         ),
         (
             lambda: schedules.PiecewiseLinear([(0.5, 0.0), (0.2, 0.1)]),
-            "strictly increasing",
+            "increase strictly",
         ),
         (lambda: schedules.RandomUniform(TARGET, 0), "num_draws"),
         (lambda: schedules.RandomUniform(TARGET, 2.5), "num_draws"),
@@ -285,7 +285,7 @@ def test_wrong_hinges_are_named(text, message):
         ("0.8:0.2", "the first not after the second"),
         ("0.1:0;a:4/255", "points of progress and epsilon"),
         ("0.1:0;0.8", "pairs"),
-        ("0.8:0;0.1:4/255", "strictly increasing"),
+        ("0.8:0;0.1:4/255", "increase strictly"),
         ("0.1:0;0.8:8/255", "at the target epsilon 0.015686"),
     ],
 )

@@ -171,7 +171,7 @@ def test_what_is_no_batch_is_refused(name):
 def test_data_of_no_kind_are_refused():
     with pytest.raises(ValueError, match="Received: int"):
         train(5)
-    with pytest.raises(ValueError, match="images alone"):
+    with pytest.raises(ValueError, match="only images"):
         train(IMAGES)
     with pytest.raises(ValueError, match="Received: function"):
         evaluate(lambda: None)
@@ -215,7 +215,7 @@ def test_data_without_an_end_are_refused():
     with pytest.raises(ValueError, match="must have an end"):
         evaluate(endless)
     again = Endless(IMAGES, LABELS)
-    with pytest.raises(ValueError, match="begins again after 3 batches"):
+    with pytest.raises(ValueError, match="repeats after 3 batches"):
         evaluate(again)
     trainer = make_trainer()
     before = trainer.model.get_weights()
@@ -230,7 +230,7 @@ def test_data_without_an_end_are_refused():
             for at in range(0, 24, 3):
                 yield IMAGES[at : at + 3], LABELS[at : at + 3]
 
-    with pytest.raises(ValueError, match="begins again after 8 batches"):
+    with pytest.raises(ValueError, match="repeats after 8 batches"):
         evaluate(small())
     # The same image twice is no new beginning.
     twice = [(IMAGES[:1], LABELS[:1])] * 2
