@@ -173,7 +173,7 @@ def test_the_cost_of_an_expensive_attack_is_told_once(
         images = f"{total} images" if total else "the images"
         cost = (
             "evaluation: Square, 5,000 queries takes up to about 20,000 passes "
-            f"of the network for each of {images}, over 4 epsilons."
+            f"of the network for each of {images}, for all 4 epsilons "
         )
         assert text.count(cost) == told_cost, text
         assert text.count("takes up to about") == told_cost
