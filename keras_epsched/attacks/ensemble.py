@@ -112,7 +112,7 @@ class NamedEnsemble(AttackEnsemble):
 
 @register
 class AutoAttack(NamedEnsemble):
-    """AutoAttack, the ensemble that most publications report.
+    """AutoAttack, an ensemble that many publications report.
 
     Use it to compare with published numbers. There are three versions:
 

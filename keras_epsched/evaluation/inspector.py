@@ -8,7 +8,7 @@ from keras_epsched.attacks.base import Attack
 from keras_epsched.evaluation.check_sample import CheckSample
 from keras_epsched.evaluation.sweep import Sweep
 
-# Share of the passes of the evaluation that the checks may cost.
+# The self-checks may make this share of the passes of the evaluation.
 _BUDGET = 0.1
 FEWEST_IMAGES = 8
 # The share of the budget that each check may use. About half of the budget is

@@ -49,12 +49,14 @@ def zero_gradients(count: int, attacked: int) -> Check:
         return Check(
             name,
             "fired",
-            f"on {count} of {attacked} images the gradient was zero or too "
-            "small to follow. The attack may have failed on these images, and "
-            "the accuracies may be too high. Look for rounding, saturated "
-            "activations or float16 in the model",
+            f"the attack found no gradient on {count} of {attacked} images: it "
+            "was zero or too small. The attack may have failed on these "
+            "images, and the accuracies may be too high. Look for rounding, "
+            "saturated activations or float16 in the model",
         )
-    return Check(name, "passed", f"{count} of {attacked} images")
+    return Check(
+        name, "passed", f"{count} of {attacked} images had no gradient"
+    )
 
 
 def _randomness(inspector):
@@ -168,17 +170,16 @@ def _falling(inspector):
     )
     worst = _worst_rise(broken)
     text = (
-        f"{attack.title} from scratch at {len(places)} epsilons, on "
-        f"{count} images"
+        f"{attack.title} attacked {count} images from scratch at "
+        f"{len(places)} epsilons"
     )
     if worst > max(2, 0.1 * count):
         return Check(
             name,
             "fired",
-            f"{text}: the attack broke {worst} fewer images at a larger "
-            "epsilon than at a smaller one. It does not make use of the larger "
-            "epsilon. Use an attack that chooses its own step size (`APGD`), "
-            "with more steps",
+            f"{text}, and broke {worst} fewer at a larger epsilon than at a "
+            "smaller one. It does not make use of the larger epsilon. Use an "
+            "attack that chooses its own step size (`APGD`), with more steps",
         )
     return Check(name, "passed", text)
 

@@ -147,7 +147,7 @@ class Measures:
         Returns:
             A float64 array of shape `(num_epsilons,)` with sum 1.
         """
-        # A point mass, or weights, may lie beyond the target.
+        # A single epsilon or an array of weights may go beyond the target.
         spread = density is None or callable(getattr(density, "pdf", density))
         if target_epsilon is None and spread:
             target_epsilon = self.target_epsilon

@@ -219,6 +219,6 @@ def transfer(report) -> str:
     if report.precision:
         where = f"in {report.precision} on a {report.device}"
     return (
-        f"The stored adversarial images were found {where}. They may break "
-        "fewer images in another precision or on another device."
+        f"The stored adversarial images were found {where}. They may be less "
+        "effective in another precision or on another device."
     )
