@@ -77,7 +77,7 @@ def _randomness(inspector):
         return Check(
             name,
             "fired",
-            f"the logits of the same image differ by {100 * change:.2g} % "
+            f"the logits of an image differ by up to {100 * change:.2g} % "
             "between two calls. The accuracies and gradients of single calls "
             'are not reliable. Use `AutoAttack("rand")` or `APGD(eot=20)`, or '
             "switch the randomness off",

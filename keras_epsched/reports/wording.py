@@ -8,11 +8,11 @@ from keras_epsched.epsilons import format_epsilon
 
 # The protocols of an evaluation, in words.
 PROTOCOLS = {
-    "nested": "nested: an image that is broken at one epsilon counts as "
-    "broken at every larger epsilon",
-    "independent": "independent: each epsilon is attacked from scratch",
+    "nested": "nested (an image that is broken at one epsilon counts as "
+    "broken at every larger epsilon)",
+    "independent": "independent (each epsilon is attacked from scratch)",
 }
-_PAPER = "this is the protocol of the paper (arXiv 2509.23325)"
+_PAPER = "the protocol of the paper (arXiv 2509.23325)"
 # The arguments of APGD in the evaluations of the paper.
 _PAPER_ATTACK = {
     "steps": 10,
@@ -154,9 +154,9 @@ def subject(report) -> dict[str, str]:
             images += f" of {report.dataset['num_examples']:,}"
     protocol = PROTOCOLS[report.protocol]
     if is_paper_protocol(report):
-        protocol = f"{protocol}; {_PAPER}"
+        protocol = f"{protocol}, {_PAPER}"
     if report.bisect:
-        protocol += "; epsilons are searched by bisection"
+        protocol += ", with bisection over epsilons"
     if report.shard is not None:
         images += ", shard {} of {}".format(*report.shard)
     lines = {

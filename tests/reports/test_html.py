@@ -168,7 +168,7 @@ def test_values(write):
         "5 of 8,580",
         "APGD-10 on cross-entropy",
         "linf",
-        "nested: an image",
+        "nested (an image",
     ):
         assert text in subject
     table = page.section("accuracies")

@@ -347,7 +347,7 @@ def test_table():
         "5 of 8,580",
         "APGD(steps=10)",
         "linf",
-        "nested: an image that is broken at one epsilon counts as",
+        "nested (an image that is broken at one epsilon counts as",
         "expected robustness  47.50 % (95 % interval ",
         "110 forward and 90 backward",
         "260 forward and 240 backward",
