@@ -202,9 +202,8 @@ class MarginEnsemble(NamedEnsemble):
     Example:
     ```python
     attack = keras_epsched.attacks.MarginEnsemble("thorough", norm="l2")
-    report = keras_epsched.evaluate(
-        classifier, data.test, keras_epsched.epsilon_grid(0.5), attack
-    )
+    grid = keras_epsched.epsilon_grid(0.5, num=6, norm="l2")
+    report = keras_epsched.evaluate(classifier, data.test, grid, attack)
     ```
     """
 
