@@ -121,10 +121,10 @@ def check_images(images, value_range, scale: bool = True) -> None:
         and least < most
     ):
         raise ValueError(
-            f"Pixel values must fill value_range=({low:g}, {high:g}). "
-            f"Received: values from {least:g} to {most:g}, which seem to be "
-            "scaled to [0, 1]. Multiply them by 255. If the model expects "
-            "pixels in [0, 1], pass value_range=(0, 1)."
+            f"Pixel values must be on the scale of value_range=({low:g}, "
+            f"{high:g}). Received: values from {least:g} to {most:g}, which "
+            "seem to be scaled to [0, 1]. Multiply them by 255. If the model "
+            "expects pixels in [0, 1], pass value_range=(0, 1)."
         )
 
 
