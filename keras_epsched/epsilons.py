@@ -82,7 +82,7 @@ def check_epsilon(
             f"`{name}` must be at most 1 for the l-infinity norm. It is "
             "always on the [0, 1] scale, whatever the pixel range of the "
             f"model. Received: {name}={value:g}. If this is a number of pixel "
-            f"levels, divide it by 255: `{name}={value:g}/255`."
+            f"levels, divide by 255: `{name}={value:g}/255`."
         )
     return value
 
