@@ -1,4 +1,4 @@
-"""Robust fine-tuning of pretrained image backbones in Keras 3."""
+"""Robust fine-tuning and robust evaluation of image classifiers in Keras 3."""
 
 from keras_epsched import attacks as attacks
 from keras_epsched import callbacks as callbacks

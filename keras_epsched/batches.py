@@ -1,8 +1,9 @@
-"""What a batch of images and labels is, for training and for evaluation.
+"""Batches of images and labels, for training and for evaluation.
 
-`fit` takes whatever Keras takes: arrays, datasets of `tf.data`, `PyDataset`s,
-loaders of torch, generators. What is wrong with a batch is said here, in the
-same words for all of them, before NumPy or a compiled step stumbles over it.
+`fit` takes everything that Keras takes: arrays, `tf.data` datasets,
+`PyDataset`s, torch loaders and generators. This module checks a batch of any of
+them and raises the same error messages, before NumPy or a compiled step would
+fail with another message.
 """
 
 import contextlib
@@ -15,65 +16,71 @@ import numpy as np
 from keras import ops
 
 _ENDLESS = (
-    "the dataset must have an end. Leave out `repeat()`, or take one pass of "
-    "it: `dataset.take(number_of_batches)`. Received: an endless dataset"
+    "The dataset must have an end. Leave out `repeat()`, or take only one "
+    "pass: `dataset.take(number_of_batches)`. Received: an endless dataset"
 )
-# Images of a batch that is recognised when it comes again.
+# Number of images by which a repetition is recognised.
 _FEWEST = 8
-_EXPECTED = "the data must yield batches (images, labels)"
+_EXPECTED = "The data must yield batches (images, labels)"
 
 
 def as_arrays(batch) -> tuple[np.ndarray, np.ndarray]:
     """Returns images and labels of a batch as arrays.
 
     Args:
-        batch: What a dataset yields: `(images, labels)`, or with weights
-            behind.
+        batch: A batch of a dataset: `(images, labels)`, or
+            `(images, labels, sample_weights)`.
+
+    Returns:
+        A pair of arrays: images of shape `(batch, ...)`, and labels.
 
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If the batch has another form.
     """
     if not isinstance(batch, (tuple, list)) or len(batch) < 2:
         raise ValueError(
-            f"{_EXPECTED}: attacks need labels. Received: "
+            f"{_EXPECTED}, because attacks need labels. Received: "
             f"a batch of type {type(batch).__name__}"
         )
     images = _one_array(batch[0], "images")
     labels = _one_array(batch[1], "labels")
     if labels.dtype.kind in "USO":
         raise ValueError(
-            "labels must be the numbers of classes, from 0 on. Received: "
-            f"labels such as {labels.ravel()[0]!r}. Number them: `names, "
-            "labels = numpy.unique(labels, return_inverse=True)`."
+            "Labels must be class numbers that start at 0. Received: labels "
+            f"such as {labels.ravel()[0]!r}. Number them: `names, labels = "
+            "numpy.unique(labels, return_inverse=True)`."
         )
     if images.dtype.kind not in "fiub" and str(images.dtype) != "bfloat16":
         raise ValueError(
-            "images must be arrays of numbers. Received: images of dtype "
+            "Images must be arrays of numbers. Received: images of dtype "
             f"{images.dtype}"
         )
     if images.ndim < 2 or labels.ndim < 1 or len(images) != len(labels):
         raise ValueError(
-            f"{_EXPECTED}, as many labels as images. Received: arrays of "
-            f"shapes {images.shape} and {labels.shape}. A dataset of single "
-            "images must be batched: `dataset.batch(...)`."
+            f"{_EXPECTED}, with as many labels as images. Received: arrays of "
+            f"shapes {images.shape} and {labels.shape}. If the dataset yields "
+            "single images, batch it: `dataset.batch(...)`."
         )
     return images, labels
 
 
 def until_end(dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the batches of a dataset as arrays, if it has an end.
+    """Yields the batches of a dataset as pairs of arrays.
+
+    Args:
+        dataset: Iterable of batches, or a `PyDataset`.
 
     Raises:
-        ValueError: If it says that it has none, or begins again, or if a batch
-            is not as expected.
+        ValueError: If the dataset has no end, or if a batch is not valid.
     """
     size = getattr(dataset, "cardinality", None)
     # -1 is the cardinality of endless datasets of `tf.data`.
     if callable(size) and int(size()) == -1:
-        raise ValueError(_ENDLESS + ": it says that it has none")
+        raise ValueError(_ENDLESS + " (its cardinality is infinite)")
     if not hasattr(dataset, "__iter__") and not hasattr(dataset, "__getitem__"):
         raise ValueError(_not_data(dataset))
-    # A few images may well be there twice: so many as are recognised.
+    # A dataset may contain a few images twice. Only a repetition of at least
+    # `_FEWEST` images counts as a new pass.
     first: list[np.ndarray] = []
     last: list[np.ndarray] = []
     for number, batch in enumerate(_each(dataset)):
@@ -84,7 +91,7 @@ def until_end(dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             last = [*last, images][-len(first) :]
         if len(last) == len(first) and all(map(np.array_equal, first, last)):
             raise ValueError(
-                f"{_ENDLESS}, or one that begins again after "
+                f"{_ENDLESS}, or one that repeats after "
                 f"{number + 1 - len(first)} batches"
             )
         yield images, labels
@@ -93,13 +100,13 @@ def until_end(dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def _each(dataset):
     if hasattr(dataset, "__iter__") or not hasattr(dataset, "__len__"):
         return dataset
-    # As a `PyDataset` of older Keras, whose end is its length: Python would
-    # take what lies behind it, too.
+    # For example a `PyDataset` of older Keras. It ends at its length, but
+    # Python's iteration would go on after it.
     return map(dataset.__getitem__, range(len(dataset)))
 
 
 def _one_array(values, name):
-    """An array, of one input or output."""
+    """Returns the values of one input or output as an array."""
     if isinstance(values, dict):
         received = f"a dict with the keys {list(values)}"
     elif isinstance(values, (tuple, list)) and any(
@@ -109,28 +116,28 @@ def _one_array(values, name):
     else:
         return np.asarray(ops.convert_to_numpy(values))
     raise ValueError(
-        f"{name} must be one array: the classifier to attack has one input "
-        f"and one output. Received: {received}. Pick them in the data: "
-        "`dataset.map(lambda x, y: (x[...], y[...]))`."
+        f"The {name} must be one array, because the attacked classifier has "
+        f"one input and one output. Received: {received}. Select one in the "
+        "data: `dataset.map(lambda x, y: (x[...], y[...]))`."
     )
 
 
 def look(x, y=None):
-    """Looks at the first batch of what `fit` is given.
+    """Returns the first batch of the data of `fit`.
 
     Args:
-        x: Arrays, or anything that yields batches.
-        y: Labels, where `x` is an array.
+        x: Arrays, or any object that yields batches.
+        y: Labels, if `x` is an array.
 
     Returns:
-        A pair: images and labels as arrays, and what to train on in place of
-        `x`. Arrays are returned whole. A generator loses what is taken from
-        it, so that another one is returned, which begins with that batch.
-        Instead of the arrays it is `None` for a dataset that is distributed
-        over replicas, and for no data at all.
+        A pair. Its first item is a pair of arrays, images and labels. It is
+        `None` for a distributed dataset and without data. If `x` is an array,
+        the first item has all images. The second item is the data to train
+        on. It is `x`, but for a generator it is a new generator that yields
+        all batches, because the first batch can be taken only once.
 
     Raises:
-        ValueError: If there is no batch, or the batch is not as expected.
+        ValueError: If there is no batch, or if the batch is not valid.
     """
     if x is None:
         return None, x
@@ -138,13 +145,13 @@ def look(x, y=None):
         return as_arrays((x, y)), x
     if hasattr(x, "shape"):
         raise ValueError(
-            f"{_EXPECTED}: attacks need labels. Received: images alone"
+            f"{_EXPECTED}, because attacks need labels. Received: only images"
         )
     if isinstance(x, (list, tuple)):
         raise ValueError(
-            f"{_EXPECTED}, and `fit` takes a list for several inputs. Pass "
-            "images and labels as two arrays, or a dataset. Received: a "
-            f"{type(x).__name__}"
+            f"{_EXPECTED}. Received: a {type(x).__name__}, which `fit` reads "
+            "as several inputs. Pass images and labels as two arguments, "
+            "`fit(images, labels)`, or pass a dataset."
         )
     if isinstance(x, types.GeneratorType):
         batch = next(x, None)
@@ -161,14 +168,17 @@ def look(x, y=None):
     else:
         raise ValueError(_not_data(x))
     if batch is None:
-        raise ValueError("expected training data. Received: an empty dataset")
+        raise ValueError(
+            "The training data must have at least one batch. Received: an "
+            "empty dataset"
+        )
     return as_arrays(batch), x
 
 
 def _not_data(x):
     return (
-        f"{_EXPECTED}, as a dataset, a `keras.utils.PyDataset`, a loader or a "
-        f"generator does. Received: {type(x).__name__}"
+        f"{_EXPECTED}. Pass a dataset, a `keras.utils.PyDataset`, a loader or "
+        f"a generator. Received: {type(x).__name__}"
     )
 
 
@@ -178,7 +188,7 @@ def _chained(first, rest):
 
 
 def _without_draws():
-    """Leaves torch's random state as it is: a loader draws its seed from it."""
+    """Keeps the random state of torch, from which a loader draws its seed."""
     torch = sys.modules.get("torch")
     if torch is None:
         return contextlib.nullcontext()

@@ -1,7 +1,7 @@
-"""Checks of images, labels and logits, before anything is computed on them.
+"""Checks of images, labels and logits before training and evaluation.
 
-An attack on data of the wrong scale, or through a softmax, fails silently and
-makes a network look robust. Training and evaluation therefore look first.
+An attack on images of the wrong scale, or through a softmax, fails silently
+and makes a network look robust. These checks raise an error instead.
 """
 
 import sys
@@ -10,40 +10,43 @@ import keras
 import numpy as np
 from keras import ops
 
-# Share of the range by which resized pixels may lie outside it.
+# Resized pixels may lie outside of the range by this share of the range.
 _SLACK = 1e-5
-# By how much the sum of a softmax in bfloat16 may miss 1.
+# The sum of a softmax in bfloat16 may differ from 1 by this much.
 _SUM = 2e-2
-# Outputs of so many classes do not all lie in [0, 1] by chance, also where the
-# head is new and all images get about the same.
+# With this many classes, logits do not all lie in [0, 1] by chance, even with a
+# new head that gives all images similar outputs.
 _MANY = 8
 
 
 def static_images(images):
-    """Returns images as float32, of a shape that the graph knows.
+    """Returns images as float32, if their size is known to the graph.
+
+    Args:
+        images: Tensor `(batch, ...)`.
 
     Raises:
-        ValueError: If only the running graph knows the size of the images.
+        ValueError: If the size of the images is not known in advance.
     """
     images = ops.cast(images, "float32")
     if None in images.shape[1:]:
         raise ValueError(
-            "the size of the images must be known before training. Received: "
+            "The size of the images must be known before training. Received: "
             f"images of shape {tuple(images.shape)}. Resize them to one size, "
-            "or state it: `dataset.map(lambda x, y: (tf.ensure_shape(x, "
-            "(None, 224, 224, 3)), y))`"
+            "or declare their size: `dataset.map(lambda x, y: "
+            "(tf.ensure_shape(x, (None, 224, 224, 3)), y))`"
         )
     return images
 
 
 def class_labels(labels, num_classes: int):
-    """Returns the class of each image, from any usual form of labels.
+    """Returns the class of each image.
 
     Args:
         labels: Integers of shape `(batch,)` or `(batch, 1)`, or one-hot or
-            smoothed labels of shape `(batch, num_classes)`; their class is the
-            arg max.
-        num_classes: Int. Number of logits.
+            smoothed labels of shape `(batch, num_classes)`, whose class is
+            the largest entry.
+        num_classes: Int. Number of classes.
 
     Returns:
         An int32 tensor of shape `(batch,)`.
@@ -55,15 +58,23 @@ def class_labels(labels, num_classes: int):
 
 
 def check_value_range(value_range) -> tuple[float, float]:
-    """Returns the pixel range as two floats, lowest first."""
+    """Returns the pixel range as two floats, the lower one first.
+
+    Args:
+        value_range: Pair. Lowest and highest pixel value.
+
+    Raises:
+        ValueError: If it is not a pair in ascending order.
+    """
     try:
         low, high = (float(bound) for bound in value_range)
     except (TypeError, ValueError):
         low = high = np.nan
     if not low < high:
         raise ValueError(
-            "`value_range` must be the pair (lowest, highest) of the pixel "
-            f"values, as (0, 255). Received: value_range={value_range}"
+            "`value_range` must be a pair of the lowest and the highest pixel "
+            "value, for example (0, 255). Received: "
+            f"value_range={value_range}"
         )
     return low, high
 
@@ -74,29 +85,33 @@ def check_images(images, value_range, scale: bool = True) -> None:
     Args:
         images: Array of shape `(batch, ...)`.
         value_range: Pair. Lowest and highest pixel value.
-        scale: Boolean. Also refuse what seems to be scaled to [0, 1]; not for
-            a later batch of few images, which may just be dark.
+        scale: Boolean. Whether images that seem to be scaled to [0, 1] are an
+            error too. Pass `False` for later batches: a small batch may
+            contain only dark images.
     """
     images = np.asarray(images)
     low, high = check_value_range(value_range)
     if images.ndim < 2:
         raise ValueError(
-            "images must come in batches, of shape (batch, height, width, "
+            "Images must come in batches of shape (batch, height, width, "
             f"channels). Received: an array of shape {images.shape}"
         )
     if images.size == 0:
-        raise ValueError("expected images. Received: an empty batch")
+        raise ValueError("A batch must have images. Received: an empty batch")
     if not np.all(np.isfinite(images)):
-        raise ValueError("images contain NaN or infinity: clean the data first")
+        raise ValueError(
+            "All pixels must be finite. Received: images with NaN or infinity. "
+            "Remove these images from the data."
+        )
     least, most = float(np.min(images)), float(np.max(images))
     # Resizing may round a white pixel to a little more than white.
     slack = _SLACK * (high - low)
     if least < low - slack or most > high + slack:
         raise ValueError(
-            f"images must have pixel values in value_range=({low:g}, "
-            f"{high:g}), before any normalisation. Received: values from "
-            f"{least:.8g} to {most:.8g}. Pass the `value_range` of your "
-            "images, and put normalisation inside the model."
+            f"Pixel values must lie in value_range=({low:g}, {high:g}), "
+            f"before any normalisation. Received: values from {least:.8g} to "
+            f"{most:.8g}. Pass the `value_range` of your images, and put the "
+            "normalisation inside of the model."
         )
     if (
         scale
@@ -106,60 +121,69 @@ def check_images(images, value_range, scale: bool = True) -> None:
         and least < most
     ):
         raise ValueError(
-            f"images have values from {least:g} to {most:g}, but "
-            f"value_range=({low:g}, {high:g}): they seem to be scaled to "
-            "[0, 1]. Multiply them by 255, or pass value_range=(0, 1) (the "
-            "model must then expect such pixels)."
+            f"Pixel values must be on the scale of value_range=({low:g}, "
+            f"{high:g}). Received: values from {least:g} to {most:g}, which "
+            "seem to be scaled to [0, 1]. Multiply them by 255. If the model "
+            "expects pixels in [0, 1], pass value_range=(0, 1)."
         )
 
 
 def check_labels(labels, num_classes: int) -> None:
-    """Raises a `ValueError` unless every label is one of the classes."""
+    """Raises a `ValueError` unless every label is one of the classes.
+
+    Args:
+        labels: Array of labels: integers, one-hot or smoothed.
+        num_classes: Int. Number of classes.
+    """
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == num_classes:
         if not np.allclose(labels.sum(axis=1), 1.0, atol=1e-3):
             raise ValueError(
-                "one-hot or smoothed labels must sum to 1 for each image. "
+                "One-hot or smoothed labels must sum to 1 for each image. "
                 f"Received: sums from {labels.sum(axis=1).min():g} to "
                 f"{labels.sum(axis=1).max():g}"
             )
         return
     if labels.ndim not in (1, 2) or (labels.ndim == 2 and labels.shape[1] != 1):
         raise ValueError(
-            f"labels must be integers of shape (batch,), or of shape (batch, "
-            f"{num_classes}) for {num_classes} classes. Received: an array of "
-            f"shape {labels.shape}"
+            "Labels must be integers of shape (batch,), or one-hot labels of "
+            f"shape (batch, {num_classes}) for {num_classes} classes. "
+            f"Received: an array of shape {labels.shape}"
         )
     if not np.all(labels == np.round(labels)):
         raise ValueError(
-            f"labels must be whole numbers. Received: {labels.ravel()[:5]}"
+            f"Labels must be whole numbers. Received: {labels.ravel()[:5]}"
         )
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
-            f"labels must lie in 0..{num_classes - 1}, for the {num_classes} "
-            f"logits of the model. Received: labels from {labels.min()} to "
-            f"{labels.max()}. Build the classifier with the right "
-            "`num_classes`; -1 stands for images whose labels were never "
-            "published, as in some test sets: evaluate on the validation set."
+            f"Labels must lie between 0 and {num_classes - 1}, because the "
+            f"model has {num_classes} logits. Received: labels from "
+            f"{labels.min()} to {labels.max()}. Build the classifier with the "
+            "right `num_classes`. A label of -1 marks images whose labels were "
+            "never published, as in some test sets: use the validation set."
         )
 
 
 def single_output(outputs):
-    """Returns the output of a classifier in float32.
+    """Returns the output of a classifier as float32.
+
+    Args:
+        outputs: What the classifier returns.
 
     Raises:
-        ValueError: If there are several outputs.
+        ValueError: If the classifier has several outputs.
     """
     if isinstance(outputs, (dict, list, tuple)):
         keyed = isinstance(outputs, dict)
         names = f"a dict of {list(outputs)}" if keyed else str(len(outputs))
         raise ValueError(
-            "the classifier must have one output, the logits. Received: "
-            f"{names}. Wrap the one to attack: `keras.Model(model.inputs, "
+            "The classifier must have one output, the logits. Received: "
+            f"{names}. Make a model of the one to attack: "
+            "`keras.Model(model.inputs, "
             f"model.output[{next(iter(outputs))!r}])`"
             if keyed
-            else "the classifier must have one output, the logits. Received: "
-            f"{names} outputs. Wrap the one to attack: "
+            else "The classifier must have one output, the logits. Received: "
+            f"{names} outputs. Make a model of the one to attack: "
             "`keras.Model(model.inputs, model.outputs[0])`"
         )
     return ops.cast(outputs, "float32")
@@ -169,43 +193,45 @@ def check_logits(logits, model=None) -> None:
     """Raises a `ValueError` unless the outputs look like logits.
 
     Args:
-        logits: Array, what a classifier gives for some images.
-        model: `keras.Model` that gave them, or `None`: whether it ends in
-            sigmoids decides where they are of few classes.
+        logits: Array, the outputs of a classifier for some images.
+        model: `keras.Model` that returned them, or `None`. With few classes,
+            outputs in [0, 1] are an error only if the model ends in a
+            sigmoid.
     """
     logits = np.asarray(logits, "float64")
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ValueError(
-            "the classifier must return logits of shape (batch, num_classes) "
-            "with at least 2 classes (for a binary task, two logits). "
+            "The classifier must return logits of shape (batch, num_classes) "
+            "with at least 2 classes. A binary task needs two logits. "
             f"Received: an output of shape {logits.shape}"
         )
     if not np.all(np.isfinite(logits)):
         raise ValueError(
-            "the classifier returns NaN or infinity on clean images: its "
-            "weights or its preprocessing are broken"
+            "The logits must be finite. Received: NaN or infinity on clean "
+            "images. Check the weights and the preprocessing of the "
+            "classifier."
         )
     least, most = logits.min(), logits.max()
     sums_to_one = np.allclose(logits.sum(axis=1), 1.0, atol=_SUM)
-    # All of a head of zeros are 0.
+    # A new head of zeros returns only zeros, which are valid logits.
     many = logits.shape[1] >= _MANY and least < most
     many = many or _ends_in_sigmoids(model)
     if least >= 0 and most <= 1 and (sums_to_one or many):
         raise ValueError(
-            "the classifier returns probabilities (a softmax or sigmoids): "
-            f"values from {least:.3g} to {most:.3g}. Logits are needed: "
-            "through a softmax, gradients of confident predictions round to "
-            "zero and the attack fails silently. Remove the last activation "
+            "The classifier must return logits. Received: probabilities (of a "
+            f"softmax or sigmoids) from {least:.3g} to {most:.3g}. The "
+            "gradients of confident probabilities round to zero, and the "
+            "attack would fail silently. Remove the last activation "
             "(`activation=None`) and use `from_logits=True` in the loss."
         )
 
 
-# Layers that change neither values nor what they mean.
+# Layers that do not turn logits into something else.
 _NEUTRAL = ("Dropout", "Reshape", "Flatten", "Identity", "InputLayer")
 
 
 def _ends_in_sigmoids(model) -> bool:
-    """Whether the last layer of a graph is, or has, a bounded activation."""
+    """Whether a model ends in a sigmoid layer or activation."""
     for layer in _from_the_end(model):
         kind = type(layer).__name__
         activation = getattr(layer, "activation", None)
@@ -217,7 +243,7 @@ def _ends_in_sigmoids(model) -> bool:
 
 
 def _from_the_end(model):
-    """Yields the layers of a model from the last on, while there is one way."""
+    """Yields the layers from the last one back to the first branch."""
     if isinstance(model, keras.Sequential):
         for layer in reversed(model.layers):
             yield from _from_the_end(layer)
@@ -232,10 +258,13 @@ def _from_the_end(model):
 
 
 def check_takes_pixels(model) -> None:
-    """Raises a `ValueError` if the normalisation of a model would be lost.
+    """Raises a `ValueError` if attacks would skip a model's normalisation.
 
-    A KerasHub task normalises in its preprocessor, which `predict` and `fit`
-    call and which is no part of the graph.
+    A KerasHub task normalises images in its preprocessor. `predict` and `fit`
+    call the preprocessor, but it is not part of the graph that is attacked.
+
+    Args:
+        model: `keras.Model`.
     """
     hub = sys.modules.get("keras_hub")
     if hub is None:
@@ -250,10 +279,11 @@ def check_takes_pixels(model) -> None:
         size = getattr(converter, "image_size", None)
         size = f" of {size[0]} x {size[1]}" if size else ""
         raise ValueError(
-            f"the KerasHub task {layer.name!r}{inner} normalises images in its "
-            "preprocessor, outside of the graph, where an attack does not "
-            f"reach. Make a classifier of it that takes pixels{size}: "
-            "`keras_epsched.models.classifier(task)`, with a number of classes "
-            "for a new head. If your images are normalised as the task "
-            "expects, set `task.preprocessor = None`."
+            "The classifier must normalise pixels inside of its graph. "
+            f"Received: the KerasHub task {layer.name!r}{inner}, which "
+            "normalises images in its preprocessor, so that attacks would skip "
+            f"it. Make a classifier that takes pixels{size}: "
+            "`keras_epsched.models.classifier(task)`. Pass the number of "
+            "classes too for a new head. If your images are already "
+            "normalised for the task, set `task.preprocessor = None`."
         )

@@ -1,4 +1,4 @@
-"""What an epsilon is: its norm, scale, check, text, and the grid of them."""
+"""Perturbation budgets: how an epsilon is checked and written, and grids."""
 
 import math
 
@@ -6,20 +6,20 @@ import numpy as np
 
 NORMS = ("linf", "l2", "l1")
 
-# Relative tolerance within which an epsilon that passed through float32, as
-# a logged variable does, is still the same epsilon.
+# Relative tolerance of comparisons. An epsilon that was rounded to float32, as
+# logged variables are, still counts as the same epsilon.
 SAME_EPSILON = 1e-6
-# The paper's curves step by 1/255 and end at 16/255; a longer grid at that
-# step costs more attacks than its integral gains.
+# The paper's curves have steps of 1/255 and end at 16/255. Longer grids use
+# larger steps, because more points would cost more than they tell.
 _MAX_LEVELS = 16
 _EVEN_POINTS = 9
-# Tighter than for printing: a target that is only nearly k/255 would leave
-# the last step of the grid shorter or longer than the others.
+# Tighter than for printing. With a target that is only nearly k/255, the last
+# step of the grid would have another length than the others.
 _GRID_TOLERANCE = 1e-9
 
 
 def check_norm(norm: str) -> str:
-    """Returns `norm` if it names a norm that this package knows.
+    """Returns `norm` if it is the name of a norm.
 
     Args:
         norm: String. One of `"linf"`, `"l2"` and `"l1"`.
@@ -28,7 +28,7 @@ def check_norm(norm: str) -> str:
         `norm`, unchanged.
 
     Raises:
-        ValueError: If `norm` is anything else.
+        ValueError: If `norm` is not one of the three names.
 
     Example:
     >>> check_norm("l2")
@@ -42,19 +42,19 @@ def check_norm(norm: str) -> str:
 def check_epsilon(
     epsilon: float, norm: str = "linf", name: str = "epsilon"
 ) -> float:
-    """Returns `epsilon` as a `float` if it can be a perturbation size.
+    """Returns `epsilon` as a `float` if it is a valid perturbation budget.
 
-    Every public function that takes an epsilon calls it, so that the usual
-    mistake, pixel levels (`8`) for the [0, 1] scale (`8 / 255`), is caught
-    where it is made.
+    Every public function that takes an epsilon calls this function. It
+    detects the usual mistake: a number of pixel levels (`8`) instead of a
+    value on the [0, 1] scale (`8 / 255`).
 
     Args:
-        epsilon: Float. Radius of the perturbation, on the [0, 1] scale.
-        norm: String. One of `"linf"`, `"l2"` and `"l1"`. Only an l-infinity
-            radius is bounded by 1, the width of the pixel range.
-            Defaults to `"linf"`.
-        name: String. What the caller names the value, for the message.
-            Defaults to `"epsilon"`.
+        epsilon: Float. Perturbation budget, on the [0, 1] scale.
+        norm: String. One of `"linf"`, `"l2"` and `"l1"`. An l-infinity
+            budget is at most 1, the width of the pixel range. Other budgets
+            may be larger. Defaults to `"linf"`.
+        name: String. Name of the value in the error message. Defaults to
+            `"epsilon"`.
 
     Returns:
         A Python `float`.
@@ -79,24 +79,24 @@ def check_epsilon(
         )
     if norm == "linf" and value > 1:
         raise ValueError(
-            f"`{name}` is on the [0, 1] scale, whatever the pixel range of "
-            "the model, so for the l-infinity norm it is at most 1. "
-            f"Received: {name}={value:g}. If it counts pixel levels, divide "
-            f"by 255: `{name}={value:g}/255`."
+            f"`{name}` must be at most 1 for the l-infinity norm. It is "
+            "always on the [0, 1] scale, whatever the pixel range of the "
+            f"model. Received: {name}={value:g}. If this is a number of pixel "
+            f"levels, divide by 255: `{name}={value:g}/255`."
         )
     return value
 
 
 def pixel_levels(epsilon: float, tolerance: float = SAME_EPSILON) -> int | None:
-    """Returns `k` when `epsilon` is `k / 255`, a whole number of levels.
+    """Returns `k` if `epsilon` is `k / 255`, a whole number of pixel levels.
 
     Args:
-        epsilon: Float. An l-infinity radius on the [0, 1] scale.
-        tolerance: Float, relative. Defaults to 1e-6, which forgives the
-            rounding of float32.
+        epsilon: Float. An l-infinity budget on the [0, 1] scale.
+        tolerance: Float, relative. Defaults to 1e-6, so that values rounded
+            to float32 are recognised.
 
     Returns:
-        An `int`, or `None` when `epsilon` is no whole multiple of 1/255.
+        An `int`, or `None` if `epsilon` is not a whole multiple of 1/255.
 
     Example:
     >>> pixel_levels(8 / 255)
@@ -109,23 +109,23 @@ def pixel_levels(epsilon: float, tolerance: float = SAME_EPSILON) -> int | None:
 
 
 def format_epsilon(epsilon: float, norm: str = "linf") -> str:
-    """Returns the text by which tables and axes name an epsilon.
+    """Returns an epsilon as text for tables and axes.
 
     Args:
-        epsilon: Float. Perturbation radius on the [0, 1] scale.
-        norm: String. `"linf"`, `"l2"` or `"l1"`; only l-infinity radii are
-            counted in pixel levels. Defaults to `"linf"`.
+        epsilon: Float. Perturbation budget on the [0, 1] scale.
+        norm: String. `"linf"`, `"l2"` or `"l1"`. Only l-infinity budgets are
+            written in pixel levels. Defaults to `"linf"`.
 
     Returns:
-        A string: `"k/255"` for a whole multiple of 1/255 that is not a tenth
-        as well, as 0.2 is, else four digits.
+        A string. It is `"k/255"` for a whole multiple of 1/255, except for
+        multiples of a tenth such as 0.2. All others have four digits.
 
     Example:
     >>> format_epsilon(4 / 255), format_epsilon(0.2), format_epsilon(0)
     ('4/255', '0.2', '0')
     """
     levels = pixel_levels(epsilon) if norm == "linf" else None
-    # No multiple of 1/255 but 0.2, 0.4 and so on is one of 1/10.
+    # Multiples of 51/255 are 0.2, 0.4 and so on, which are shorter to read.
     levels = levels if levels and levels % 51 else None
     return f"{levels}/255" if levels else f"{epsilon:.4g}"
 
@@ -133,33 +133,36 @@ def format_epsilon(epsilon: float, norm: str = "linf") -> str:
 def epsilon_grid(
     target_epsilon: float, num: int | None = None, norm: str = "linf"
 ) -> np.ndarray:
-    """Epsilons from 0 to `target_epsilon` at which to measure accuracy.
+    """Returns the epsilons at which to measure accuracy.
 
-    Expected robustness is an integral over this grid. The default is the
-    paper's: steps of 1/255, so 5 points for 4/255 and 9 points for 8/255.
+    Use it for the `epsilons` of `keras_epsched.evaluate`. The grid goes from 0
+    to `target_epsilon`, and expected robustness is the mean accuracy over it.
+    The default is the grid of the paper with steps of 1/255: 5 points for
+    4/255 and 9 points for 8/255.
 
     Reference:
 
     - [Ngnawé et al., 2026](https://arxiv.org/abs/2509.23325), appendix A
 
     Args:
-        target_epsilon: Float. The largest epsilon, on the [0, 1] scale,
-            above 0. A whole multiple of 1/255 up to 16/255 gives steps of
-            1/255; any other l-infinity target gives 9 even points.
-        num: Optional int, at least 2. Number of even points, both ends
-            included, instead of the default. Required for `"l2"` and `"l1"`,
-            where no step is customary.
+        target_epsilon: Float. The largest epsilon, on the [0, 1] scale. It
+            must be above 0.
+        num: Optional int, at least 2. Number of evenly spaced points,
+            including both ends. By default, an l-infinity target that is a
+            whole multiple of 1/255 up to 16/255 gives steps of 1/255, and any
+            other l-infinity target gives 9 points. Required for `"l2"` and
+            `"l1"`, which have no customary step.
         norm: String. One of `"linf"`, `"l2"` and `"l1"`.
             Defaults to `"linf"`.
 
     Returns:
-        A float64 array that ascends from exactly 0 to exactly
-        `target_epsilon`.
+        A float64 array of shape `(num,)` that ascends from exactly 0 to
+        exactly `target_epsilon`.
 
     Raises:
-        ValueError: If `target_epsilon` is 0 or no epsilon, if `num` is not a
-            whole number of at least 2, or if it is missing for `"l2"` and
-            `"l1"`.
+        ValueError: If `target_epsilon` is 0 or not a valid epsilon, if `num`
+            is not a whole number of at least 2, or if `num` is missing for
+            `"l2"` or `"l1"`.
 
     Example:
     ```python
@@ -172,21 +175,22 @@ def epsilon_grid(
     if target_epsilon == 0:
         raise ValueError(
             "`target_epsilon` must be above 0, because a grid needs two "
-            "points. For clean accuracy alone use `Model.evaluate`."
+            "points. Received: target_epsilon=0. To measure only clean "
+            "accuracy, use `Model.evaluate`."
         )
     if num is None:
         num = _default_points(target_epsilon, norm)
     elif isinstance(num, bool) or num != int(num) or num < 2:
         raise ValueError(
-            "`num` must be a whole number of at least 2 (0 and the target "
-            f"are both in the grid). Received: num={num!r}"
+            "`num` must be a whole number of at least 2, because the grid "
+            f"contains both 0 and the target. Received: num={num!r}"
         )
     grid = np.linspace(0.0, target_epsilon, int(num), dtype="float64")
     if (
         norm == "linf"
         and pixel_levels(target_epsilon, _GRID_TOLERANCE) == num - 1
     ):
-        # Rounded as `k / 255` is, so that `epsilon == 2 / 255` holds.
+        # The same rounding as `k / 255`, so that `epsilon == 2 / 255` holds.
         grid[:-1] = np.arange(num - 1) / 255
     return grid
 
@@ -194,9 +198,9 @@ def epsilon_grid(
 def _default_points(target_epsilon: float, norm: str) -> int:
     if norm != "linf":
         raise ValueError(
-            f'`num` is required for norm="{norm}": only l-infinity has a '
-            "customary step, 1/255. Pass the number of points, for example "
-            f'`epsilon_grid({target_epsilon:g}, num=9, norm="{norm}")`.'
+            f'`num` is required for norm="{norm}", because only l-infinity '
+            "has a customary step (1/255). Pass the number of points, for "
+            f'example `epsilon_grid({target_epsilon:g}, num=9, norm="{norm}")`.'
         )
     levels = pixel_levels(target_epsilon, _GRID_TOLERANCE)
     if levels is not None and levels <= _MAX_LEVELS:

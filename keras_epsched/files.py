@@ -1,4 +1,4 @@
-"""Files that are there whole, or not at all."""
+"""Atomic writing: a file is complete or absent, never half-written."""
 
 import contextlib
 import json
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def written_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Gives a temporary path to write to, which then takes the place of `path`.
+    """Yields a temporary path, and moves the file to `path` at the end.
 
-    A reader sees the old file or the new one, never half of one, also after a
-    power failure. If the block raises an error, `path` stays as it was, and
-    nothing is left beside it.
+    A reader sees either the old file or the complete new file, even after a
+    power failure. If the block raises an error, `path` does not change and
+    the temporary file is removed.
 
     Args:
-        path: Path of the file. Its folder is created if need be.
+        path: Path of the file. Its folder is created if it does not exist.
 
     Yields:
         `pathlib.Path` in the same folder, with the same suffix.
@@ -30,28 +30,29 @@ def written_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The rename is atomic only within one file system, hence the same folder.
-    # Processes may share both the folder and, on a cluster, their number.
+    # A rename is atomic only within one file system, so the temporary file is
+    # in the same folder. Its name is random because process ids are not unique
+    # on a cluster.
     mark = secrets.token_hex(4)
     temporary = path.with_name(f".{path.stem}.{mark}.tmp{path.suffix}")
     try:
         yield temporary
-        # Without it a machine that fails could keep the name, not the content.
+        # Without it a power failure could keep the name but not the content.
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        # A second error must not hide the first.
+        # An error here must not hide an earlier error.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 def write(path: str | os.PathLike, content: bytes | str) -> None:
-    """Writes a file whole.
+    """Writes a file atomically.
 
     Args:
-        path: Path of the file.
-        content: Bytes, or text, which is written as UTF-8.
+        path: Path of the file. Its folder is created if it does not exist.
+        content: Bytes or a string. A string is written as UTF-8.
     """
     if isinstance(content, str):
         content = content.encode()
@@ -60,10 +61,10 @@ def write(path: str | os.PathLike, content: bytes | str) -> None:
 
 
 def write_json(path: str | os.PathLike, value) -> None:
-    """Writes a value as JSON that people can read.
+    """Writes a value as indented JSON, atomically.
 
     Args:
-        path: Path of the file.
-        value: Nesting of dicts, lists, strings, numbers and `None`.
+        path: Path of the file. Its folder is created if it does not exist.
+        value: Nested dicts, lists, strings, numbers and `None`.
     """
     write(path, json.dumps(value, indent=2) + "\n")

@@ -1,8 +1,8 @@
-"""Epsilon schedules: the perturbation strength as a function of progress.
+"""Epsilon schedules: epsilon as a function of training progress.
 
 A schedule is a pure function of the *progress* of training, a number in
-[0, 1]. It knows nothing of epochs, steps or models; the `EpsilonScheduler`
-callback turns epochs into progress and hands the value to the trainer.
+[0, 1]. It does not depend on epochs, steps or models. The `EpsilonScheduler`
+callback computes the progress and passes the value of epsilon to the trainer.
 
 Reference: Ngnawé et al., "Robust Fine-Tuning from Non-Robust Pretrained
 Models: Mitigating Suboptimal Transfer With Epsilon-Scheduling", ICLR 2026
@@ -24,24 +24,25 @@ from keras_epsched.epsilons import check_epsilon
 
 
 class EpsilonSchedule(Configurable):
-    """Base class: epsilon as a pure function of training progress.
+    """Base class of epsilon schedules.
 
-    Subclasses set `target_epsilon`, the strength that the training is for (on
-    the [0, 1] scale of pixels), and implement `compute(progress, xp)`, where
-    `xp` is `numpy` or `keras.ops`: one formula serves Python numbers and
-    tensors alike.
+    Subclass it to write your own schedule. A subclass sets `target_epsilon`,
+    the final epsilon of the training (on the [0, 1] scale), and implements
+    `compute(progress, xp)`. `xp` is `numpy` or `keras.ops`, so that one
+    formula works for Python numbers and for tensors.
 
-    A schedule driven once per epoch sees the progress `epoch / epochs` of
-    0-based epochs, so its last value is that of `(epochs - 1) / epochs`. A
-    ramp that ends at 1.0 therefore stops one increment short of its target,
-    as the end-to-end ramp of the paper does.
+    If epsilon is updated once per epoch, epoch `e` (counted from 0) has the
+    progress `e / epochs`, and the last epoch has `(epochs - 1) / epochs`. A
+    ramp that ends at 1.0 therefore ends one increment below its target, as
+    the end-to-end ramp of the paper does.
 
     Call arguments:
         progress: Python number, NumPy array or tensor, in [0, 1].
 
     Returns:
-        Epsilon on the [0, 1] scale: a `float` for a Python number, otherwise
-        an array or a float32 tensor of the same shape.
+        Epsilon on the [0, 1] scale: a `float` for a Python number, a float64
+        array for a NumPy array, a float32 tensor for a tensor. The shape is
+        that of `progress`.
 
     Example:
     ```python
@@ -60,7 +61,12 @@ class EpsilonSchedule(Configurable):
     target_epsilon: float
 
     def compute(self, progress, xp):
-        """Returns epsilon at `progress`, using only functions of `xp`."""
+        """Returns epsilon at `progress`, using only functions of `xp`.
+
+        Args:
+            progress: Array or tensor of values in [0, 1].
+            xp: `numpy` or `keras.ops`.
+        """
         raise NotImplementedError(
             f"{type(self).__name__} must implement `compute(progress, xp)`."
         )
@@ -70,8 +76,9 @@ class EpsilonSchedule(Configurable):
             values = np.asarray(progress, "float64")
             if not np.all((values >= 0) & (values <= 1)):
                 raise ValueError(
-                    "`progress` must lie in [0, 1] (0: start, 1: end of the "
-                    f"training). Received: progress={progress}"
+                    "`progress` must lie in [0, 1], where 0 is the start and "
+                    "1 the end of the training. Received: "
+                    f"progress={progress}"
                 )
             epsilon = np.asarray(self.compute(values, np), "float64")
             epsilon = np.broadcast_to(epsilon, values.shape)
@@ -83,15 +90,15 @@ class EpsilonSchedule(Configurable):
 
 def _check_radius(epsilon):
     # A schedule does not know the norm, and only l-infinity has an upper
-    # bound: the trainer checks the target again when the training begins.
+    # bound. The trainer checks the target again when the training begins.
     return check_epsilon(epsilon, norm="l2", name="target_epsilon")
 
 
 def _check_fraction(value, name):
     if not (isinstance(value, numbers.Real) and 0 <= value <= 1):
         raise ValueError(
-            f"`{name}` must be a fraction of the training, in [0, 1] (for "
-            f"epoch 12 of 50, pass 12 / 50). Received: {name}={value}"
+            f"`{name}` must be a fraction of the training, in [0, 1]. For "
+            f"epoch 12 of 50, pass 12 / 50. Received: {name}={value}"
         )
     return float(value)
 
@@ -99,14 +106,15 @@ def _check_fraction(value, name):
 def _warn_of_jump(position, target_epsilon):
     warnings.warn(
         f"epsilon jumps from 0 to {target_epsilon:g} at {position:.0%} of the "
-        "training. In the paper such jumps collapse to chance accuracy "
-        "(arXiv 2509.23325, Table 7): prefer a ramp.",
+        "training. In the paper, runs with such a jump collapse to chance "
+        "accuracy (arXiv 2509.23325, Table 7). Use a ramp instead, for example "
+        "`TwoHinge`.",
         stacklevel=4,
     )
 
 
 class _Ramp(EpsilonSchedule):
-    """Zero, a continuous rise between two hinges, then the target."""
+    """Epsilon 0, then a continuous rise between two hinges, then the target."""
 
     def __init__(self, target_epsilon, ramp_start, ramp_end):
         self.target_epsilon = _check_radius(target_epsilon)
@@ -121,14 +129,14 @@ class _Ramp(EpsilonSchedule):
             _warn_of_jump(self.ramp_start, self.target_epsilon)
 
     def shape(self, position, xp):
-        """Rise from 0 to 1 over `position` in [0, 1]; linear by default."""
+        """Rise from 0 to 1 over `position` in [0, 1]. Linear by default."""
         return position
 
     def compute(self, progress, xp):
         width = max(self.ramp_end - self.ramp_start, 1e-12)
         position = xp.clip((progress - self.ramp_start) / width, 0.0, 1.0)
         ramp = self.target_epsilon * self.shape(position, xp)
-        # Exactly the target from the second hinge on, whatever the rounding.
+        # Exactly the target from the second hinge on, without rounding.
         return xp.where(progress >= self.ramp_end, self.target_epsilon, ramp)
 
     def get_config(self):
@@ -141,18 +149,20 @@ class _Ramp(EpsilonSchedule):
 
 @register
 class TwoHinge(_Ramp):
-    """The paper's schedule: 0, a linear ramp between two hinges, then hold.
+    """The paper's schedule: 0, then a linear ramp, then the target.
 
-    Use it to fine-tune a *non-robust* backbone: the first phase adapts to the
-    task, the second makes the network robust. The default hinges are the
-    paper's, epochs 12 and 37 of 50.
+    Use it to fine-tune a *non-robust* backbone. In the first phase the network
+    adapts to the task. In the second phase it becomes robust. The default
+    hinges are those of the paper: epochs 12 and 37 of 50.
 
     Reference: arXiv 2509.23325, section 5.
 
     Args:
-        target_epsilon: Float. Final strength, on the [0, 1] scale of pixels.
-        ramp_start: Float. First hinge, as a fraction of the training.
-        ramp_end: Float. Second hinge, as a fraction of the training.
+        target_epsilon: Float. Final epsilon, on the [0, 1] scale of pixels.
+        ramp_start: Float. First hinge, where the ramp starts, as a fraction
+            of the training. Defaults to 12/50.
+        ramp_end: Float. Second hinge, where the ramp ends, as a fraction of
+            the training. Defaults to 37/50.
 
     Example:
     ```python
@@ -167,15 +177,16 @@ class TwoHinge(_Ramp):
 
 @register
 class LinearWarmup(_Ramp):
-    """Linear ramp from the first step on, then hold.
+    """A linear ramp from the first step on, then the target.
 
-    The usual epsilon warm-up of adversarial training (Pang et al., "Bag of
-    Tricks for Adversarial Training", ICLR 2021; Debenedetti et al., 2023).
-    `LinearWarmup(target, ramp_end=1.0)` is the paper's end-to-end ramp.
+    This is the usual epsilon warm-up of adversarial training (Pang et al.,
+    "Bag of Tricks for Adversarial Training", ICLR 2021; Debenedetti et al.,
+    2023). `LinearWarmup(target, ramp_end=1.0)` is the paper's end-to-end ramp.
 
     Args:
-        target_epsilon: Float. Final strength, on the [0, 1] scale of pixels.
+        target_epsilon: Float. Final epsilon, on the [0, 1] scale of pixels.
         ramp_end: Float. End of the ramp, as a fraction of the training.
+            Defaults to `0.2`.
 
     Example:
     ```python
@@ -195,12 +206,14 @@ class LinearWarmup(_Ramp):
 
 @register
 class CosineRamp(_Ramp):
-    """Half a cosine between two hinges: slow start, slow arrival.
+    """Half a cosine between two hinges: the rise starts and ends slowly.
 
     Args:
-        target_epsilon: Float. Final strength, on the [0, 1] scale of pixels.
-        ramp_start: Float. First hinge, as a fraction of the training.
-        ramp_end: Float. Second hinge, as a fraction of the training.
+        target_epsilon: Float. Final epsilon, on the [0, 1] scale of pixels.
+        ramp_start: Float. First hinge, where the ramp starts, as a fraction
+            of the training. Defaults to 12/50.
+        ramp_end: Float. Second hinge, where the ramp ends, as a fraction of
+            the training. Defaults to 37/50.
 
     Example:
     ```python
@@ -218,18 +231,21 @@ class CosineRamp(_Ramp):
 
 @register
 class SmoothRamp(_Ramp):
-    """Polynomial start, then linear with the same slope, as in certified work.
+    """A ramp that starts as a polynomial with slope 0, then is linear.
 
-    The ramp of interval-bound training (Gowal et al., "On the Effectiveness
-    of Interval Bound Propagation", 2018, and its successors): epsilon leaves
-    zero with zero slope.
+    The two parts meet with the same slope. Certified training by interval
+    bounds uses this ramp (Gowal et al., "On the Effectiveness of Interval
+    Bound Propagation", 2018, and its successors).
 
     Args:
-        target_epsilon: Float. Final strength, on the [0, 1] scale of pixels.
-        ramp_start: Float. First hinge, as a fraction of the training.
-        ramp_end: Float. Second hinge, as a fraction of the training.
-        exponent: Float above 1. Degree of the polynomial start.
-        polynomial_part: Float in (0, 1). Share of the ramp that is polynomial.
+        target_epsilon: Float. Final epsilon, on the [0, 1] scale of pixels.
+        ramp_start: Float. First hinge, where the ramp starts, as a fraction
+            of the training. Defaults to 12/50.
+        ramp_end: Float. Second hinge, where the ramp ends, as a fraction of
+            the training. Defaults to 37/50.
+        exponent: Float above 1. Degree of the polynomial. Defaults to `4.0`.
+        polynomial_part: Float in (0, 1). Share of the ramp that is
+            polynomial. Defaults to `0.25`.
 
     Example:
     ```python
@@ -256,7 +272,7 @@ class SmoothRamp(_Ramp):
         self.polynomial_part = float(polynomial_part)
 
     def shape(self, position, xp):
-        """Polynomial, then the tangent that arrives at 1."""
+        """A polynomial, then its tangent up to 1."""
         middle, degree = self.polynomial_part, self.exponent
         height, slope = middle**degree, degree * middle ** (degree - 1)
         scale = 1.0 / (height + slope * (1.0 - middle))
@@ -276,12 +292,12 @@ class SmoothRamp(_Ramp):
 
 @register
 class Constant(EpsilonSchedule):
-    """The target from the first step on: the paper's baseline, "fix".
+    """The target from the first step on. The paper's baseline "fix".
 
-    `Constant(0.0)` is standard fine-tuning, without any attack.
+    `Constant(0.0)` is standard fine-tuning without adversarial training.
 
     Args:
-        target_epsilon: Float. Strength, on the [0, 1] scale of pixels.
+        target_epsilon: Float. Epsilon, on the [0, 1] scale of pixels.
 
     Example:
     ```python
@@ -301,14 +317,16 @@ class Constant(EpsilonSchedule):
 
 @register
 class Step(EpsilonSchedule):
-    """A jump from 0 to the target: for ablations, the paper shows it fails.
+    """A jump from 0 to the target, for ablations.
 
-    Warns, because a delay with a jump collapses to chance accuracy in the
-    paper (Table 7) unless it comes very early.
+    Do not use it to train a robust model. In the paper, runs with a jump
+    collapse to chance accuracy (arXiv 2509.23325, Table 7) unless the jump
+    comes very early. The schedule therefore raises a warning.
 
     Args:
-        target_epsilon: Float. Final strength, on the [0, 1] scale of pixels.
+        target_epsilon: Float. Final epsilon, on the [0, 1] scale of pixels.
         step_at: Float. Where epsilon jumps, as a fraction of the training.
+            Defaults to 12/50.
 
     Example:
     ```python
@@ -334,12 +352,14 @@ class Step(EpsilonSchedule):
 
 @register
 class PiecewiseLinear(EpsilonSchedule):
-    """Straight lines through given points; constant before and after them.
+    """Straight lines between given points, constant before and after them.
+
+    Use it for a schedule of your own shape.
 
     Args:
-        points: List of `(progress, epsilon)` pairs, progress strictly
-            increasing in [0, 1], epsilon on the [0, 1] scale of pixels. The
-            last epsilon is the target.
+        points: List of `(progress, epsilon)` pairs. Progress lies in [0, 1]
+            and must increase strictly. Epsilon is on the [0, 1] scale of
+            pixels. The last epsilon is the target.
 
     Example:
     ```python
@@ -353,8 +373,8 @@ class PiecewiseLinear(EpsilonSchedule):
         points = [tuple(point) for point in points]
         if not points or any(len(point) != 2 for point in points):
             raise ValueError(
-                "`points` must be a non-empty list of (progress, epsilon) "
-                f"pairs. Received: points={points}"
+                "`points` must be a list of at least one (progress, epsilon) "
+                f"pair. Received: points={points}"
             )
         self.points = [
             (_check_fraction(at, "progress"), _check_radius(epsilon))
@@ -363,8 +383,9 @@ class PiecewiseLinear(EpsilonSchedule):
         positions = [at for at, _ in self.points]
         if any(b <= a for a, b in zip(positions, positions[1:], strict=False)):
             raise ValueError(
-                "the progress of `points` must be strictly increasing (a "
-                f"repeated one would be a jump). Received: {positions}"
+                "The progress values of `points` must increase strictly. "
+                "Equal values would be a jump. Received: progress values "
+                f"{positions}"
             )
         self.target_epsilon = self.points[-1][1]
 
@@ -384,16 +405,17 @@ class PiecewiseLinear(EpsilonSchedule):
 
 @register
 class RandomUniform(EpsilonSchedule):
-    """A fresh epsilon ~ U[0, target] for each of `num_draws` equal intervals.
+    """A random epsilon from [0, target] for each interval of the training.
 
-    The paper's ablation "uniform" (Table 8) with one draw an epoch: pass
-    `num_draws=epochs`. The value depends on the seed and on
-    `floor(progress * num_draws)` alone, so a resumed run sees the same ones.
+    This is the paper's ablation "uniform" (Table 8). Pass `num_draws=epochs`
+    to draw once per epoch, as in the paper. The value depends only on the seed
+    and on `floor(progress * num_draws)`, so a resumed run gets the same
+    values.
 
     Args:
-        target_epsilon: Float. Upper end, on the [0, 1] scale of pixels.
-        num_draws: Int. Number of intervals in the whole training.
-        seed: Int. Seed of the draws.
+        target_epsilon: Float. Largest epsilon, on the [0, 1] scale of pixels.
+        num_draws: Int. Number of equal intervals in the whole training.
+        seed: Int. Seed of the random numbers. Defaults to `0`.
 
     Example:
     ```python
@@ -415,7 +437,8 @@ class RandomUniform(EpsilonSchedule):
         ).random(self.num_draws)
 
     def compute(self, progress, xp):
-        # The margin keeps epoch / epochs in its own interval after rounding.
+        # The small addition keeps epoch / epochs in its interval after
+        # rounding.
         index = xp.floor(progress * self.num_draws + 1e-4)
         index = xp.clip(index, 0, self.num_draws - 1)
         if xp is np:
@@ -434,17 +457,18 @@ class RandomUniform(EpsilonSchedule):
 
 
 def parse_hinges(text: str) -> tuple[float, float]:
-    """Reads two hinges, as `"12/50:37/50"`.
+    """Reads two hinges from a text such as `"12/50:37/50"`.
 
     Args:
-        text: String. Two shares of the training, as numbers or fractions,
-            with a colon between them.
+        text: String. Two fractions of the training, separated by a colon.
+            Each is a decimal number or a fraction.
 
     Returns:
-        Both as floats.
+        A pair of floats.
 
     Raises:
-        ValueError: If they are not two shares in order.
+        ValueError: If the text does not contain two fractions in [0, 1], the
+            smaller one first.
 
     Example:
     >>> parse_hinges("1/4:0.75")
@@ -454,18 +478,19 @@ def parse_hinges(text: str) -> tuple[float, float]:
         start, end = (float(fractions.Fraction(e)) for e in text.split(":"))
     except (ValueError, ZeroDivisionError) as error:
         raise ValueError(
-            f"expected two hinges, as 12/50:37/50. Received: {text!r}"
+            f"Expected two hinges, for example 12/50:37/50. Received: {text!r}"
         ) from error
     if not 0 <= start <= end <= 1:
         raise ValueError(
-            "expected two hinges as shares of the training, the first not "
-            f"after the second. Received: {text!r}"
+            "Expected two hinges, as fractions of the training in [0, 1], "
+            "with the first not larger than the second. Received: "
+            f"{text!r}"
         )
     return start, end
 
 
 def _parse_points(text: str) -> list[tuple[float, float]]:
-    """Reads the points of a `PiecewiseLinear`, as `"0.1:0;0.8:4/255"`."""
+    """Reads points of `PiecewiseLinear`, for example `"0.1:0;0.8:4/255"`."""
     points = []
     try:
         for point in text.split(";"):
@@ -474,13 +499,12 @@ def _parse_points(text: str) -> list[tuple[float, float]]:
         return points
     except (ValueError, ZeroDivisionError) as error:
         raise ValueError(
-            "expected points of progress and epsilon, in pairs as "
-            "0.1:0;0.8:4/255. "
-            f"Received: {text!r}"
+            "Expected pairs of progress and epsilon, for example "
+            f"0.1:0;0.8:4/255. Received: {text!r}"
         ) from error
 
 
-# Names of schedules that need nothing but a target and two hinges.
+# Schedules by name, from a target epsilon and two hinges.
 NAMES: dict[str, Callable[[float, float, float], EpsilonSchedule]] = {
     "standard": lambda target, start, end: Constant(0.0),
     "fixed": lambda target, start, end: Constant(target),
@@ -493,15 +517,23 @@ NAMES: dict[str, Callable[[float, float, float], EpsilonSchedule]] = {
 
 
 def check_name(name: str) -> None:
-    """Raises a `ValueError` if `named` knows no such schedule."""
+    """Raises a `ValueError` if `named` would not accept the name.
+
+    Args:
+        name: String. Name of a schedule, see `named`.
+
+    Raises:
+        ValueError: If there is no such schedule.
+    """
     if ";" in name:
         PiecewiseLinear(_parse_points(name))
     elif ":" in name:
         parse_hinges(name)
     elif name not in (*NAMES, "random"):
         raise ValueError(
-            f"expected one of {', '.join((*NAMES, 'random'))}, or two hinges "
-            f"as 12/50:37/50. Received: {name!r}"
+            "Expected the name of a schedule: "
+            f"{', '.join((*NAMES, 'random'))}; or two hinges, for example "
+            f"12/50:37/50. Received: {name!r}"
         )
 
 
@@ -513,27 +545,36 @@ def named(
     num_draws: int = 50,
     seed: int = 0,
 ) -> EpsilonSchedule:
-    """Returns a schedule by the name that launchers and studies use.
+    """Returns the schedule with a name, as launchers and studies use it.
 
     Args:
-        name: String. `"standard"` (no attack), `"fixed"`, `"scheduled"` (the
-            paper's two hinges), `"cosine"`, `"smooth"`, `"warmup"`, `"step"`,
-            `"random"`; or two hinges of its own, as `"12/50:30/50"`; or points
-            of progress and epsilon, as `"0.1:0;0.4:1/255;0.8:4/255"`.
-        target_epsilon: Float. Final strength, on the [0, 1] scale of pixels.
-        ramp_start: Float. First hinge, as a fraction of the training; where
-            `"step"` jumps.
-        ramp_end: Float. Second hinge, as a fraction of the training; where
-            `"warmup"` ends.
-        num_draws: Int. Draws of `"random"`, usually the number of epochs.
-        seed: Int. Seed of `"random"`.
+        name: String, one of
+            - `"standard"`: `Constant(0.0)`, no adversarial training;
+            - `"fixed"`: `Constant`;
+            - `"scheduled"`: `TwoHinge`, the paper's schedule;
+            - `"cosine"`: `CosineRamp`;
+            - `"smooth"`: `SmoothRamp`;
+            - `"warmup"`: `LinearWarmup`;
+            - `"step"`: `Step`;
+            - `"random"`: `RandomUniform`;
+            - two hinges such as `"12/50:30/50"`: `TwoHinge` with these hinges;
+            - points such as `"0.1:0;0.4:1/255;0.8:4/255"`: `PiecewiseLinear`
+              through these pairs of progress and epsilon.
+        target_epsilon: Float. Final epsilon, on the [0, 1] scale of pixels.
+        ramp_start: Float. First hinge, as a fraction of the training. `"step"`
+            jumps there. Defaults to 12/50.
+        ramp_end: Float. Second hinge, as a fraction of the training.
+            `"warmup"` ends there. Defaults to 37/50.
+        num_draws: Int. Number of draws of `"random"`, usually the number of
+            epochs. Defaults to `50`.
+        seed: Int. Seed of `"random"`. Defaults to `0`.
 
     Returns:
         An `EpsilonSchedule`.
 
     Raises:
-        ValueError: If there is no such schedule, or the points of one end at
-            another epsilon than the target.
+        ValueError: If there is no such schedule, or if the last point of a
+            `PiecewiseLinear` is not at the target epsilon.
 
     Example:
     ```python
@@ -550,7 +591,7 @@ def named(
         schedule = PiecewiseLinear(_parse_points(name))
         if not math.isclose(schedule.target_epsilon, target_epsilon):
             raise ValueError(
-                "the last point of a schedule must be at the target epsilon "
+                "The last point of a schedule must be at the target epsilon "
                 f"{target_epsilon:g}. Received: {name!r}"
             )
         return schedule
@@ -558,20 +599,23 @@ def named(
 
 
 def get(identifier) -> EpsilonSchedule:
-    """Returns a schedule from an object, or from its serialised `dict`.
+    """Returns a schedule from an object or from its serialised `dict`.
 
     Args:
-        identifier: `EpsilonSchedule`, or what
-            `keras.saving.serialize_keras_object` returned for one.
+        identifier: `EpsilonSchedule`, or the `dict` that
+            `keras.saving.serialize_keras_object` returns for one.
+
+    Returns:
+        An `EpsilonSchedule`.
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If `identifier` is neither.
     """
     if isinstance(identifier, dict):
         identifier = keras.saving.deserialize_keras_object(identifier)
     if not isinstance(identifier, EpsilonSchedule):
         raise ValueError(
-            "expected an `EpsilonSchedule`, for example "
+            "Expected an `EpsilonSchedule`, for example "
             "`keras_epsched.schedules.TwoHinge(4 / 255)`. Received: "
             f"{identifier!r} of type {type(identifier).__name__}"
         )

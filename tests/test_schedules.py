@@ -187,15 +187,15 @@ def test_equality_looks_at_class_and_values():
         (lambda: schedules.Constant(float("nan")), "finite"),
         (lambda: schedules.SmoothRamp(TARGET, exponent=1.0), "exponent"),
         (lambda: schedules.SmoothRamp(TARGET, polynomial_part=1), "exponent"),
-        (lambda: schedules.PiecewiseLinear([]), "non-empty"),
-        (lambda: schedules.PiecewiseLinear([(0.1,)]), "pairs"),
+        (lambda: schedules.PiecewiseLinear([]), "at least one"),
+        (lambda: schedules.PiecewiseLinear([(0.1,)]), "pair"),
         (
             lambda: schedules.PiecewiseLinear([(0.5, 0.0), (0.5, 0.1)]),
-            "strictly increasing",
+            "increase strictly",
         ),
         (
             lambda: schedules.PiecewiseLinear([(0.5, 0.0), (0.2, 0.1)]),
-            "strictly increasing",
+            "increase strictly",
         ),
         (lambda: schedules.RandomUniform(TARGET, 0), "num_draws"),
         (lambda: schedules.RandomUniform(TARGET, 2.5), "num_draws"),
@@ -262,15 +262,18 @@ def test_hinges_are_read(text, hinges):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "two hinges, as 12/50:37/50. Received: ''"),
+        ("", "two hinges, for example 12/50:37/50. Received: ''"),
         ("0.5", "two hinges"),
         ("0.1:0.2:0.3", "two hinges"),
         ("a:b", "two hinges"),
         ("1/0:1", "two hinges"),
         ("nan:1", "two hinges"),
-        ("0.8:0.2", "the first not after the second. Received: '0.8:0.2'"),
-        ("-0.1:0.5", "shares of the training"),
-        ("12:37", "shares of the training"),
+        (
+            "0.8:0.2",
+            "the first not larger than the second. Received: '0.8:0.2'",
+        ),
+        ("-0.1:0.5", "fractions of the training"),
+        ("12:37", "fractions of the training"),
     ],
 )
 def test_wrong_hinges_are_named(text, message):
@@ -282,10 +285,10 @@ def test_wrong_hinges_are_named(text, message):
     ("name", "message"),
     [
         ("two_hinge", "standard, fixed, .*random.*Received: 'two_hinge'"),
-        ("0.8:0.2", "the first not after the second"),
-        ("0.1:0;a:4/255", "points of progress and epsilon"),
+        ("0.8:0.2", "the first not larger than the second"),
+        ("0.1:0;a:4/255", "pairs of progress and epsilon"),
         ("0.1:0;0.8", "pairs"),
-        ("0.8:0;0.1:4/255", "strictly increasing"),
+        ("0.8:0;0.1:4/255", "increase strictly"),
         ("0.1:0;0.8:8/255", "at the target epsilon 0.015686"),
     ],
 )

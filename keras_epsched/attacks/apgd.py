@@ -1,4 +1,4 @@
-"""Auto-PGD: projected gradient descent that chooses its own step."""
+"""Auto-PGD: projected gradient descent that chooses its own step size."""
 
 from keras import ops
 
@@ -14,40 +14,45 @@ from keras_epsched.attacks.steppers import MomentumStepper, SparseStepper
 from keras_epsched.attacks.tracker import Tracker
 from keras_epsched.configurable import register
 
-_WIDE_SHARE = 0.3  # share of the steps in each of the wider balls of l1
+_WIDE_SHARE = 0.3  # share of the steps in each of the two larger balls of l1
 
 
 @register
 class APGD(Attack):
-    """Auto-PGD: momentum, and a step that halves when it stops paying.
+    """Auto-PGD: PGD with momentum that chooses its own step size.
 
-    The attack of the paper, in training (7 steps) and evaluation (10). It
-    needs no step size. The point of best loss is what training gets, and
-    where the search returns to when the step is halved.
+    Use it for adversarial training and evaluation. It is the attack of the
+    paper, with 7 steps in training and 10 steps in evaluation. It needs no
+    step size: it halves the step when the loss stops rising, and then
+    continues from the point of highest loss. Training gets this point.
 
-    For `"l1"` it moves a sparse set of pixels whose number follows the
-    sparsity of the best perturbation, without momentum, and spends the first
-    30 % of its steps in a ball of three times the radius, the next 30 % in one
-    of twice the radius.
+    For `"l1"` it has no momentum and moves only some of the pixels. Their
+    number depends on how sparse the best perturbation is. The first 30 % of
+    the steps use a ball of three times the radius, and the next 30 % a ball of
+    twice the radius.
 
-    After a return to the best point the momentum is forgotten: the difference
-    of two unrelated points is no direction. For `"l1"` only pixels with room
-    in the box are moved. Everything else is as published.
+    There are two differences from the published algorithm. After a return to
+    the best point, the momentum starts anew, because the difference of two
+    unrelated points is not a useful direction. For `"l1"`, only pixels that
+    can still move within the pixel range are moved.
 
     References: Croce & Hein, ICML 2020 (arXiv 2003.01690); for `"l1"` Croce &
     Hein, ICML 2021 (arXiv 2103.01208).
 
     Args:
-        steps: Int. Number of gradient steps.
-        norm: String. `"linf"`, `"l2"` or `"l1"`.
-        loss: String or function. What is maximised, see `attacks.losses`.
-        random_start: Boolean. Start at a random point on the sphere.
-        restarts: Int. Number of runs of an evaluation, from different starts.
-        eot: Int. Number of draws of a randomised network at each step, over
-            which gradients and logits are averaged ("expectation over
-            transformation", Athalye et al., ICML 2018, arXiv 1802.00420).
-            What seems to be broken must be so on as many fresh draws: of a
-            hundred noisy looks one would err.
+        steps: Int. Number of gradient steps. Defaults to `10`.
+        norm: String. `"linf"`, `"l2"` or `"l1"`. Defaults to `"linf"`.
+        loss: String or function. The loss to maximise, see `Attack`.
+        random_start: Boolean. Whether to start at a random point on the
+            sphere. Defaults to `True`.
+        restarts: Int. Number of runs in an evaluation, each from another
+            random start. Defaults to `1`.
+        eot: Int. Number of calls of a randomised network at each step.
+            Gradients and logits are averaged over the calls ("expectation
+            over transformation", Athalye et al., ICML 2018, arXiv
+            1802.00420). A broken image is confirmed with the same number of
+            new calls, because a single call may be wrong by chance. Defaults
+            to `1`, for networks without randomness.
 
     Example:
     ```python
@@ -97,7 +102,8 @@ class APGD(Attack):
 
     def passes(self, num_classes):
         forward, backward = super().passes(num_classes)
-        # Each of the three balls of l1 ends with a look at the last point.
+        # Each of the three balls of l1 ends with an evaluation of the last
+        # point.
         forward += 2 if self.norm == "l1" else 0
         forward += 2 if self.eot > 1 else 0
         return forward * self.eot, backward * self.eot
@@ -132,10 +138,10 @@ class APGD(Attack):
         return found
 
     def _confirm(self, problem, found):
-        """Looks again, by fresh draws, at what seems to be broken.
+        """Confirms broken images with new calls of the network.
 
-        The point that was first to do so may have done it by a lucky draw; the
-        one of highest loss is the safer candidate.
+        The first point that broke an image may have done so by chance. The
+        point of highest loss is preferred if it breaks the image too.
         """
         best, first = (
             found.broken & problem.is_broken(problem.mean_logits(moved))
@@ -145,7 +151,7 @@ class APGD(Attack):
         return found._replace(adversarial=adversarial, broken=best | first)
 
     def _run(self, problem, moved, steps):
-        """Steps of one ball, from a given start."""
+        """Runs some steps in one ball, from a given start."""
         tracker = Tracker(problem)
         sparse = self.norm == "l1"
         stepper = (SparseStepper if sparse else MomentumStepper)(problem, steps)
@@ -176,22 +182,26 @@ class APGD(Attack):
 
 @register
 class TargetedAPGD(APGD):
-    """Auto-PGD towards other classes, one run for each (APGD-T).
+    """Targeted Auto-PGD (APGD-T), with one run for each target class.
 
-    The targets are the classes of highest logits of the clean image. Any
-    misclassification counts.
+    Use it in an evaluation, usually after `APGD`: it often breaks images
+    that untargeted attacks do not. The targets are the wrong classes with the
+    highest logits of the clean image. An image is broken if it is
+    misclassified as any class, not only as the target.
 
     Reference: Croce & Hein, ICML 2020 (arXiv 2003.01690).
 
     Args:
-        steps: Int. Number of gradient steps.
-        norm: String. `"linf"`, `"l2"` or `"l1"`.
-        targets: Int. Number of classes to aim at; all others where there are
-            fewer.
-        random_start: Boolean. Start at a random point on the sphere.
+        steps: Int. Number of gradient steps of each run. Defaults to `100`.
+        norm: String. `"linf"`, `"l2"` or `"l1"`. Defaults to `"linf"`.
+        targets: Int. Number of target classes, at most the number of wrong
+            classes. Defaults to `9`.
+        random_start: Boolean. Whether to start at a random point on the
+            sphere. Defaults to `True`.
         eot: Int. As in `APGD`.
-        loss: String. What is maximised: `"dlr"`, the targeted difference of
-            logits ratio of AutoAttack, `"margin"` or `"probability_margin"`.
+        loss: String. The loss to maximise: `"dlr"`, the targeted difference
+            of logits ratio of AutoAttack, `"margin"` or
+            `"probability_margin"`. Defaults to `"dlr"`.
 
     Example:
     ```python
@@ -227,7 +237,7 @@ class TargetedAPGD(APGD):
 
     def passes(self, num_classes):
         forward, backward = super().passes(num_classes)
-        # The order of the clean logits.
+        # One more forward pass for the order of the clean logits.
         return forward + self.eot, backward
 
     def search_problem(self, problem, key, variant):

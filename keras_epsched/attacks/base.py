@@ -1,4 +1,4 @@
-"""The base class of attacks: what all of them promise."""
+"""The base class of attacks."""
 
 import numbers
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from keras_epsched.attacks.problem import Problem
 from keras_epsched.attacks.tracker import SearchResult, confine_result
 from keras_epsched.configurable import Configurable
 
-# How titles name the losses that have a name.
+# The names of losses in titles.
 _LOSS_TITLES = {
     "ce": "cross-entropy",
     "margin": "the logit margin",
     "dlr": "the difference of logits ratio",
 }
-# What subclasses overrode once, and what they override now.
+# Methods that subclasses of older versions override, and their new names.
 _RENAMED = {
     "_perturb": "perturb_problem(self, problem, key)",
     "_search": "search_problem(self, problem, key, variant)",
@@ -27,44 +27,54 @@ _RENAMED = {
 
 
 class Attack(Configurable):
-    """Base class of attacks that move images within a ball.
+    """Base class of adversarial attacks.
+
+    Subclass it to write your own attack. Use one of its subclasses, such as
+    `APGD`, for training and evaluation.
 
     An attack has two uses. In training, `perturb` returns the images to train
-    on. In evaluation, `search` looks for a misclassified point: an image once
-    broken stays broken, whatever later steps do.
+    on. In evaluation, `search` looks for a misclassified point. An image that
+    was broken at any step counts as broken, whatever later steps do.
 
-    Both run inside a compiled function, take a radius per image, and act on
-    pixels in `value_range`. Steps depend on the direction of the gradient
-    only, so the loss of every image is rescaled such that its gradient at the
-    logits has a fixed size: that keeps float16 networks, and very confident
-    ones, from rounding the attack to zero. (A mean over draws of a randomised
-    network needs their true sizes, and is not protected.)
+    Both methods run inside a compiled function, take one perturbation budget
+    per image, and act on pixels in `value_range`. The *ball* is the set of
+    points within the budget, and the *box* is the set of points in
+    `value_range`.
 
-    **Your own attack.** A subclass defines `perturb_problem` to be fit for
-    training and `search_problem` to be fit for evaluation. Both get a
-    `Problem`, which has the ball, the box and the gradient. A subclass may
-    also define `headline` and `particulars`, which make its title;
-    `num_variants`, the number of its runs; `passes`, their cost; and
-    `training_passes`, the cost of `perturb_problem` where that is another.
+    Attack steps depend only on the direction of the gradient. The loss of each
+    image is therefore rescaled so that its gradient at the logits has a fixed
+    size. Otherwise the gradients of float16 networks and of very confident
+    networks would round to zero. The rescaling is not possible with `eot`
+    above 1, because a mean of gradients needs their true sizes.
+
+    **Your own attack.** Define `perturb_problem` for training and
+    `search_problem` for evaluation. Both get a `Problem`, which has the ball,
+    the box and the gradient. You can also define:
+
+    - `headline` and `particulars`, the parts of the title;
+    - `num_variants`, the number of runs, for example one for each restart;
+    - `passes`, the cost of `search`;
+    - `training_passes`, the cost of `perturb`, if it differs from `passes`.
 
     `perturb` and `search` enforce the ball and the box, up to the rounding of
-    float32. A point that `perturb_problem` returns outside is moved inside. A
-    point that `search_problem` returns outside does not break its image. A
-    pixel that is not finite is outside. Two class attributes declare
-    exceptions:
+    float32. If `perturb_problem` returns a point outside, the point is moved
+    inside. If `search_problem` returns a point outside, it does not count as
+    breaking the image. A pixel that is not finite counts as outside. Two class
+    attributes declare exceptions:
 
-    - `stays_in_ball = False`: images to train on may leave the ball, as those
-      of `NFGSM` do, but not the box.
+    - `stays_in_ball = False`: images to train on may leave the ball but not
+      the box, as with `NFGSM`.
     - `minimises_distance = True`: `search_problem` looks for the nearest
-      misclassified point, as `FAB` does, and may find one outside of the
-      ball, but not outside of the box. Its `broken` says whether it found any.
-      `search` measures the distance, and whether it exceeds the radius.
+      misclassified point, as with `FAB`. The point may lie outside of the ball
+      but not outside of the box, and `broken` says whether a point was found.
+      `search` measures its distance and compares it with the budget.
 
     Args:
         steps: Int. Number of gradient steps.
-        norm: String. `"linf"`, `"l2"` or `"l1"`.
-        loss: String or function. What is maximised: `"ce"`, `"margin"`,
-            `"dlr"`, or a function `(labels, logits) -> (batch,)`.
+        norm: String. `"linf"`, `"l2"` or `"l1"`. Defaults to `"linf"`.
+        loss: String or function. The loss to maximise: `"ce"` (cross-entropy),
+            `"margin"`, `"dlr"`, `"probability_margin"`, or a function
+            `(labels, logits) -> (batch,)`. Defaults to `"ce"`.
 
     Example:
     ```python
@@ -74,7 +84,7 @@ class Attack(Configurable):
 
     @keras.saving.register_keras_serializable("my_package")
     class RandomPoints(Attack):
-        "The worst of random points on the sphere, without any gradient."
+        "Tries random points on the sphere, without gradients."
 
         def search_problem(self, problem, key, variant):
             tracker = Tracker(problem)
@@ -105,18 +115,19 @@ class Attack(Configurable):
 
     stays_in_ball = True
     minimises_distance = False
-    # Draws of a randomised network that are averaged.
+    # Number of outputs of a randomised network to average.
     eot = 1
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        # It would never be called, and the attack be another one in silence.
+        # The old method would never be called, and the attack would silently
+        # do something else.
         for old, new in _RENAMED.items():
             if hasattr(cls, old):
                 raise ValueError(
-                    f"`{cls.__name__}` defines `{old}`, which attacks no "
-                    f"longer call: define `{new}` instead. See "
-                    "`keras_epsched.attacks.Attack`"
+                    f"`{cls.__name__}` defines `{old}`, which is no longer "
+                    f"called. Define `{new}` instead, see "
+                    "`keras_epsched.attacks.Attack`."
                 )
 
     def __init__(self, steps, norm="linf", loss="ce"):
@@ -135,10 +146,10 @@ class Attack(Configurable):
 
     @property
     def title(self) -> str:
-        """The attack as people name it: `"APGD-10 on cross-entropy"`.
+        """A short name for tables and pages: `"APGD-10 on cross-entropy"`.
 
-        It says what an attack of its kind is chosen by, and which of the other
-        arguments differ from the defaults. `repr` has all of them.
+        It contains the main arguments, and other arguments only if they
+        differ from their defaults. `repr` shows all arguments.
         """
         return ", ".join((self.headline(), *self.particulars()))
 
@@ -148,32 +159,48 @@ class Attack(Configurable):
         return f"{name}-{self.steps} on {loss_title(self.loss)}"
 
     def particulars(self) -> list[str]:
-        """Returns what the title adds of arguments that are not default."""
+        """Returns texts on arguments that differ from their defaults."""
         return [] if self.norm == "linf" else [self.norm]
 
     def num_variants(self, num_classes: int) -> int:
-        """Number of different runs: one for each restart and target."""
+        """Returns the number of runs: one for each restart or target class.
+
+        Args:
+            num_classes: Int. Number of classes.
+        """
         return 1
 
     def check_shape(self, shape) -> None:
-        """Raises a `ValueError` if images of this shape cannot be attacked."""
+        """Raises a `ValueError` if images of this shape cannot be attacked.
+
+        Args:
+            shape: Tuple, the shape of a batch of images.
+        """
 
     def passes(self, num_classes: int) -> tuple[int, int]:
-        """Forward and backward passes of one `search`, per image."""
+        """Returns the forward and backward passes of one `search` per image.
+
+        Args:
+            num_classes: Int. Number of classes.
+        """
         return self.steps + 1, self.steps
 
     def training_passes(self, num_classes: int) -> tuple[int, int]:
-        """Forward and backward passes of one `perturb`, per image."""
+        """Returns the forward and backward passes of one `perturb` per image.
+
+        Args:
+            num_classes: Int. Number of classes.
+        """
         return self.passes(num_classes)
 
     @property
     def can_train(self) -> bool:
-        """Whether `perturb` is there, and the attack fit for training."""
+        """Whether the attack can be used for training (`perturb`)."""
         return type(self).perturb_problem is not Attack.perturb_problem
 
     @property
     def can_evaluate(self) -> bool:
-        """Whether `search` is there, and the attack fit for evaluation."""
+        """Whether the attack can be used for evaluation (`search`)."""
         return type(self).search_problem is not Attack.search_problem
 
     def perturb(
@@ -192,16 +219,20 @@ class Attack(Configurable):
             logits_fn: Function from images to logits `(batch, num_classes)`.
             images: Float32 tensor `(batch, ...)` of pixels in `value_range`.
             labels: Integer tensor of shape `(batch,)`.
-            epsilon: Float tensor, scalar or of shape `(batch,)`: the radius,
-                on the [0, 1] scale.
-            key: Integer tensor of shape `(batch,)`, from `noise.make_key`.
-            value_range: Pair of the lowest and highest pixel value.
-            loss: Function `(labels, logits) -> (batch,)` to maximise instead
-                of the attack's own, as an objective may ask.
+            epsilon: Float tensor, scalar or of shape `(batch,)`: the
+                perturbation budget, on the [0, 1] scale.
+            key: Integer tensor of shape `(batch,)`, from `noise.make_key`. It
+                decides the random numbers.
+            value_range: Pair of the lowest and highest pixel value. Defaults
+                to `(0, 255)`.
+            loss: Optional function `(labels, logits) -> (batch,)` to maximise
+                instead of the attack's own loss. Training objectives such as
+                TRADES pass one.
 
         Returns:
-            A float32 tensor like `images`, without gradient, in the box and,
-            unless the attack declares otherwise, in the ball.
+            A float32 tensor of the shape of `images`, without gradient. It
+            lies in the box. It lies in the ball too, unless
+            `stays_in_ball` is false.
 
         Raises:
             NotImplementedError: If the attack is for evaluation only.
@@ -213,7 +244,7 @@ class Attack(Configurable):
         return ops.stop_gradient(problem.confine(moved, self.stays_in_ball))
 
     def perturb_problem(self, problem: Problem, key):
-        """Moves a batch, for training. Subclasses override it.
+        """Perturbs a batch for training. Subclasses override it.
 
         Args:
             problem: `Problem`.
@@ -221,7 +252,7 @@ class Attack(Configurable):
                 `Problem.random_start`.
 
         Returns:
-            A float32 tensor like `problem.images`.
+            A float32 tensor of the shape of `problem.images`.
         """
         raise NotImplementedError(f"{self!r} is for evaluation only")
 
@@ -243,20 +274,22 @@ class Attack(Configurable):
             logits_fn: Function from images to logits `(batch, num_classes)`.
             images: Float32 tensor `(batch, ...)` of pixels in `value_range`.
             labels: Integer tensor of shape `(batch,)`.
-            epsilon: Float tensor, scalar or of shape `(batch,)`: the radius,
-                on the [0, 1] scale.
-            key: Integer tensor of shape `(batch,)`, from `noise.make_key`.
-            value_range: Pair of the lowest and highest pixel value.
-            start: Images to start from instead of the attack's own start,
-                projected onto the ball first.
-            use_start: Boolean tensor of shape `(batch,)`: which images do.
-            variant: Integer tensor of shape `(batch,)`: which of the
-                `num_variants` runs this is; the first by default. The random
-                numbers of a run follow from `key` alone.
+            epsilon: Float tensor, scalar or of shape `(batch,)`: the
+                perturbation budget, on the [0, 1] scale.
+            key: Integer tensor of shape `(batch,)`, from `noise.make_key`. It
+                decides the random numbers.
+            value_range: Pair of the lowest and highest pixel value. Defaults
+                to `(0, 255)`.
+            start: Optional tensor of the shape of `images`: points to start
+                from. They are projected onto the ball first.
+            use_start: Boolean tensor of shape `(batch,)`: true for images
+                that begin at `start`, false for the attack's own start.
+            variant: Integer tensor of shape `(batch,)`: the number of the run,
+                below `num_variants`. Defaults to 0.
 
         Returns:
-            A `SearchResult`. No point outside of the ball or the box counts
-            as breaking an image.
+            A `SearchResult`. A point outside of the ball or the box does not
+            count as breaking an image.
 
         Raises:
             NotImplementedError: If the attack is for training only.
@@ -281,37 +314,51 @@ class Attack(Configurable):
         """Looks for misclassified points. Subclasses override it.
 
         Args:
-            problem: `Problem`. `Problem.begin_at` takes the attack's own start
-                and returns where to begin: a sweep hands points of other
-                radii on.
+            problem: `Problem`. Pass the attack's own start to
+                `Problem.begin_at`, which returns where to begin. An evaluation
+                may continue from points of another epsilon.
             key: Integer tensor of shape `(batch,)`, for `attacks.noise` and
                 `Problem.random_start`.
-            variant: Int32 tensor of shape `(batch,)`: which of the
-                `num_variants` runs this is.
+            variant: Int32 tensor of shape `(batch,)`: the number of the run,
+                below `num_variants`.
 
         Returns:
-            A `SearchResult`, as `Tracker.result` makes it. `distance` is not
-            read.
+            A `SearchResult`, for example from `Tracker.result`. Its
+            `distance` is ignored.
         """
         raise NotImplementedError(f"{self!r} is for training only")
 
 
 def loss_title(loss: str | Callable) -> str:
-    """Returns a loss as titles name it, a function by its own name."""
+    """Returns the name of a loss in titles.
+
+    Args:
+        loss: String or function.
+    """
     if callable(loss):
         return getattr(loss, "__name__", type(loss).__name__)
     return _LOSS_TITLES.get(loss, f"the {loss.replace('_', ' ')}")
 
 
 def counted(number: int, noun: str) -> str:
-    """Returns a number of things in words, as `"5,000 queries"`."""
+    """Returns a number with a noun, for example `"5,000 queries"`.
+
+    Args:
+        number: Int.
+        noun: String, in the singular.
+    """
     plural = noun[:-1] + "ies" if noun.endswith("y") else f"{noun}s"
     return f"{number:,} {noun if number == 1 else plural}"
 
 
 def check_count(value, name: str) -> int:
-    """Returns a positive integer, or raises a `ValueError`."""
-    # Those of NumPy as well.
+    """Returns a positive integer, or raises a `ValueError`.
+
+    Args:
+        value: Integer of Python or NumPy.
+        name: String. Name of the value in the error message.
+    """
+    # NumPy integers are accepted too.
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or value < 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Several attacks on each image: it stands only if it withstands all."""
+"""Ensembles of attacks: an image must withstand all of them."""
 
 import keras
 
@@ -12,13 +12,14 @@ from keras_epsched.epsilons import check_norm
 
 @register
 class AttackEnsemble(Configurable):
-    """The point-wise worst case of several attacks, for evaluation.
+    """Several attacks, one after the other, for evaluation.
 
-    An image is attacked by one after the other until it is broken, so put
-    cheap attacks first. The first has warm starts in a nested sweep.
+    Use it to combine attacks of your choice. For usual evaluations use
+    `MarginEnsemble` or `AutoAttack`. An image counts as broken if any of the
+    attacks breaks it, and later attacks then skip it. Put cheap attacks first.
 
     Args:
-        members: List of `Attack`, all of one norm.
+        members: List of `Attack`, all with the same norm.
 
     Example:
     ```python
@@ -44,13 +45,13 @@ class AttackEnsemble(Configurable):
         if not members or not all(isinstance(each, Attack) for each in members):
             raise ValueError(
                 "`members` must be a list of attacks of "
-                f"`keras_epsched.attacks`. Received: {members!r}"
+                f"`keras_epsched.attacks`. Received: members={members!r}"
             )
         norms = sorted({each.norm for each in members})
         if len(norms) > 1:
             raise ValueError(
-                "the members of an ensemble must share one norm, for they "
-                f"share epsilon. Received: {norms}"
+                "The members of an ensemble must share one norm, because they "
+                f"share epsilon. Received: the norms {norms}"
             )
         self.members = members
         self.norm = norms[0]
@@ -60,7 +61,7 @@ class AttackEnsemble(Configurable):
 
     @property
     def title(self) -> str:
-        """The ensemble as people name it: the titles of its members."""
+        """A short name for tables and pages: the titles of the members."""
         return ", then ".join(each.title for each in self.members)
 
     def get_config(self):
@@ -69,9 +70,9 @@ class AttackEnsemble(Configurable):
 
 
 class NamedEnsemble(AttackEnsemble):
-    """Base class of ensembles that follow from a version and a norm.
+    """Base class of ensembles that are chosen by a version and a norm.
 
-    Subclasses have the `versions` there are, and choose the members.
+    Subclasses set `versions` and implement `choose_members`.
     """
 
     versions: tuple[str, ...] = ()
@@ -86,7 +87,12 @@ class NamedEnsemble(AttackEnsemble):
         self.version = version
 
     def choose_members(self, version: str, norm: str) -> tuple[Attack, ...]:
-        """Returns the attacks of a version, in a norm."""
+        """Returns the attacks of a version for a norm.
+
+        Args:
+            version: String, one of `versions`.
+            norm: String. `"linf"`, `"l2"` or `"l1"`.
+        """
         raise NotImplementedError(
             f"{type(self).__name__} must implement `choose_members()`"
         )
@@ -96,7 +102,7 @@ class NamedEnsemble(AttackEnsemble):
 
     @property
     def title(self) -> str:
-        """The ensemble as people name it: `"AutoAttack (standard)"`."""
+        """A short name for tables and pages: `"AutoAttack (standard)"`."""
         norm = "" if self.norm == "linf" else f", {self.norm}"
         return f"{type(self).__name__} ({self.version}){norm}"
 
@@ -106,23 +112,29 @@ class NamedEnsemble(AttackEnsemble):
 
 @register
 class AutoAttack(NamedEnsemble):
-    """The ensemble that robustness is reported with.
+    """AutoAttack, an ensemble that many publications report.
 
-    - `"standard"`: APGD on cross-entropy, APGD towards 9 classes, FAB towards
-      9 classes, Square.
-    - `"plus"`: APGD on cross-entropy and on the difference of logits ratio,
-      and untargeted FAB, with five restarts each; Square; the targeted two.
-    - `"rand"`, for randomised networks: APGD on both losses, averaged over 20
-      draws.
+    Use it to compare with published numbers. There are three versions:
 
-    With the budgets of the reference: 100 steps, 5000 queries. Where there are
-    too few classes for a difference of logits ratio, the margin stands in.
+    - `"standard"`: `APGD` on cross-entropy, `TargetedAPGD` with 9 targets,
+      `FAB` with 9 targets, and `Square`.
+    - `"plus"`: `APGD` on cross-entropy, `APGD` on the difference of logits
+      ratio and untargeted `FAB`, each with five restarts, then `Square`,
+      `TargetedAPGD` and targeted `FAB`.
+    - `"rand"`: `APGD` on cross-entropy and on the difference of logits ratio,
+      averaged over 20 calls of the network. For randomised networks.
+
+    The numbers of steps (100) and queries (5000) are those of the reference.
+    For l1, `"standard"` has five restarts of `APGD` and 5 targets of
+    `TargetedAPGD`, as the reference has. With too few classes for a difference
+    of logits ratio, the margin is used instead.
 
     Reference: Croce & Hein, ICML 2020 (arXiv 2003.01690).
 
     Args:
-        version: String. `"standard"`, `"plus"` or `"rand"`.
-        norm: String. `"linf"`, `"l2"` or `"l1"`.
+        version: String. `"standard"`, `"plus"` or `"rand"`. Defaults to
+            `"standard"`.
+        norm: String. `"linf"`, `"l2"` or `"l1"`. Defaults to `"linf"`.
 
     Example:
     ```python
@@ -135,7 +147,7 @@ class AutoAttack(NamedEnsemble):
 
     def choose_members(self, version, norm):
         if version == "standard":
-            # The reference gives l1 more restarts and fewer targets.
+            # As in the reference, l1 has more restarts and fewer targets.
             restarts = 5 if norm == "l1" else 1
             targets = 5 if norm == "l1" else 9
             return (
@@ -160,33 +172,39 @@ class AutoAttack(NamedEnsemble):
 class MarginEnsemble(NamedEnsemble):
     """The default attack of `keras_epsched.evaluate`.
 
-    Ten steps of Auto-PGD on the probability margin find roughly where an image
-    breaks. At the epsilon below, Auto-PGD on cross-entropy follows with 100
-    steps, and then Auto-PGD towards each of the four classes that the network
-    thinks the likeliest, on the targeted margin of logits. In a bisected
-    sweep this ends close to `AutoAttack("standard")`, at a small share of its
-    passes, as
-    [the measurements](../how-to/evaluate.md#compared-with-autoattack) show.
-    The ensemble was found by a search over attacks, losses, steps and targets,
-    and judged on other networks. Like every attack it gives an upper bound of
-    robustness. It follows gradients only: to find what masks them is the task
-    of the self-checks of an evaluation, and of `AutoAttack`.
+    Use it to measure robustness. With the nested protocol and bisection, its
+    result is close to that of `AutoAttack("standard")` with a small share of
+    the passes: see
+    [the measurements](../how-to/evaluate.md#compared-with-autoattack).
 
-    References: the probability margin is that of arXiv 2411.15210, the greedy
-    search that of arXiv 2211.12713, Auto-PGD that of Croce & Hein, ICML 2020
-    (arXiv 2003.01690).
+    First, 10 steps of `APGD` on the probability margin find roughly the
+    epsilon at which an image breaks. At the next smaller epsilon, 100 steps of
+    `APGD` on cross-entropy follow. `TargetedAPGD` with 100 steps then aims at
+    each of the four wrong classes with the highest logits, on the margin of
+    logits.
+
+    Like every attack, the ensemble gives an upper bound on robust accuracy.
+    All its attacks use gradients. Whether the gradients of a network mislead
+    them is tested by the self-checks of an evaluation and by `AutoAttack`.
+
+    The ensemble was found with a search over attacks, losses, steps and
+    targets (benchmarks/attack_search.py), and was tested on other networks
+    (benchmarks/frontier.py).
+
+    References: arXiv 2411.15210 (probability margin), arXiv 2211.12713
+    (greedy search), Croce & Hein, ICML 2020, arXiv 2003.01690 (Auto-PGD).
 
     Args:
-        version: String. `"standard"`: as above. `"thorough"`: towards nine
-            classes, for where tenths of a point matter.
-        norm: String. `"linf"`, `"l2"` or `"l1"`.
+        version: String. `"standard"` has 4 target classes, and `"thorough"`
+            has 9, for results that must be right to tenths of a point.
+            Defaults to `"standard"`.
+        norm: String. `"linf"`, `"l2"` or `"l1"`. Defaults to `"linf"`.
 
     Example:
     ```python
     attack = keras_epsched.attacks.MarginEnsemble("thorough", norm="l2")
-    report = keras_epsched.evaluate(
-        classifier, data.test, keras_epsched.epsilon_grid(0.5), attack
-    )
+    grid = keras_epsched.epsilon_grid(0.5, num=6, norm="l2")
+    report = keras_epsched.evaluate(classifier, data.test, grid, attack)
     ```
     """
 

@@ -1,4 +1,4 @@
-"""Fast Adaptive Boundary: the shortest way to the decision boundary."""
+"""Fast Adaptive Boundary: the nearest misclassified point."""
 
 import math
 
@@ -18,31 +18,33 @@ _REFINEMENTS = 6
 
 @register
 class FAB(Attack):
-    """Fast Adaptive Boundary: minimises the distance instead of the accuracy.
+    """Fast Adaptive Boundary (FAB): looks for the nearest misclassified point.
 
-    It walks along linearised decision boundaries and returns the nearest
-    misclassified point it has seen, so one run answers every epsilon at once:
-    `SearchResult.distance`. It does not look at the size of the gradient, and
-    so sees through some models that mask theirs.
+    Use it in an ensemble for evaluation. It steps towards linearised decision
+    boundaries and returns the nearest misclassified point of all steps. One
+    run therefore holds for every epsilon (`SearchResult.distance`). FAB does
+    not depend on the size of the gradient, so it breaks some models that hide
+    their gradients from other attacks.
 
-    With `targets`, each run is led to one other class, in the order of the
-    logits of the clean image; any misclassification counts. Without, each step
-    goes to the nearest of all classes, at the cost of one backward pass for
-    each class.
+    With `targets`, each run aims at one wrong class, beginning with the class
+    of the highest logit on the clean image. An image is broken if it is
+    misclassified as any class. Without `targets`, each step aims at the
+    nearest of all decision boundaries, which takes one backward pass per
+    wrong class.
 
-    The first run starts at the image; restarts start at random in a ball of
-    half of epsilon. Steps of bisection towards the image end each, as in the
-    paper.
+    The first run starts at the image. Restarts start at a random point of a
+    ball of half the radius. Each run ends with steps of bisection towards the
+    image, as in the paper.
 
     Reference: Croce & Hein, "Minimally distorted Adversarial Examples with a
     Fast Adaptive Boundary Attack", ICML 2020 (arXiv 1907.02044).
 
     Args:
-        steps: Int. Number of steps.
-        norm: String. `"linf"`, `"l2"` or `"l1"`.
-        targets: Int or `None`. Number of classes to aim at, each in a run of
-            its own; `None` for the untargeted attack.
-        restarts: Int. Number of runs from different starts.
+        steps: Int. Number of steps of each run. Defaults to `100`.
+        norm: String. `"linf"`, `"l2"` or `"l1"`. Defaults to `"linf"`.
+        targets: Int or `None`. Number of target classes, each with a run of
+            its own. `None` is the untargeted attack.
+        restarts: Int. Number of runs from different starts. Defaults to `1`.
 
     Example:
     ```python
@@ -83,7 +85,7 @@ class FAB(Attack):
 
     def passes(self, num_classes):
         boundaries = num_classes - 1 if self.targets is None else 1
-        looks = boundaries + 1  # and one at the point that follows
+        looks = boundaries + 1  # one more for the next point
         forward = looks * self.steps + _REFINEMENTS
         forward += 0 if self.targets is None else 1
         return forward, boundaries * self.steps
@@ -109,7 +111,7 @@ class FAB(Attack):
             broken = problem.judge(following).broken
             distance = problem.norm.size(following - problem.images)
             better = broken & (distance < state["distance"])
-            # Back towards the image, to cross the boundary nearer to it.
+            # Back towards the image, to cross the boundary closer to it.
             back = problem.images + _PULL_BACK * (following - problem.images)
             vanishes = problem.is_vanishing(gradient, ops.abs(value))
             zero = ops.where(index == 0, vanishes, state["no_gradient"])
@@ -124,7 +126,7 @@ class FAB(Attack):
         return _finish(problem, state)
 
     def _rivals(self, problem, target):
-        """Number of boundaries that are looked at, and the class of each."""
+        """The number of decision boundaries, and the class beyond each."""
         if self.targets is not None:
             clean = problem.logits(problem.images)
             targets = problem.targets(clean, target)
@@ -134,10 +136,10 @@ class FAB(Attack):
 
 
 def _nearest_boundary(problem, moved, rivals):
-    """Value and gradient of the nearest of the linearised boundaries.
+    """Returns value and gradient of the nearest linearised boundary.
 
-    The value is a rival's logit minus the true one: negative where the network
-    is right.
+    The value is the logit of a wrong class minus the logit of the true class.
+    It is negative if the network is right.
     """
     count, rival_of = rivals
 
@@ -160,12 +162,12 @@ def _nearest_boundary(problem, moved, rivals):
 
     none = ops.full_like(problem.labels, math.inf, "float32")
     nearest = none, ops.zeros_like(none), ops.zeros_like(moved)
-    # A loop, not a graph that grows with the number of classes.
+    # A compiled loop, so that the graph does not grow with the classes.
     return backend.fori_loop(0, count, look, nearest)[1:]
 
 
 def _follow(problem, moved, value, gradient):
-    """The next point: beyond the boundary, biased towards the image."""
+    """Returns the next point: beyond the boundary, biased towards the image."""
     images, norm, box = problem.images, problem.norm, problem.box
     value = problem.mask(value)
     axes = tuple(range(1, len(images.shape)))
@@ -182,7 +184,7 @@ def _follow(problem, moved, value, gradient):
 
 
 def _finish(problem, state):
-    """Bisects between the image and the best point."""
+    """Returns the result after bisection between image and best point."""
     images, best = problem.images, state["best"]
     found = ops.isfinite(state["distance"])
     low = ops.zeros_like(state["distance"])
@@ -190,7 +192,7 @@ def _finish(problem, state):
     def refine(_, carry):
         middle = 0.5 * (carry["low"] + carry["high"])
         point = images + problem.mask(middle) * (best - images)
-        # A resized image may lie outside of the box by a hair.
+        # A resized image may lie slightly outside of the box.
         point = ops.clip(point, *problem.box)
         broken = problem.judge(point).broken
         return {

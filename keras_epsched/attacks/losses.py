@@ -1,8 +1,8 @@
 """Losses that attacks maximise: functions `(labels, logits) -> (batch,)`.
 
-They work on float32 logits and integer labels and are never averaged, so the
-gradient of an image does not depend on the batch. Their values may be scaled
-by the attack per image, which changes no steepest step.
+They take float32 logits and integer labels. They are never averaged, so the
+gradient of an image does not depend on the batch. An attack may scale the loss
+of each image, which does not change the direction of a step.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-# Stands for minus infinity, without the NaN of infinity minus infinity.
+# Used instead of minus infinity, because infinity minus infinity is NaN.
 _LOWEST = -1e30
 
 
@@ -21,21 +21,21 @@ def _true_and_others(labels, logits):
 
 
 def cross_entropy(labels, logits):
-    """Cross-entropy as log-odds against the label: it cannot saturate.
+    """Cross-entropy as log-odds against the label.
 
     Returns `m = logsumexp_{i != y}(z_i - z_y)`. Cross-entropy is
-    `softplus(m)`, an increasing function, so both have the same maximisers,
-    order points alike and have the same direction of steepest ascent. But the
-    gradient of the cross-entropy, `softmax_y - 1`, rounds to zero in float32
-    from a confidence of 1 - 6e-8 on, and an attack that follows it stands
-    still; the gradient of `m` never vanishes.
+    `softplus(m)`, an increasing function of `m`. Both therefore have the same
+    maxima, the same order of points and the same direction of steepest
+    ascent. The gradient of the cross-entropy, `softmax_y - 1`, rounds to zero
+    in float32 if the confidence is above 1 - 6e-8, and an attack that follows
+    it does not move. The gradient of `m` never rounds to zero.
 
     Args:
         labels: Integer tensor of shape `(batch,)`.
         logits: Float32 tensor of shape `(batch, num_classes)`.
 
     Returns:
-        A float32 tensor of shape `(batch,)`; `softplus` of it is the
+        A float32 tensor of shape `(batch,)`. Its `softplus` is the
         cross-entropy.
     """
     true, others = _true_and_others(labels, logits)
@@ -43,7 +43,7 @@ def cross_entropy(labels, logits):
 
 
 def margin(labels, logits):
-    """Largest other logit minus the true one: positive when misclassified.
+    """Largest wrong logit minus the true logit: positive if misclassified.
 
     Args:
         labels: Integer tensor of shape `(batch,)`.
@@ -57,11 +57,12 @@ def margin(labels, logits):
 
 
 def difference_of_logits_ratio(labels, logits):
-    """The margin over the gap of the first and third logit.
+    """The margin, divided by the gap between the first and third logit.
 
-    Invariant to shift and scale of the logits. Reference: Croce & Hein, ICML
-    2020 (arXiv 2003.01690), equation 6. Of two classes there is no third
-    logit, and it is the margin.
+    It does not change if the logits are shifted or scaled. With two classes
+    there is no third logit, and the result is the margin.
+
+    Reference: Croce & Hein, ICML 2020 (arXiv 2003.01690), equation 6.
 
     Args:
         labels: Integer tensor of shape `(batch,)`.
@@ -77,7 +78,7 @@ def difference_of_logits_ratio(labels, logits):
 
 
 def targeted_margin(labels, targets, logits):
-    """Logit of a target class minus the true one.
+    """Logit of a target class minus the true logit.
 
     Args:
         labels: Integer tensor of shape `(batch,)`.
@@ -95,10 +96,12 @@ def targeted_margin(labels, targets, logits):
 
 
 def targeted_difference_of_logits_ratio(labels, targets, logits):
-    """The targeted margin over the gap of the first and later logits.
+    """The targeted margin, divided by the gap of the first to later logits.
 
-    Equation 7 of Croce & Hein, ICML 2020 (arXiv 2003.01690), for four or more
-    classes. Of fewer there is no such gap, and it is the targeted margin.
+    The gap is the first logit minus the mean of the third and fourth logit.
+    With fewer than four classes the result is the targeted margin.
+
+    Reference: Croce & Hein, ICML 2020 (arXiv 2003.01690), equation 7.
 
     Args:
         labels: Integer tensor of shape `(batch,)`.
@@ -116,31 +119,33 @@ def targeted_difference_of_logits_ratio(labels, targets, logits):
 
 
 def probability_margin(labels, logits):
-    """Largest other probability minus the true one, as a logarithm.
+    """Largest wrong probability minus the true one, as a logarithm.
 
-    Returns `log(1 + P)` with `P = max_{i != y} p_i - p_y`, the probability
-    margin, and `p` the softmax of the logits. It is an increasing function of
-    `P` and has its sign, so both order points alike, have the same direction
-    of steepest ascent and agree on what is misclassified. But the gradient of
-    `P` rounds to zero in float32 from a confidence of 1 - 6e-8 on, and an
-    attack that follows it stands still. With `m` the log-odds against the
-    label (see `cross_entropy`) and `q` the largest share of one class in the
-    probability of all the others,
+    Returns `log(1 + P)`. `P = max_{i != y} p_i - p_y` is the probability
+    margin, and `p` is the softmax of the logits. The result is an increasing
+    function of `P` with the same sign. Both therefore have the same order of
+    points, the same direction of steepest ascent and the same misclassified
+    points. The gradient of `P` rounds to zero in float32 if the confidence is
+    above 1 - 6e-8, and an attack that follows it does not move.
+
+    The result is computed as
 
         log(1 + P) = -softplus(-m) + log(1 + q),
 
-    where neither part vanishes before the image is broken.
+    where `m` is the log-odds against the label (see `cross_entropy`) and `q`
+    is the largest share of one class in the probability of all wrong classes.
+    Neither part vanishes before the image is broken.
 
     Reference: Xie et al., "Towards Million-Scale Adversarial Robustness
-    Evaluation With Stronger Individual Attacks" (arXiv 2411.15210), where a
-    single attack on it breaks more than those on other losses.
+    Evaluation With Stronger Individual Attacks" (arXiv 2411.15210). There, a
+    single attack on this loss breaks more images than on other losses.
 
     Args:
         labels: Integer tensor of shape `(batch,)`.
         logits: Float32 tensor of shape `(batch, num_classes)`.
 
     Returns:
-        A float32 tensor of shape `(batch,)`; `exp` of it minus 1 is the
+        A float32 tensor of shape `(batch,)`. Its `exp` minus 1 is the
         probability margin.
     """
     true, others = _true_and_others(labels, logits)
@@ -150,7 +155,7 @@ def probability_margin(labels, logits):
 def targeted_probability_margin(labels, targets, logits):
     """Probability of a target class minus the true one, as a logarithm.
 
-    The targeted form of `probability_margin`, with the same logarithm.
+    This is the targeted form of `probability_margin`.
 
     Args:
         labels: Integer tensor of shape `(batch,)`.
@@ -186,15 +191,16 @@ _TARGETED = {
 
 
 def get(identifier: str | Callable) -> Callable:
-    """Returns the loss of a name, or the function itself.
+    """Returns the loss with a name, or the function itself.
 
     Args:
         identifier: `"ce"`, `"margin"`, `"dlr"`, `"probability_margin"`, or a
-            function `(labels, logits) -> (batch,)`, registered with
-            `keras.saving.register_keras_serializable` if it is to be saved.
+            function `(labels, logits) -> (batch,)`. To save an attack with
+            the function, register it with
+            `keras.saving.register_keras_serializable`.
 
     Raises:
-        ValueError: If the name is unknown.
+        ValueError: If there is no loss with this name.
     """
     if isinstance(identifier, dict):
         identifier = keras.saving.deserialize_keras_object(identifier)
@@ -202,14 +208,14 @@ def get(identifier: str | Callable) -> Callable:
         return identifier
     if identifier not in _LOSSES:
         raise ValueError(
-            f"unknown attack loss {identifier!r}: expected a function or one "
-            f"of {sorted(_LOSSES)}"
+            "`loss` of an attack must be a function or one of "
+            f"{sorted(_LOSSES)}. Received: loss={identifier!r}"
         )
     return _LOSSES[identifier]
 
 
 def get_targeted(identifier: str) -> Callable:
-    """Returns the targeted loss of a name.
+    """Returns the targeted loss with a name.
 
     Args:
         identifier: `"margin"`, `"dlr"` or `"probability_margin"`.
@@ -218,7 +224,7 @@ def get_targeted(identifier: str) -> Callable:
         A function `(labels, targets, logits) -> (batch,)`.
 
     Raises:
-        ValueError: If there is no targeted loss of this name.
+        ValueError: If there is no targeted loss with this name.
     """
     if not isinstance(identifier, str) or identifier not in _TARGETED:
         raise ValueError(

@@ -1,10 +1,11 @@
-"""Random numbers that belong to an image, not to its place in a batch.
+"""Random numbers that depend on the image, not on its position in a batch.
 
-A draw is a hash of (key, pixel), and a key a hash of whatever identifies the
-draw: a seed, the image's number, a counter. Results of an evaluation thus do
-not depend on batch size, order or sharding, nor on whether XLA compiled it
-(the generators of TensorFlow differ there). Hashing alternates shifts with
-multiplications modulo 2**32; this is statistical noise, not cryptography.
+A random number is a hash of a key and the pixel's position. A key is a hash of
+a seed, the image's number and a counter. The results of an evaluation therefore
+do not depend on batch size, order or sharding. They do not depend on
+compilation with XLA either, which changes the random numbers of TensorFlow.
+Hashing alternates shifts with multiplications modulo 2**32. The numbers are not
+suitable for cryptography.
 """
 
 import math
@@ -15,14 +16,15 @@ from keras import ops
 from keras_epsched import backend
 
 _MASK = 0xFFFFFFFF
-# Odd and below 2**31: the product with 32 bits fits a signed 64-bit integer.
+# Odd and below 2**31, so that the product with 32 bits fits into a signed
+# 64-bit integer.
 _FIRST_FACTOR = 0x21F0AAAD
 _SECOND_FACTOR = 0x7FEB352D
 
 
 def _integer(value):
     if isinstance(value, (int, np.integer, np.ndarray)):
-        # 32 bits hold no more, and JAX refuses larger numbers.
+        # Only 32 bits are used, and JAX accepts no larger numbers.
         value = np.asarray(value, "int64") & _MASK
         value = value.astype(backend.HASH_DTYPE)
     return ops.cast(value, backend.HASH_DTYPE)
@@ -41,14 +43,14 @@ def _mix(value, xp=ops):
 
 
 def make_key(*parts):
-    """Hashes integers into a key for the functions below.
+    """Returns a key for the other functions of this module.
 
     Args:
-        *parts: Integer tensors or numbers that broadcast together: seeds,
-            image numbers of shape `(batch,)`, counters.
+        *parts: Integer tensors or numbers that broadcast together, for
+            example a seed, image numbers of shape `(batch,)`, and a counter.
 
     Returns:
-        An integer tensor in [0, 2**32), of the broadcast shape.
+        An integer tensor of the broadcast shape, with values in [0, 2**32).
     """
     key = _integer(0x9E3779B9)
     for part in parts:
@@ -58,7 +60,7 @@ def make_key(*parts):
 
 
 def uniform(key, shape):
-    """Draws from the open interval (0, 1).
+    """Returns random numbers from the open interval (0, 1).
 
     Args:
         key: Integer tensor of shape `(batch,)`, from `make_key`.
@@ -71,22 +73,22 @@ def uniform(key, shape):
     pixels = _integer(_mix(pixels, np).reshape((1, *shape)))
     key = ops.reshape(key, (-1, *(1 for _ in shape)))
     bits = _mix(ops.bitwise_xor(key, pixels))
-    # 23 bits and a half: exact in float32, and neither 0 nor 1.
+    # 23 bits plus a half are exact in float32, and never 0 or 1.
     bits = ops.cast(ops.right_shift(bits, _integer(9)), "float32")
     return (bits + 0.5) / 2.0**23
 
 
 def normal(key, shape):
-    """Draws from the standard normal distribution; as `uniform` otherwise."""
+    """Returns standard normal random numbers. Arguments as in `uniform`."""
     return math.sqrt(2.0) * ops.erfinv(2.0 * uniform(key, shape) - 1.0)
 
 
 def laplace(key, shape):
-    """Draws from the standard Laplace distribution; as `uniform` otherwise."""
+    """Returns standard Laplace random numbers. Arguments as in `uniform`."""
     centred = 2.0 * uniform(key, shape) - 1.0
     return -ops.sign(centred) * ops.log1p(-ops.abs(centred))
 
 
 def signs(key, shape):
-    """Draws -1 or 1, evenly; as `uniform` otherwise."""
+    """Returns -1 or 1 with equal probability. Arguments as in `uniform`."""
     return ops.sign(uniform(key, shape) - 0.5)

@@ -1,8 +1,8 @@
-"""The threat models: balls, their projections, steepest steps and starts.
+"""The norms l-infinity, l2 and l1: projections, steepest steps and starts.
 
 All functions work on batches of images of any shape, in the units of the
-pixels. Radii have the shape `(batch, 1, ..., 1)`: every image has its own.
-`box` is the pair of the lowest and highest pixel value.
+pixels. Radii have the shape `(batch, 1, ..., 1)`, one for each image. `box` is
+the pair of the lowest and highest pixel value.
 """
 
 import math
@@ -13,13 +13,13 @@ from keras import ops
 from keras_epsched.attacks import noise
 from keras_epsched.epsilons import check_norm
 
-# The order of each norm, for NumPy.
+# The order of each norm in `numpy.linalg.norm`.
 ORDERS = {"linf": math.inf, "l2": 2, "l1": 1}
 _BISECTIONS = 30
 _NEWTON_STEPS = 10
-# Share of the radius by which a float32 sum over many pixels may miss.
+# The error of a float32 sum over many pixels, as a share of the radius.
 _ROUNDING = 1e-5
-# Keeps float32 sums over many pixels on the inner side of the sphere.
+# Keeps points inside of the ball despite the rounding of float32 sums.
 _INSIDE = 1.0 - 1e-6
 
 
@@ -48,12 +48,12 @@ def _room(x, direction, box):
 
 
 def _attach(x, delta, box):
-    """Adds `delta`, and rounds the sum towards `x` rather than away."""
+    """Returns `x + delta`, rounded towards `x`."""
     moved = x + delta
     ulp = 1.2e-7 * ops.abs(moved)
     too_far = ops.abs(moved - x) > ops.abs(delta)
     moved = ops.where(too_far, moved - ops.sign(delta) * ulp, moved)
-    # Not beyond `x`: a change below an ulp is no change.
+    # The correction must not go beyond `x`.
     moved = ops.where(delta > 0, ops.maximum(moved, x), ops.minimum(moved, x))
     return ops.clip(moved, box[0], box[1])
 
@@ -69,10 +69,11 @@ def _bisect(too_low, low, high):
 
 
 def _descent(x, gradient, value, box):
-    """What it takes to bring `value + gradient * step` to 0.
+    """Returns how steps bring `value + gradient * step` to 0.
 
-    Returns the direction of each pixel, its weight, its room in the box, and
-    the need, in units of the largest weight.
+    The four results are the direction of each pixel, its weight, its room in
+    the box, and the needed change of the value. Weights and the needed change
+    are divided by the largest entry of the gradient.
     """
     direction = -ops.sign(value) * ops.sign(gradient)
     largest = _max(ops.abs(gradient))
@@ -82,9 +83,10 @@ def _descent(x, gradient, value, box):
 
 
 def _newton(gain, need):
-    """The multiplier at which a concave, piecewise linear gain meets `need`.
+    """Returns the multiplier at which the gain equals `need`.
 
-    From below, Newton's method rises to the root and never passes it.
+    The gain is concave and piecewise linear. Newton's method from below never
+    exceeds the solution.
     """
     multiplier = ops.zeros_like(need)
     for _ in range(_NEWTON_STEPS):
@@ -95,32 +97,32 @@ def _newton(gain, need):
 
 
 def slack(norm, radius, box):
-    """How far beyond a radius a point may seem to lie, by rounding alone."""
+    """Returns how far rounding may move a point beyond the radius."""
     ulp = float(np.spacing(np.float32(max(map(abs, box)))))
     return 2 * ulp + (0.0 if norm == "linf" else _ROUNDING) * radius
 
 
 def in_box(moved, box):
-    """Whether all pixels of each image are finite and in the box."""
+    """Returns for each image whether all pixels are finite and in the box."""
     return ops.all((moved >= box[0]) & (moved <= box[1]), axis=_axes(moved))
 
 
 class Norm:
-    """What all norms share: whether points lie inside, and the way back."""
+    """Base class of norms: which points lie inside, and the way back."""
 
     name: str
 
     def contains(self, moved, x, radius, box):
-        """Whether points lie in the box, and in the ball up to rounding."""
+        """Returns which points lie in the ball (up to rounding) and the box."""
         limit = radius + slack(self.name, radius, box)
         near = self.size(moved - x) <= ops.reshape(limit, (-1,))
         return near & in_box(moved, box)
 
     def confine(self, moved, x, radius, box):
-        """Draws points outside towards the image, into the ball and the box.
+        """Moves points outside towards the image, into the ball and the box.
 
-        Those inside are kept bit for bit. It costs far less than a projection,
-        and no loop.
+        Points inside do not change at all. This is much faster than a
+        projection and needs no loop.
         """
         moved = ops.clip(moved, box[0], box[1])
         delta = moved - x
@@ -131,7 +133,7 @@ class Norm:
 
 
 class Linf(Norm):
-    """Every pixel within epsilon."""
+    """l-infinity: each pixel changes by at most epsilon."""
 
     name = "linf"
 
@@ -140,7 +142,7 @@ class Linf(Norm):
         return ops.max(ops.abs(delta), axis=_axes(delta))
 
     def confine(self, moved, x, radius, box):
-        # Clipping keeps points inside as they are, and costs less than a look.
+        # Clipping does not change points inside, and costs less than a check.
         return self.project(moved, x, radius, box)
 
     def project(self, moved, x, radius, box):
@@ -157,9 +159,10 @@ class Linf(Norm):
         return ops.sum(ops.abs(gradient), axis=_axes(gradient))
 
     def to_hyperplane(self, x, gradient, value, box):
-        """Smallest step to where `value + gradient * step` is 0, in the box.
+        """Smallest step in the box to where `value + gradient * step` is 0.
 
-        Where the box lies on one side of it, the step to the nearest corner.
+        If there is no such point in the box, it is the step to the nearest
+        corner.
         """
         direction, weight, room, need = _descent(x, gradient, value, box)
 
@@ -170,7 +173,7 @@ class Linf(Norm):
         return direction * ops.minimum(_newton(gain, need), room)
 
     def start(self, x, radius, key, box, on_sphere=False):
-        """Random point: uniform in the ball, or scaled to its surface."""
+        """Random point: uniform in the ball, or on its surface."""
         direction = 2.0 * noise.uniform(key, tuple(x.shape[1:])) - 1.0
         if on_sphere:
             direction = direction / _max(ops.abs(direction))
@@ -178,7 +181,7 @@ class Linf(Norm):
 
 
 class L2(Norm):
-    """Euclidean distance within epsilon."""
+    """l2: the Euclidean length of the change is at most epsilon."""
 
     name = "l2"
 
@@ -189,10 +192,10 @@ class L2(Norm):
     def project(self, moved, x, radius, box):
         """Nearest point of `moved` in the ball around `x` and the box.
 
-        It has the form `clip(x + scale * delta)`. With the clipped pixels
-        known, `scale` is a square root; the set of clipped pixels only grows
-        from one round to the next and is soon complete. Every round stays
-        inside the ball, so the result does, whenever one stops.
+        It has the form `clip(x + scale * delta)`. If the clipped pixels are
+        known, `scale` is a square root. The set of clipped pixels only grows
+        from one round to the next and is complete after a few rounds. The
+        result lies inside the ball after every round.
         """
         delta = moved - x
         room = _room(x, delta, box)
@@ -208,15 +211,15 @@ class L2(Norm):
             better = ops.where(free > 0, better, 1.0)
             scale = ops.clip(better, scale, 1.0)
         delta = ops.sign(delta) * ops.minimum(scale * ops.abs(delta), room)
-        # Rounding of the radicand may leave the ball by a hair.
+        # Rounding may move the point slightly out of the ball.
         norm = ops.sqrt(_sum(ops.square(delta)))
         delta = delta * ops.minimum(1.0, _divide(radius, norm))
         return _attach(x, delta, box)
 
     def step(self, gradient, x, length, box):
         """Step of norm `length` that increases a linear function most."""
-        # Division by the largest entry first: squares of small gradients
-        # underflow in float32.
+        # Divided by the largest entry first, because squares of small
+        # gradients underflow in float32.
         gradient = _divide(gradient, _max(ops.abs(gradient)))
         norm = ops.sqrt(_sum(ops.square(gradient)))
         return length * _divide(gradient, norm)
@@ -226,7 +229,7 @@ class L2(Norm):
         return self.size(gradient)
 
     def to_hyperplane(self, x, gradient, value, box):
-        """As `Linf.to_hyperplane`, for the Euclidean length of the step."""
+        """As `Linf.to_hyperplane`, with the smallest Euclidean length."""
         direction, weight, room, need = _descent(x, gradient, value, box)
 
         def gain(scale):
@@ -237,7 +240,7 @@ class L2(Norm):
         return direction * ops.minimum(_newton(gain, need) * weight, room)
 
     def start(self, x, radius, key, box, on_sphere=False):
-        """Random point: a random direction, at a random or full radius."""
+        """Random point: uniform in the ball, or on its surface."""
         shape = tuple(x.shape[1:])
         direction = self.step(noise.normal(key, shape), x, radius, box)
         if not on_sphere:
@@ -247,7 +250,7 @@ class L2(Norm):
 
 
 class L1(Norm):
-    """Sum of the absolute changes within epsilon."""
+    """l1: the sum of the absolute changes is at most epsilon."""
 
     name = "l1"
 
@@ -258,9 +261,10 @@ class L1(Norm):
     def project(self, moved, x, radius, box):
         """Nearest point of `moved` in the ball around `x` and the box.
 
-        Exact: the changes are shrunk by a common threshold, then clipped to
-        the room in the box; the threshold is found by bisection. Reference:
-        Croce & Hein, ICML 2021 (arXiv 2103.01208).
+        All changes are reduced by a common threshold, then clipped to the
+        room in the box. The threshold is found by bisection. The result is
+        the exact projection. Reference: Croce & Hein, ICML 2021 (arXiv
+        2103.01208).
         """
         delta = moved - x
         room = _room(x, delta, box)
@@ -282,8 +286,9 @@ class L1(Norm):
     def step(self, gradient, x, length, box):
         """Step of norm `length` that increases a linear function most.
 
-        Pixels are moved as far as the box allows in the order of their
-        gradient until the length is used up; equal gradients share.
+        Pixels are moved as far as the box allows, the largest gradient first,
+        until the length is used up. Pixels with equal gradients share the
+        rest.
         """
         room = _room(x, gradient, box)
         weight = ops.where(room > 0, ops.abs(gradient), 0.0)
@@ -291,9 +296,9 @@ class L1(Norm):
         return ops.sign(gradient) * self._fill(weight, room, 1.0, length)
 
     def _fill(self, weight, room, price, total):
-        """Moves pixels as far as they can in the order of their weight.
+        """Moves pixels as far as possible, the largest weight first.
 
-        Until the moves, each times its price, come to `total`.
+        It stops when the sum of all moves, each times its price, is `total`.
         """
 
         def used(threshold):
@@ -315,15 +320,16 @@ class L1(Norm):
         return ops.max(ops.abs(gradient), axis=_axes(gradient))
 
     def to_hyperplane(self, x, gradient, value, box):
-        """As `Linf.to_hyperplane`, for the sum of the changes."""
+        """As `Linf.to_hyperplane`, with the smallest sum of the changes."""
         direction, weight, room, need = _descent(x, gradient, value, box)
         return direction * self._fill(weight, room, weight, need)
 
     def sparse_step(self, gradient, x, length, box, share):
-        """Equal moves, of total `length`, of a share of all the pixels.
+        """Equal moves of a share of the pixels, with total length `length`.
 
-        The steps of L1-APGD (arXiv 2103.01208): the pixels of largest
-        gradient among those with room, `share` of shape `(batch, 1, ...)`.
+        This is the step of L1-APGD (arXiv 2103.01208). It moves the pixels of
+        largest gradient among those with room in the box. `share` has the
+        shape `(batch, 1, ...)`.
         """
         room = _room(x, gradient, box)
         weight = ops.where(room > 0, ops.abs(gradient), 0.0)
@@ -356,7 +362,11 @@ class L1(Norm):
 
 
 def get(norm: str) -> Linf | L2 | L1:
-    """Returns the norm of a name: `"linf"`, `"l2"` or `"l1"`."""
+    """Returns the norm with a name.
+
+    Args:
+        norm: String. `"linf"`, `"l2"` or `"l1"`.
+    """
     classes: dict[str, type[Linf | L2 | L1]] = {
         "linf": Linf,
         "l2": L2,

@@ -1,4 +1,4 @@
-"""Projected gradient descent and its one-step form."""
+"""Projected gradient descent, and attacks with a single step."""
 
 from keras import ops
 
@@ -10,26 +10,28 @@ from keras_epsched.configurable import register
 
 @register
 class PGD(Attack):
-    """Projected gradient descent: steepest steps of fixed length.
+    """Projected gradient descent (PGD) with steps of a fixed length.
 
-    The attack of most adversarial training. The step is a ratio of epsilon,
-    so it follows a schedule by itself.
+    Use it for adversarial training. The length of a step is a share of
+    epsilon, so it follows an epsilon schedule automatically.
 
-    In training the last iterate is returned, at the cost of `steps` input
-    gradients. In evaluation every iterate is judged.
+    In training the last point is returned, which takes `steps` input
+    gradients. In evaluation an image is broken if any of the points is
+    misclassified.
 
     Reference: Madry et al., "Towards Deep Learning Models Resistant to
     Adversarial Attacks", ICLR 2018 (arXiv 1706.06083).
 
     Args:
-        steps: Int. Number of gradient steps.
-        norm: String. `"linf"`, `"l2"` or `"l1"`.
-        loss: String or function. What is maximised, see `attacks.losses`.
+        steps: Int. Number of gradient steps. Defaults to `7`.
+        norm: String. `"linf"`, `"l2"` or `"l1"`. Defaults to `"linf"`.
+        loss: String or function. The loss to maximise, see `Attack`.
         step_ratio: Float or `None`. Length of a step as a share of epsilon.
-            Defaults to `2.5 / steps`. In `"l2"` steps from a random start
-            turn slowly towards the gradient, and the default ends about 2 %
-            short of a linear model's optimum; `step_ratio=0.4` does not.
-        random_start: Boolean. Start at a uniform point of the ball.
+            `None` means `2.5 / steps`. With `"l2"` and a random start, the
+            default reaches a loss about 2 % below the optimum of a linear
+            model. `step_ratio=0.4` reaches the optimum.
+        random_start: Boolean. Whether to start at a random point of the ball.
+            Defaults to `True`.
 
     Example:
     ```python
@@ -49,8 +51,8 @@ class PGD(Attack):
         super().__init__(steps, norm, loss)
         if step_ratio is not None and not step_ratio > 0:
             raise ValueError(
-                "`step_ratio` is the step's share of epsilon and must be "
-                f"positive. Received: step_ratio={step_ratio}"
+                "`step_ratio` must be positive. It is the length of a step as "
+                f"a share of epsilon. Received: step_ratio={step_ratio}"
             )
         self.step_ratio = step_ratio
         self.random_start = bool(random_start)
@@ -77,14 +79,14 @@ class PGD(Attack):
         return problem.project(problem.images)
 
     def next_point(self, problem, moved, gradient):
-        """Returns where a step along the gradient ends."""
+        """Returns the point after a step along the gradient."""
         ratio = 2.5 / self.steps if self.step_ratio is None else self.step_ratio
         length = ratio * problem.radius
         step = problem.norm.step(gradient, moved, length, problem.box)
         return problem.project(moved + step)
 
     def training_passes(self, num_classes):
-        # The last point is not judged.
+        # The last point is not evaluated.
         return self.steps, self.steps
 
     def perturb_problem(self, problem, key):
@@ -116,20 +118,22 @@ class PGD(Attack):
 
 @register
 class FGSM(PGD):
-    """Fast gradient sign method: one steepest step of length epsilon.
+    """Fast gradient sign method (FGSM): one step of length epsilon.
 
-    For linear models it is optimal. With `random_start=True` and
-    `step_ratio=1.25` it is the attack of fast adversarial training (Wong et
-    al., ICLR 2020, arXiv 2001.03994). As an evaluation it is far too weak for
-    anything but a linear model.
+    Use it for fast adversarial training. With `random_start=True` and
+    `step_ratio=1.25` it is the attack of Wong et al. (ICLR 2020, arXiv
+    2001.03994). Do not use it to measure robustness: it is optimal for linear
+    models, but far too weak for all others.
 
     Reference: Goodfellow et al., ICLR 2015 (arXiv 1412.6572).
 
     Args:
         norm: String. `"linf"`, `"l2"` or `"l1"`.
-        loss: String or function. What is maximised, see `attacks.losses`.
-        step_ratio: Float. Length of the step as a share of epsilon.
-        random_start: Boolean. Start at a uniform point of the ball.
+        loss: String or function. The loss to maximise, see `Attack`.
+        step_ratio: Float. Length of the step as a share of epsilon. Defaults
+            to `1.0`.
+        random_start: Boolean. Whether to start at a random point of the ball.
+            Defaults to `False`.
 
     Example:
     ```python
@@ -163,19 +167,21 @@ class FGSM(PGD):
 class NFGSM(Attack):
     """N-FGSM: one step of length epsilon from noise larger than epsilon.
 
-    For fast adversarial training: as cheap as `FGSM`, and far less prone to
-    catastrophic overfitting. The noise stays in the image, so the result may
-    lie up to `noise_ratio + step_ratio` times epsilon away, outside of the
-    ball. It is for training only.
+    Use it for fast adversarial training. It is as fast as `FGSM`, and
+    catastrophic overfitting is much less likely. The noise stays in the image,
+    so the result may be up to `noise_ratio + step_ratio` times epsilon away
+    from it, outside of the ball. N-FGSM is therefore for training only.
 
     Reference: de Jorge et al., NeurIPS 2022 (arXiv 2202.01181), for
     l-infinity.
 
     Args:
-        norm: String. `"linf"`, `"l2"` or `"l1"`.
-        loss: String or function. What is maximised, see `attacks.losses`.
-        noise_ratio: Float. Radius of the uniform noise, in units of epsilon.
-        step_ratio: Float. Length of the step as a share of epsilon.
+        norm: String. `"linf"`, `"l2"` or `"l1"`. Defaults to `"linf"`.
+        loss: String or function. The loss to maximise, see `Attack`.
+        noise_ratio: Float. Radius of the uniform noise, as a multiple of
+            epsilon. Defaults to `2.0`.
+        step_ratio: Float. Length of the step as a share of epsilon. Defaults
+            to `1.0`.
 
     Example:
     ```python
@@ -194,7 +200,7 @@ class NFGSM(Attack):
         ):
             if not ratio > 0:
                 raise ValueError(
-                    f"`{name}` is a share of epsilon and must be positive. "
+                    f"`{name}` must be positive. It is a multiple of epsilon. "
                     f"Received: {name}={ratio}"
                 )
         self.noise_ratio = noise_ratio

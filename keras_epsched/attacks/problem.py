@@ -1,4 +1,4 @@
-"""One batch under attack: the ball, the box, the network, its gradient."""
+"""A batch under attack: the ball, the box, the network and its gradient."""
 
 import copy
 import math
@@ -11,21 +11,22 @@ from keras import ops
 from keras_epsched import backend
 from keras_epsched.attacks import losses, norms
 
-# Size of the largest entry of the gradient that is sent back into the
-# network: far from both ends of float16, in which the network may compute,
-# also where a temperature scales the logits by a thousand.
+# The largest entry of the gradient at the logits is scaled to this size. It is
+# far from both ends of float16, in which the network may compute, even if a
+# temperature scales the logits by a thousand.
 _COTANGENT = 16.0
-# A gradient vanishes where no perturbation whatever changes the logits by this
-# share of their size, to first order: float32 would round it away.
+# A gradient counts as vanishing if, to first order, no perturbation changes the
+# logits by this share of their size. float32 would round such a change away.
 _VANISHING = 1e-6
 
 
 class Judgement(NamedTuple):
-    """What the network says of one point for each image.
+    """The result of the network at one point for each image.
 
     Attributes:
-        loss: Float32 of shape `(batch,)`.
-        broken: Boolean of shape `(batch,)`: the network errs.
+        loss: Float32 tensor of shape `(batch,)`.
+        broken: Boolean tensor of shape `(batch,)`: true if the point is
+            misclassified.
     """
 
     loss: object
@@ -33,15 +34,16 @@ class Judgement(NamedTuple):
 
 
 class Gradient(NamedTuple):
-    """A `Judgement`, and where the loss rises from there.
+    """A `Judgement` together with the gradient of the loss.
 
     Attributes:
-        loss: Float32 of shape `(batch,)`.
-        broken: Boolean of shape `(batch,)`: the network errs.
-        gradient: Float32 tensor like the images. It has the right direction
-            for each image; its length is arbitrary.
-        vanishes: Boolean of shape `(batch,)`: it is zero, or so small that
-            rounding would swallow it.
+        loss: Float32 tensor of shape `(batch,)`.
+        broken: Boolean tensor of shape `(batch,)`: true if the point is
+            misclassified.
+        gradient: Float32 tensor of the shape of the images. Its direction is
+            that of the gradient, and its length is arbitrary.
+        vanishes: Boolean tensor of shape `(batch,)`: true if the gradient is
+            zero or so small that rounding hides it.
     """
 
     loss: object
@@ -51,12 +53,13 @@ class Gradient(NamedTuple):
 
 
 class Linearisation(NamedTuple):
-    """A loss to first order.
+    """A loss, its gradient and the logits.
 
     Attributes:
-        loss: Float32 of shape `(batch,)`.
-        gradient: Float32 tensor like the images, true to scale.
-        logits: Float32 of shape `(batch, num_classes)`.
+        loss: Float32 tensor of shape `(batch,)`.
+        gradient: Float32 tensor of the shape of the images, with its true
+            length.
+        logits: Float32 tensor of shape `(batch, num_classes)`.
     """
 
     loss: object
@@ -65,29 +68,36 @@ class Linearisation(NamedTuple):
 
 
 class Problem:
-    """One batch under attack: the ball, the box and the network.
+    """A batch under attack: the ball, the box and the network.
+
+    `Attack` passes a problem to `perturb_problem` and `search_problem`. Use
+    its methods to write your own attack. The *ball* is the set of points
+    within epsilon of an image, and the *box* is the set of points in the pixel
+    range.
 
     Attributes:
-        norm: The norm of the ball, of `attacks.norms`.
+        norm: The norm of the ball, from `attacks.norms`.
         images: Float32 tensor `(batch, ...)` of pixels.
         labels: Int32 tensor of shape `(batch,)`.
-        radius: Float32 tensor of shape `(batch, 1, ..., 1)`, in the units of
-            the pixels.
+        radius: Float32 tensor of shape `(batch, 1, ..., 1)`: the radius of
+            the ball, in the units of the pixels.
         box: Pair of the lowest and highest pixel value.
         loss: Function `(labels, logits) -> (batch,)` to maximise.
 
     Args:
-        attack: `Attack`, for its norm, its loss and its draws.
+        attack: `Attack`. Its `norm`, `loss` and `eot` are used.
         logits_fn: Function from images to logits `(batch, num_classes)`.
         images: Tensor `(batch, ...)` of pixels in `value_range`.
         labels: Integer tensor of shape `(batch,)`.
-        epsilon: Float tensor, scalar or of shape `(batch,)`: the radius, on
-            the [0, 1] scale.
+        epsilon: Float tensor, scalar or of shape `(batch,)`: the perturbation
+            budget, on the [0, 1] scale.
         value_range: Pair of the lowest and highest pixel value.
-        loss: Function to maximise instead of the attack's own, or `None`.
-        start: Images to start from instead of the attack's own start, or
+        loss: Function to maximise instead of the attack's own loss, or
             `None`.
-        use_start: Boolean tensor of shape `(batch,)`: which images do.
+        start: Points to start from instead of the attack's own start, or
+            `None`.
+        use_start: Boolean tensor of shape `(batch,)`: true for images that
+            begin at `start`.
     """
 
     def __init__(
@@ -120,18 +130,18 @@ class Problem:
     # === Points ===
 
     def project(self, moved):
-        """Projects onto the ball around the images and the box."""
+        """Returns the nearest points in both the ball and the box."""
         return self.norm.project(moved, self.images, self.radius, self.box)
 
     def confine(self, moved, to_ball=True):
-        """Moves points into the ball and the box, and leaves others alone.
+        """Moves points outside into the ball and the box.
 
-        Unlike `project`, it keeps a point that lies inside bit for bit, and
-        gives pixels that are not finite the value of the image.
+        Unlike `project`, it does not change a point that lies inside, and it
+        replaces pixels that are not finite by those of the image.
 
         Args:
-            moved: Tensor like the images.
-            to_ball: Boolean. Whether the ball counts, or the box alone.
+            moved: Tensor of the shape of the images.
+            to_ball: Boolean. If false, only the box is enforced.
         """
         moved = ops.where(ops.isfinite(moved), moved, self.images)
         if not to_ball:
@@ -139,71 +149,78 @@ class Problem:
         return self.norm.confine(moved, self.images, self.radius, self.box)
 
     def contains(self, moved):
-        """Which points lie in the box, and in the ball up to rounding."""
+        """Returns which points lie in the ball (up to rounding) and the box."""
         return self.norm.contains(moved, self.images, self.radius, self.box)
 
     def in_box(self, moved):
-        """Which points lie in the box, at any distance."""
+        """Returns which points lie in the box, at any distance."""
         return norms.in_box(moved, self.box)
 
     def random_start(self, key, on_sphere=False):
-        """A random point of the ball for each image."""
+        """Returns a random point of the ball for each image.
+
+        Args:
+            key: Integer tensor of shape `(batch,)`, from `noise.make_key`.
+            on_sphere: Boolean. Whether the point lies on the surface of the
+                ball.
+        """
         return self.norm.start(
             self.images, self.radius, key, self.box, on_sphere
         )
 
     def begin_at(self, own_start):
-        """The attack's own start, or the given one where it is wanted."""
+        """Returns where to begin: `start` where given, else `own_start`."""
         if self.start is None:
             return own_start
         return self.select(self.use_start, self.project(self.start), own_start)
 
     def widened(self, factor):
-        """The same problem in a larger ball."""
+        """Returns the same problem with the radius multiplied by `factor`."""
         wider = copy.copy(self)
         wider.radius = factor * self.radius
         return wider
 
     def mask(self, flags):
-        """Shapes one flag (or number) an image for use on pixels."""
+        """Reshapes one value per image so that it broadcasts over pixels."""
         return ops.reshape(flags, self.column)
 
     def select(self, flags, yes, no):
-        """Chooses image by image."""
+        """Returns `yes` for images with a true flag, and `no` for others."""
         return ops.where(self.mask(flags), yes, no)
 
     # === The network ===
 
     def logits(self, moved):
-        """Logits in float32."""
+        """Returns logits in float32."""
         return ops.cast(self.logits_fn(moved), "float32")
 
     def mean_logits(self, moved):
-        """Logits, averaged over the draws of a randomised network."""
+        """Returns logits, averaged over `eot` calls of the network."""
         return self._mean(lambda: self.logits(moved))
 
     def num_classes(self):
-        """Number of logits."""
+        """Returns the number of classes."""
         return self.logits(self.images[:1]).shape[-1]
 
     def is_broken(self, logits):
-        """Misclassified, or not a finite answer."""
+        """Returns which logits are of another class or not finite."""
         wrong = ops.cast(ops.argmax(logits, axis=-1), "int32") != self.labels
         finite = ops.all(ops.isfinite(logits), axis=-1)
         return wrong | ~finite
 
     def judge(self, moved) -> Judgement:
-        """Returns the loss of points, and whether the network errs there."""
+        """Returns the loss of points, and whether they are misclassified."""
         logits = self.mean_logits(moved)
         return Judgement(self.loss(self.labels, logits), self.is_broken(logits))
 
     def targets(self, logits, number):
-        """The classes to aim at, in the order of the logits.
+        """Returns target classes for a targeted attack.
 
         Args:
             logits: Float32 tensor `(batch, num_classes)` of the clean images.
-            number: Integer tensor of shape `(batch,)`: which target; 0 is the
-                class of the highest logit but that of the label.
+            number: Integer tensor of shape `(batch,)`: the number of the
+                target. 0 is the wrong class with the highest logit, 1 the one
+                with the second highest logit, and so on.
 
         Returns:
             An int32 tensor of shape `(batch,)`.
@@ -216,19 +233,27 @@ class Problem:
     # === The gradient ===
 
     def linearise(self, moved, loss) -> Linearisation:
-        """Returns a loss at points to first order, true to scale."""
+        """Returns a loss at points, and its gradient with its true length.
+
+        Args:
+            moved: Tensor of the shape of the images.
+            loss: Function `(labels, logits) -> (batch,)`.
+        """
         found = self._differentiate(moved, loss, _true_to_scale)
         return found._replace(gradient=found.gradient / _COTANGENT)
 
     def gradient(self, moved) -> Gradient:
-        """Returns the loss of points, and the gradient that leads upwards.
+        """Returns the loss of points, its gradient, and which are broken.
 
-        Of a randomised network it is the mean over `eot` draws, and no single
-        draw decides whether the network errs.
+        If `eot` is above 1, everything is averaged over `eot` calls of the
+        network.
+
+        Args:
+            moved: Tensor of the shape of the images.
         """
         if self.eot > 1:
             found = self._mean(lambda: self.linearise(moved, self.loss))
-            # Averages of vanishing losses are small without being wrong.
+            # A mean may be small without rounding errors, so only zero counts.
             vanishes = self._is_below(found.gradient, 0.0)
         else:
             found = self._differentiate(moved, self.loss, _of_one_size)
@@ -238,7 +263,12 @@ class Problem:
         return Gradient(found.loss, broken, found.gradient, vanishes)
 
     def is_vanishing(self, gradient, size):
-        """Whether nothing in the box changes a value of a size noticeably."""
+        """Returns where no step in the box changes a value noticeably.
+
+        Args:
+            gradient: Tensor of the shape of the images, of the value.
+            size: Tensor of shape `(batch,)`, the size of the value.
+        """
         return self._is_below(gradient, _VANISHING * size)
 
     def _is_below(self, gradient, threshold):
@@ -248,17 +278,18 @@ class Problem:
         return reach <= threshold
 
     def _mean(self, draw):
-        """Mean over the draws of a randomised network."""
+        """Mean over `eot` calls of the network."""
         total = draw()
         for _ in range(1, self.eot):
             total = keras.tree.map_structure(operator.add, total, draw())
         return keras.tree.map_structure(lambda each: each / self.eot, total)
 
     def _differentiate(self, moved, loss, cotangent):
-        """One pass forward and one back.
+        """One forward pass and one backward pass.
 
-        `cotangent` says what is sent back into the network, of the loss and
-        the function that leads from it to the logits.
+        `cotangent` returns the gradient at the logits that is sent back into
+        the network. Its arguments are the loss and the function that
+        backpropagates the loss to the logits.
         """
         logits, pull_logits = backend.vjp(self.logits_fn, moved)
         float_logits = ops.cast(logits, "float32")
@@ -267,18 +298,19 @@ class Problem:
         )
         sent = cotangent(value, pull_loss)
         gradient = pull_logits(ops.cast(sent, logits.dtype))
-        # A step along NaN would leave the image, and count as breaking it.
+        # A step along NaN would give an image of NaN, which would count as
+        # broken.
         gradient = ops.where(ops.isfinite(gradient), gradient, 0.0)
         return Linearisation(value, gradient, float_logits)
 
 
 def _true_to_scale(value, pull):
-    """The gradient at the logits, in units that float16 holds."""
+    """The gradient at the logits, times a constant that suits float16."""
     return pull(ops.full_like(value, _COTANGENT))
 
 
 def _of_one_size(value, pull):
-    """The direction of the gradient at the logits, of one size for all."""
+    """The gradient at the logits, scaled to one size for all images."""
     cotangent = pull(ops.ones_like(value))
     size = ops.max(ops.abs(cotangent), axis=-1, keepdims=True)
     safe = ops.where(size > 0, size, 1.0)

@@ -1,4 +1,4 @@
-"""Square Attack: random search, without any gradient."""
+"""Square Attack: random search without gradients."""
 
 import numpy as np
 from keras import ops
@@ -9,22 +9,23 @@ from keras_epsched.attacks.base import Attack, counted
 from keras_epsched.attacks.tracker import Tracker
 from keras_epsched.configurable import register
 
-# Queries, of ten thousand, after which the share of changed pixels halves.
+# The numbers of queries, out of 10,000, after which the window's area halves.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _PLANNED = 10_000
-# How many channels images have.
+# Usual numbers of channels of images.
 _CHANNELS = (1, 3, 4)
 
 
 def window_sides(queries, height, width, share, rescale=False):
-    """Side of the window of each query.
+    """Returns the side of the window of each query.
 
     Args:
         queries: Int. Number of queries.
         height: Int. Height of the images.
-        width: Int. Their width.
+        width: Int. Width of the images.
         share: Float. Share of the pixels that the first window covers.
-        rescale: Boolean. Whether to go through the whole plan.
+        rescale: Boolean. Whether the plan for 10,000 queries is compressed to
+            `queries` queries.
 
     Returns:
         An int array of shape `(queries,)`.
@@ -36,7 +37,7 @@ def window_sides(queries, height, width, share, rescale=False):
 
 
 def pyramid(height, width):
-    """Bump of a window: rings that fall off with the distance squared."""
+    """Returns a bump: rings that fall off with the square of the distance."""
     longest = max(height, width) // 2
     rows = np.abs(np.arange(height) - height // 2)[:, None]
     columns = np.abs(np.arange(width) - width // 2)[None]
@@ -46,7 +47,7 @@ def pyramid(height, width):
 
 
 def two_bumps(side):
-    """Two pyramids of opposite sign that fill a square."""
+    """Returns two bumps of opposite sign that fill a square."""
     upper = side // 2
     bumps = np.zeros((side, side))
     bumps[:upper] = pyramid(upper, side)
@@ -56,28 +57,31 @@ def two_bumps(side):
 
 @register
 class Square(Attack):
-    """Square Attack: random search by small windows, without gradients.
+    """Square Attack: random search with square windows, without gradients.
 
-    It asks the network for nothing but its logits. Where it breaks images that
-    gradient attacks do not, the gradients of the network mislead.
+    Use it to find out whether the gradients of a network mislead other
+    attacks. It needs only the logits. If it breaks images that gradient
+    attacks do not break, the gradients are misleading.
 
-    Each query changes one square window, at a random place of each image, and
-    is kept where the margin shrinks. The windows get smaller as the search
-    goes on. It ends when the whole batch is broken, but its cost is counted in
-    full. Images must have the shape `(height, width, channels)`.
+    Each query changes one square window at a random position of each image.
+    The change is kept if it increases the loss. The windows get smaller during
+    the search. The search ends early if the whole batch is broken, but its
+    cost is counted in full. Images must have the shape
+    `(height, width, channels)`.
 
     Reference: Andriushchenko et al., ECCV 2020 (arXiv 1912.00049); for `"l1"`
     Croce & Hein, ICML 2021 (arXiv 2103.01208).
 
     Args:
-        queries: Int. Number of queries after the first.
-        norm: String. `"linf"`, `"l2"` or `"l1"`.
+        queries: Int. Number of queries after the first one. Defaults to
+            `5000`.
+        norm: String. `"linf"`, `"l2"` or `"l1"`. Defaults to `"linf"`.
         share: Float in (0, 1]. Share of the image that the first window
-            covers.
-        rescale: Boolean. The windows shrink by a plan that was made for 10,000
-            queries. By default it is followed as far as the queries last, as
-            AutoAttack does; with `rescale` all of it is fitted into them,
-            which is at times much stronger.
+            covers. Defaults to `0.8`.
+        rescale: Boolean. The windows shrink by a plan for 10,000 queries. If
+            false, the search stops within the plan after `queries` queries, as
+            in AutoAttack. If true, the whole plan is compressed to `queries`
+            queries, which is sometimes much stronger. Defaults to `False`.
 
     Example:
     ```python
@@ -114,7 +118,7 @@ class Square(Attack):
         return [*own, *super().particulars()]
 
     def window_sides(self, height, width):
-        """Side of the window of each query."""
+        """Returns the side of the window of each query."""
         return window_sides(self.steps, height, width, self.share, self.rescale)
 
     def check_shape(self, shape):
@@ -126,9 +130,9 @@ class Square(Attack):
         _, height, _, channels = shape
         if height in _CHANNELS and channels not in _CHANNELS:
             raise ValueError(
-                "`Square` needs images with their channels last, of shape "
-                f"(batch, height, width, channels). Received: {tuple(shape)}, "
-                "which looks like channels first. Attack a model that takes "
+                "`Square` needs images with channels last, of shape (batch, "
+                f"height, width, channels). Received: shape {tuple(shape)}, "
+                "which seems to have channels first. Attack a model with "
                 "channels last: `keras.Sequential([keras.Input((height, width, "
                 "channels)), keras.layers.Permute((3, 1, 2)), model])`"
             )
@@ -157,14 +161,14 @@ class Square(Attack):
 
 
 def _offsets(key, size, side):
-    """Places of all rows (or columns) from the start of a random window."""
+    """Positions of all rows (or columns) relative to a random window."""
     places = ops.cast(size - side + 1, "float32")
     first = ops.floor(noise.uniform(key, (1,)) * places)
     return ops.arange(size)[None] - ops.cast(first, "int32")
 
 
 def _window(key, height, width, side):
-    """A random window of each image: where it is, and places within it."""
+    """A random window of each image, as a mask, rows and columns."""
     rows = _offsets(noise.make_key(key, 1), height, side)[:, :, None, None]
     columns = _offsets(noise.make_key(key, 2), width, side)[:, None, :, None]
     inside = (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
@@ -172,7 +176,7 @@ def _window(key, height, width, side):
 
 
 class Windows:
-    """Proposals for l-infinity: a window, moved to corners of the ball."""
+    """Proposals for l-infinity: one window, moved to corners of the ball."""
 
     def __init__(self, attack, problem):
         self.problem = problem
@@ -180,13 +184,13 @@ class Windows:
         self.sides = attack.window_sides(self.height, self.width)
 
     def first(self, key):
-        """Vertical stripes."""
+        """Returns the first proposal: vertical stripes."""
         signs = noise.signs(key, (1, self.width, self.channels))
         problem = self.problem
         return problem.project(problem.images + problem.radius * signs)
 
     def next(self, query, best, key):
-        """One window of a random sign for each channel."""
+        """Returns a window with a random sign for each channel."""
         problem = self.problem
         side = ops.take(ops.convert_to_tensor(self.sides), query)
         inside, _, _ = _window(key, self.height, self.width, side)
@@ -196,10 +200,10 @@ class Windows:
 
 
 class Bumps:
-    """Proposals for l2 and l1: one window gives its share to another.
+    """Proposals for l2 and l1: one window gets the budget of another.
 
-    Pairs of pyramids of opposite sign change a smooth network more than flat
-    squares do.
+    Pairs of bumps with opposite signs change a smooth network more than flat
+    squares.
     """
 
     def __init__(self, attack, problem):
@@ -208,7 +212,7 @@ class Bumps:
         _, self.height, self.width, self.channels = problem.images.shape
         shortest = min(self.height, self.width)
         sides = attack.window_sides(self.height, self.width)
-        # Odd, for a pyramid has one summit.
+        # Odd, because a bump has one pixel at its top.
         sides = np.maximum(sides, 3) // 2 * 2 + 1
         self.sides = np.minimum(sides, (shortest - 1) // 2 * 2 + 1)
         levels = sorted(set(self.sides.tolist()))
@@ -220,14 +224,14 @@ class Bumps:
             pattern[:side, :side] = two_bumps(side)
 
     def _mass(self, delta):
-        """Power of the norm of each channel of each image."""
+        """Sum of `abs(delta) ** power` over the pixels of each channel."""
         return ops.sum(ops.abs(delta) ** self.power, (1, 2), keepdims=True)
 
     def _norm(self, delta):
         return self._mass(delta) ** (1.0 / self.power)
 
     def first(self, key):
-        """Pairs of bumps of random signs all over the image."""
+        """Returns pairs of bumps with random signs all over the image."""
         side = max(min(self.height, self.width) // 5, 1)
         rows, columns = np.arange(self.height), np.arange(self.width)
         tile = two_bumps(side) if side > 1 else np.ones((1, 1))
@@ -239,14 +243,17 @@ class Bumps:
         return self._spread(signs * bumps[:, :, None])
 
     def _spread(self, delta):
-        """The point on the sphere in a direction."""
+        """The point on the sphere in the direction of `delta`."""
         problem = self.problem
         size = ops.sum(self._mass(delta), -1, keepdims=True)
         size = size ** (1.0 / self.power) + 1e-12
         return problem.project(problem.images + delta / size * problem.radius)
 
     def next(self, query, best, key):
-        """A window takes what another one, and the ball, leave over."""
+        """Returns a window that gets the budget of another window.
+
+        It gets the unused part of the ball's radius as well.
+        """
         problem = self.problem
         side = ops.take(ops.convert_to_tensor(self.sides), query)
         size = (self.height, self.width, side)
@@ -269,7 +276,7 @@ class Bumps:
         return self._spread(rest + new)
 
     def _bumps(self, query, inside, rows, columns, key):
-        """The pattern in its window, upright or on its side."""
+        """The bumps in their window, in a random one of two orientations."""
         level = ops.take(ops.convert_to_tensor(self.level), query)
         pattern = ops.take(ops.convert_to_tensor(self.patterns), level, axis=0)
         pattern = ops.reshape(pattern, (-1,))

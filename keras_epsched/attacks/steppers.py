@@ -1,4 +1,4 @@
-"""The step rules of Auto-PGD: how it goes from one point to the next."""
+"""The step rules of Auto-PGD."""
 
 import numpy as np
 from keras import ops
@@ -8,10 +8,10 @@ _MIN_PROGRESS = 0.75  # rho of the paper
 
 
 def checkpoints(steps: int) -> list[int]:
-    """Steps at which Auto-PGD reconsiders its step size.
+    """Returns the steps at which Auto-PGD may halve its step size.
 
-    The first interval is 22 % of the budget; each is 3 % shorter than the one
-    before, and never shorter than 6 %.
+    The first interval is 22 % of all steps. Each later interval is shorter
+    than the one before by 3 % of all steps, but never shorter than 6 %.
 
     Args:
         steps: Int. Number of steps of the attack.
@@ -40,11 +40,11 @@ class MomentumStepper:
         interval = np.zeros(steps, "float32")
         at = checkpoints(steps)
         interval[at] = np.diff([0, *at])
-        # Length of the interval that ends at a step; 0 if none does.
+        # Length of the interval that ends at a step, or 0 if none ends there.
         self.interval = interval
 
     def begin(self, moved):
-        """State before the first step."""
+        """Returns the state before the first step."""
         zeros = ops.zeros_like(self.problem.labels, dtype="float32")
         return {
             "length": 2.0 * self.problem.radius,
@@ -53,8 +53,8 @@ class MomentumStepper:
             "best_gradient": ops.zeros_like(moved),
             "rises": zeros,
             "improved": ops.zeros_like(self.problem.labels, dtype="bool"),
-            # "Halved last time" switches the second condition off at the
-            # first checkpoint, as the paper wants.
+            # True switches the second condition off at the first checkpoint,
+            # as in the paper.
             "halved": ops.ones_like(self.problem.labels, dtype="bool"),
         }
 
@@ -110,7 +110,7 @@ class SparseStepper:
         return ops.mean(changed, axis=axes, keepdims=True)
 
     def begin(self, moved):
-        """State before the first step."""
+        """Returns the state before the first step."""
         ones = ops.ones_like(self.problem.radius)
         return {
             "length": self.problem.radius,
@@ -127,7 +127,8 @@ class SparseStepper:
         )
         check = (index > 0) & (index % self.period == 0)
         best_share = self._share(best)
-        # A much sparser best point opens a new stage: long steps from there.
+        # If the best point is much sparser than before, the search restarts
+        # from it with long steps.
         restart = check & (best_share < 0.95 * state["best_share"])
         shorter = ops.maximum(state["length"] / 1.5, radius / 10.0)
         length = ops.where(check, shorter, state["length"])

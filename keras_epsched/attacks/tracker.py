@@ -1,4 +1,4 @@
-"""What a search finds: kept step by step, and confined at the end."""
+"""The result of a search, and how it is tracked step by step."""
 
 import math
 from typing import NamedTuple
@@ -9,20 +9,23 @@ from keras_epsched.attacks.problem import Gradient, Judgement, Problem
 
 
 class SearchResult(NamedTuple):
-    """What `Attack.search` found for each image of a batch.
+    """The result of `Attack.search` for each image of a batch.
 
     Attributes:
-        adversarial: Float32 images: the one that broke it, else the best.
-            Of attacks that minimise the distance the nearest one that breaks
-            it, which may lie outside the ball.
-        broken: Boolean of shape `(batch,)`: it is misclassified.
-        best: Float32 images of highest loss, to start from at a larger
-            radius.
-        zero_gradient: Boolean of shape `(batch,)`: the first gradient was
-            zero or vanishingly small, so the attack could not work.
-        distance: Float32 of shape `(batch,)`, or `None`: the smallest epsilon
-            at which the attack breaks the image, infinity if it found none.
-            Given by attacks that minimise it, whatever the radius.
+        adversarial: Float32 tensor of the shape of the images: the first
+            point that broke the image, or the point of highest loss if none
+            did. For attacks that minimise the distance it is the nearest point
+            that breaks the image, which may lie outside of the ball.
+        broken: Boolean tensor of shape `(batch,)`: true if the adversarial
+            point is misclassified.
+        best: Float32 tensor of the shape of the images: the point of highest
+            loss. A search at a larger epsilon can start there.
+        zero_gradient: Boolean tensor of shape `(batch,)`: true if the first
+            gradient was zero or too small to follow, so that the attack could
+            not work.
+        distance: Float32 tensor of shape `(batch,)`: the smallest epsilon at
+            which the attack breaks the image, infinity if there is none. It
+            is `None` for attacks that do not minimise the distance.
     """
 
     adversarial: object
@@ -33,11 +36,10 @@ class SearchResult(NamedTuple):
 
 
 class Tracker:
-    """Keeps, image by image, the best point and the one that broke it.
+    """Tracks the point of highest loss and the first point that broke an image.
 
-    Its state is a `dict` of tensors, so that a compiled loop can carry it.
-
-    `Attack` has an example.
+    Use it in `Attack.search_problem`. Its state is a `dict` of tensors, so
+    that a compiled loop can carry it. `Attack` has an example.
 
     Args:
         problem: `Problem`.
@@ -47,7 +49,7 @@ class Tracker:
         self.problem = problem
 
     def begin(self) -> dict:
-        """Returns the state before anything was evaluated."""
+        """Returns the state before the first point."""
         images = self.problem.images
         never = ops.zeros_like(self.problem.labels, dtype="bool")
         return {
@@ -60,12 +62,13 @@ class Tracker:
         }
 
     def update(self, state: dict, moved, seen: Judgement | Gradient) -> dict:
-        """Returns the state after points were evaluated.
+        """Returns the state after new points.
 
         Args:
             state: `dict`, the state before.
-            moved: Tensor like the images.
-            seen: What `Problem.judge` or `Problem.gradient` says of them.
+            moved: Tensor of the shape of the images, the new points.
+            seen: Result of `Problem.judge` or `Problem.gradient` for these
+                points.
         """
         select = self.problem.select
         better = seen.loss > state["best_loss"]
@@ -84,8 +87,9 @@ class Tracker:
 
         Args:
             state: `dict`, the last state.
-            zero_gradient: Boolean tensor of shape `(batch,)`: where the first
-                gradient vanished. `None` for an attack that follows none.
+            zero_gradient: Boolean tensor of shape `(batch,)`: true where the
+                first gradient vanished. `None` for an attack without
+                gradients.
         """
         adversarial = self.problem.select(
             state["broken"], state["adversarial"], state["best"]
@@ -100,17 +104,17 @@ class Tracker:
 def confine_result(
     problem: Problem, found: SearchResult, minimises_distance: bool
 ) -> SearchResult:
-    """Returns a result in which no point outside breaks an image.
+    """Returns a result in which only points inside break an image.
 
     Args:
         problem: `Problem`.
-        found: `SearchResult` as an attack returned it.
-        minimises_distance: Boolean. Whether `found.broken` tells of points at
-            any distance, which is then measured. The box holds for them too.
+        found: `SearchResult` of `Attack.search_problem`.
+        minimises_distance: Boolean. Whether the points may lie outside of the
+            ball. Their distance is then measured. They must lie in the box.
 
     Returns:
-        A `SearchResult`. Where the adversarial point is outside, it is
-        replaced by the best one, moved inside.
+        A `SearchResult`. An adversarial point outside is replaced by the best
+        point, moved inside.
     """
     best = ops.stop_gradient(problem.confine(found.best))
     adversarial = ops.stop_gradient(found.adversarial)

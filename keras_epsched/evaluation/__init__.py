@@ -1,4 +1,4 @@
-"""Measuring robustness: the sweep over epsilons, its report and pictures."""
+"""Measure the robustness of a classifier, and make reports and pictures."""
 
 from keras_epsched.epsilons import epsilon_grid as epsilon_grid
 from keras_epsched.evaluation.attack_runner import (

@@ -1,8 +1,8 @@
-"""A classifier with attacks, which are compiled once.
+"""Runs attacks on a classifier. Each attack is compiled once.
 
-What was compiled is kept as long as the classifier lives, and serves every
-evaluation of it: with another grid, dataset, seed or protocol, and with other
-values of its weights.
+The compiled functions are kept as long as the classifier exists. Later
+evaluations use them again, with another grid, dataset, seed or protocol, and
+with other values of the weights.
 """
 
 import copy
@@ -17,23 +17,26 @@ from keras_epsched.attacks.base import Attack
 from keras_epsched.attacks.tracker import SearchResult
 from keras_epsched.identity import identify, identify_model
 
-# More than one evaluation needs. Who tries attack after attack on one
-# classifier would otherwise fill the memory.
+# One evaluation needs fewer. Without a limit, a user who tries many attacks on
+# one classifier would run out of memory.
 _MOST_KEPT = 32
 
-# For each classifier what identifies it, and its compiled functions, those
-# used last at the end. They must not refer to it, or it would never go.
+# For each classifier its identity and its compiled functions, with the latest
+# used at the end. The functions must not refer to the classifier, which would
+# then never be freed.
 _kept: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def forget_compiled(classifier: keras.Model) -> None:
-    """Forgets the attacks that were compiled for a classifier.
+    """Removes the compiled attacks of a classifier.
 
-    `evaluate` compiles an attack on a classifier once, and again where its
-    variables, its layers or their public attributes are others than before.
-    Values of weights may change freely. Call this after a change that cannot
-    be seen: of an attribute whose name begins with an underscore, or of
+    Call it after a change to a classifier that `evaluate` does not notice:
+    a change of an attribute whose name begins with an underscore, or of
     something outside of the classifier that its `call` reads.
+
+    `evaluate` compiles an attack on a classifier once. It compiles again by
+    itself if the variables, the layers or their public attributes change. If
+    only the values of the weights change, it does not need to.
 
     Args:
         classifier: `keras.Model` that was evaluated.
@@ -49,15 +52,16 @@ def forget_compiled(classifier: keras.Model) -> None:
 
 
 class AttackRunner:
-    """Runs attacks on a classifier, and compiles what was not yet.
+    """Runs attacks on a classifier, and compiles them if necessary.
 
-    It sees the classifier as it is when the runner is made: make another one
-    after its layers have changed. That costs next to nothing.
+    A runner uses the layers that the classifier has when the runner is made.
+    Make a new runner after the layers have changed, which takes almost no
+    time.
 
     Args:
         classifier: `keras.Model` from pixels to logits.
         value_range: Pair. Lowest and highest pixel value.
-        batch_size: Int. Images attacked together.
+        batch_size: Int. Number of images to attack together.
         jit_compile: Boolean or `"auto"`, see `backend.resolve_jit_compile`.
 
     Example:
@@ -92,11 +96,11 @@ class AttackRunner:
         self._compiled = compiled
 
     def predict(self, pixels, eot: int = 1) -> np.ndarray:
-        """Logits of any number of images.
+        """Returns the logits of any number of images.
 
         Args:
             pixels: Array `(count, ...)` within the value range.
-            eot: Int. Draws of a randomised network that are averaged.
+            eot: Int. Number of outputs of a randomised network to average.
 
         Returns:
             A float32 array of shape `(count, num_classes)`.
@@ -125,16 +129,18 @@ class AttackRunner:
 
         Args:
             attack: `Attack`.
-            pixels: Array `(count, ...)`, of `batch_size` images at most.
+            pixels: Array `(count, ...)` of at most `batch_size` images.
             labels: Integer array of shape `(count,)`.
             epsilons: Array of shape `(count,)`, on the [0, 1] scale.
-            draws: Sequence of integers or integer arrays of shape `(count,)`
-                that identify the random numbers, as a seed and the numbers of
-                the images; see `noise.make_key`.
-            start: Array like `pixels`, points to start from, or `None`.
-            use_start: Boolean array of shape `(count,)`: which images do.
-            variants: Integer array of shape `(count,)`: which run of the
-                attack, the first by default.
+            draws: Sequence of integers or integer arrays of shape `(count,)`.
+                They decide the random numbers, for example a seed and the
+                numbers of the images, see `noise.make_key`.
+            start: Array of the shape of `pixels`, points to start from, or
+                `None`.
+            use_start: Boolean array of shape `(count,)`: true for images that
+                begin at `start`.
+            variants: Integer array of shape `(count,)`: the numbers of the
+                attack's variants. Defaults to 0.
 
         Returns:
             A `SearchResult` of arrays.
@@ -145,7 +151,7 @@ class AttackRunner:
             start, use_start = pixels, np.zeros(count, bool)
         if variants is None:
             variants = np.zeros(count)
-        # The seed too is no constant of what is compiled.
+        # The seed is an input of the compiled function, not a constant.
         draws = tuple(
             np.broadcast_to(np.asarray(draw, "int64"), (count,)).astype(
                 backend.HASH_DTYPE
@@ -169,7 +175,7 @@ class AttackRunner:
     def find_broken(
         self, attack: Attack, pixels, labels, epsilons, draws, variant: int = 0
     ) -> np.ndarray:
-        """Which of any number of images an attack breaks.
+        """Returns which of any number of images an attack breaks.
 
         Args:
             attack: `Attack`.
@@ -177,7 +183,7 @@ class AttackRunner:
             labels: Integer array of shape `(count,)`.
             epsilons: Array of shape `(count,)`, on the [0, 1] scale.
             draws: As in `search`.
-            variant: Int. Which run of the attack.
+            variant: Int. Number of the attack's variant.
 
         Returns:
             A boolean array of shape `(count,)`.
@@ -199,8 +205,8 @@ class AttackRunner:
         return np.concatenate(found)
 
     def _get(self, name, pixels, key, make):
-        """A compiled function, made if it is not there yet."""
-        # Elsewhere one function takes batches of any size.
+        """Returns a compiled function, and compiles it if necessary."""
+        # Without XLA, one function takes batches of any size.
         size = self.batch_size if self.jit_compile else None
         key = name, self.jit_compile, size, pixels.shape[1:], *key
         run = self._compiled.pop(key, None)
@@ -226,7 +232,7 @@ class AttackRunner:
 
     def _make_search(self, attack):
         predict, value_range = self._make_predict(), self.value_range
-        # What is kept must not follow an attack that is changed later.
+        # Later changes of the attack must not change the compiled function.
         attack = copy.copy(attack)
 
         def search(pixels, labels, epsilons, draws, start, use_start, variants):

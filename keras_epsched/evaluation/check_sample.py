@@ -1,4 +1,4 @@
-"""The sample of images that the self-checks of an evaluation look at."""
+"""The sample of images that the self-checks of an evaluation use."""
 
 import heapq
 from dataclasses import dataclass, field
@@ -12,28 +12,32 @@ SAMPLE_SIZE = 256
 
 
 def sampling_priority(seed: int, numbers: np.ndarray) -> np.ndarray:
-    """Returns a random number of each image, the same in every evaluation.
+    """Returns a random number for each image, the same in every evaluation.
 
-    Images with the smallest ones are drawn first.
+    The images with the smallest numbers are drawn first.
 
     Args:
         seed: Int. Seed of the evaluation.
-        numbers: Integer array of shape `(count,)`, which identifies images.
+        numbers: Integer array of shape `(count,)`, the ids of the images.
+
+    Returns:
+        An integer array of shape `(count,)`.
     """
     return ops.convert_to_numpy(noise.make_key(seed, numbers, 2**31))
 
 
 @dataclass(repr=False)
 class CheckSample:
-    """The images that are drawn first of all that are correct."""
+    """A random sample of the images that are correct without an attack."""
 
     drawn: list = field(default_factory=list)
 
     def add(self, priorities, pixels, labels, numbers, broken_by):
-        """Considers images for the sample."""
+        """Adds images to the sample if they are drawn."""
         rows = zip(priorities, pixels, labels, numbers, broken_by, strict=True)
         for priority, image, label, number, breakers in rows:
-            # The image drawn last leads the heap, and leaves it first.
+            # The image drawn last is the first in the heap, which drops it
+            # first.
             key = -int(priority), int(number)
             if len(self.drawn) == SAMPLE_SIZE and key <= self.drawn[0][0]:
                 continue

@@ -1,4 +1,4 @@
-"""From a classifier and a dataset to a report."""
+"""The function that evaluates a classifier on a dataset."""
 
 import itertools
 import pathlib
@@ -20,7 +20,7 @@ from keras_epsched.evaluation.windows import Evaluation
 from keras_epsched.reports.report import Report
 
 _PROTOCOLS = ("nested", "independent", "paper")
-# Batches in a window: enough to fill batches to the end of a ladder.
+# Number of batches in a window: enough to keep the batches of attacks full.
 _WINDOW = 8
 
 
@@ -48,88 +48,99 @@ def evaluate(
 ) -> Report:
     """Measures the accuracy of a classifier at every epsilon of a grid.
 
-    The mean over the grid is *expected robustness* (arXiv 2509.23325). The
-    report names the protocol:
+    Use it after training, or on any Keras classifier from pixels to logits.
+    The mean accuracy over the grid is *expected robustness* (arXiv
+    2509.23325).
 
-    - `"nested"` uses that a point which breaks an image lies in every larger
-      ball too. It looks for the smallest epsilon that breaks each image, by
-      bisection: the first attack halves the epsilons that are left, the
-      others then try the next smaller one. With `bisect=False` it goes up
-      from one epsilon to the next, each time from the best point of the one
-      before, until the image is broken; that takes about three times the
-      passes of an ensemble.
-    - `"independent"` attacks each epsilon afresh.
-    - `"paper"` is the protocol of the paper by one word: `"independent"`, with
-      10 steps of Auto-PGD on cross-entropy. It reproduces published numbers,
-      which are 2 to 13 points above what stronger attacks leave.
+    There are three protocols:
 
-    An image that is misclassified without any attack counts as wrong at every
-    epsilon and is not attacked. Random numbers depend on the seed, the place of
-    the image in the dataset (or its id) and epsilon's place in the grid, not
-    on batches or shards; with ids, not on the order either.
+    - `"nested"` (the default) looks for the smallest epsilon that breaks each
+      image. The image then counts as broken at every larger epsilon, because
+      the perturbation is allowed there too. The search uses bisection: the
+      first attack halves the range of epsilons that are left, and the other
+      attacks try the next smaller epsilon. With `bisect=False` the epsilons
+      are tried in ascending order, each from the best point of the epsilon
+      before. For an ensemble that takes about three times the passes.
+    - `"independent"` attacks each epsilon from scratch.
+    - `"paper"` is the protocol of the paper: `"independent"`, with 10 steps of
+      Auto-PGD on cross-entropy. Use it to reproduce published numbers. They
+      are 2 to 13 points higher than the expected robustness that stronger
+      attacks measure.
 
-    With a `folder`, each finished window of 8 batches is written there, so
-    that an evaluation that was killed continues with `resume=True`, and the
-    report is saved at the end.
+    An image that is misclassified without an attack counts as wrong at every
+    epsilon and is not attacked. The random numbers for an image depend on the
+    seed, on the image's position in the dataset (or its id) and on the
+    position of epsilon in the grid. They do not depend on batches or shards,
+    and with `image_ids` they do not depend on the order of the images.
 
-    Unless switched off, the evaluation then checks itself (`Report.checks`):
-    whether gradients vanish, whether an unbounded attack or one without
-    gradients tells another story, how many of the images that stand fall to a
-    stronger attack, and whether the adversarial images are what they claim to
-    be. That costs at most a tenth of the passes.
+    With a `folder`, the results of each window of 8 batches are written to it
+    as soon as the window is finished. If the evaluation is interrupted, call
+    it again with `resume=True`. The report is saved to the folder at the end.
 
-    An attack on a classifier is compiled once, and serves all later calls,
-    with other data, other arguments and other weights. As with `predict` of
-    Keras, a change of what the classifier computes may go unseen: see
+    At the end the evaluation runs self-checks (`Report.checks`), which look
+    for signs of a failed attack: vanishing gradients, accuracy above chance
+    under an unbounded attack, more images broken by an attack without
+    gradients or by a stronger attack, and invalid adversarial images. The
+    checks cost at most a tenth of the passes. A failed check raises a warning.
+
+    An attack on a classifier is compiled once. Later calls use it again, with
+    other data, arguments and weights. As with `predict` of Keras, some changes
+    to a classifier are not noticed, see
     `keras_epsched.evaluation.forget_compiled`.
 
     Args:
-        classifier: `keras.Model` from pixels to logits. A trainer is refused:
-            pass `trainer.model`.
-        dataset: Batches of `(images, labels)`, as `data.test` of
-            `keras_epsched.datasets.load`, in a fixed order; or a pair of
-            arrays.
+        classifier: `keras.Model` from pixels to logits. Pass `trainer.model`,
+            not an `AdversarialTrainer`.
+        dataset: Batches of `(images, labels)` in a fixed order, for example
+            `data.test` of `keras_epsched.datasets.load`, or a pair of arrays.
         epsilons: Ascending floats on the [0, 1] scale, see `epsilon_grid`. 0
-            is added if it is missing. Read in the norm of `attack`.
-        attack: `Attack`, or `AttackEnsemble` as `AutoAttack("standard")`.
-            Defaults to `MarginEnsemble()`, for l-infinity.
-        protocol: `"nested"`, `"independent"` or `"paper"`.
-        bisect: Boolean or `None`: whether a nested sweep bisects; by default
-            it does.
-        target_epsilon: Float, a point of `epsilons`: where expected robustness
-            ends, and the curve may go on. Defaults to the last.
-        value_range: Pair. Lowest and highest pixel value. Defaults to that of
-            the `AdversarialTrainer` that trained the classifier, or of
-            `keras_epsched.models.classifier` that made it, in this process;
-            else to (0, 255).
-        batch_size: Int. Images attacked together. Defaults to the size of the
-            dataset's first batch.
+            is added if it is missing. They are measured in the norm of
+            `attack`.
+        attack: `Attack` or `AttackEnsemble`, for example
+            `AutoAttack("standard")`. Defaults to `MarginEnsemble()`, which
+            uses l-infinity.
+        protocol: String. `"nested"`, `"independent"` or `"paper"`. Defaults
+            to `"nested"`.
+        bisect: Boolean or `None`. Whether the nested protocol uses bisection.
+            `None` means yes.
+        target_epsilon: Float, one of `epsilons`: the upper end of expected
+            robustness. `epsilons` may contain larger values. Defaults to the
+            last of `epsilons`.
+        value_range: Pair. Lowest and highest pixel value. Defaults to the
+            range of the `AdversarialTrainer` that trained the classifier, or
+            of `keras_epsched.models.classifier` that made it, in this process.
+            Otherwise it defaults to (0, 255).
+        batch_size: Int. Number of images to attack together. Defaults to the
+            size of the dataset's first batch.
         seed: Int. Seed of the random numbers.
-        image_ids: Integers, one for each image of the dataset: what random
-            numbers depend on, instead of the place in the dataset.
-        shard: Pair `(index, count)`: evaluate every `count`-th image only,
-            from `index` on. `keras_epsched.evaluation.merge` joins the
-            reports of all shards.
-        folder: Path for the results of windows and the final report.
-        resume: Boolean. Continue what `folder` holds.
-        self_check: Boolean. Run the self-checks.
-        jit_compile: Boolean or `"auto"`: compile the attack with XLA;
-            `"auto"` where there is a GPU.
-        trained_on: Splits (`SplitInfo`) that the classifier has seen, to warn
-            of an overlap. Those of a trainer's `fit` in this process are
-            known by themselves.
-        model_name: String by which reports name the classifier. Defaults to
+        image_ids: Integers, one different id for each image of the dataset.
+            Random numbers then depend on the id instead of the position in
+            the dataset.
+        shard: Pair `(index, count)`. Evaluates only every `count`-th image,
+            starting at image `index`. `keras_epsched.evaluation.merge` joins
+            the reports of all shards.
+        folder: Path of a folder for intermediate results and the report.
+        resume: Boolean. Whether to resume the evaluation in `folder`.
+        self_check: Boolean. Whether to run the self-checks.
+        jit_compile: Boolean or `"auto"`. Whether to compile the attack with
+            XLA. `"auto"` compiles if there is a GPU.
+        trained_on: Splits (`SplitInfo`) on which the classifier was trained.
+            An overlap with `dataset` raises a warning. Splits used by
+            `AdversarialTrainer.fit` in this process are known and need not be
+            passed.
+        model_name: String, the name of the classifier in reports. Defaults to
             `classifier.name`.
-        verbose: Int. 0 for silence. Otherwise a progress bar on a terminal
-            and in a notebook, elsewhere a line about every half minute; and
-            the cost of an expensive attack before it starts.
+        verbose: Int. 0 prints nothing. Any other value shows a progress bar in
+            a terminal or a notebook, and elsewhere prints a line about every
+            half minute. The cost of an expensive attack is printed before it
+            starts.
 
     Returns:
         A `Report`.
 
     Raises:
-        ValueError: If an argument, the data or the classifier's output is not
-            fit for an evaluation, or `folder` holds another one.
+        ValueError: If an argument, the data or the output of the classifier is
+            not valid, or if `folder` has another evaluation.
 
     Example:
     ```python
@@ -149,14 +160,15 @@ def evaluate(
     attack = MarginEnsemble() if attack is None else attack
     if not isinstance(attack, (Attack, AttackEnsemble)):
         raise ValueError(
-            "`attack` must be an attack of `keras_epsched.attacks`, as "
-            f"`AutoAttack()`. Received: attack={attack!r}"
+            "`attack` must be an attack of `keras_epsched.attacks`, for "
+            f"example `AutoAttack()`. Received: attack={attack!r}"
         )
     if batch_size is not None:
         batch_size = check_count(batch_size, "batch_size")
     if hasattr(classifier, "attack") and hasattr(classifier, "model"):
         raise ValueError(
-            "evaluate the classifier, not the trainer: pass `trainer.model`"
+            "`classifier` must be the classifier. Received: a trainer. Pass "
+            "`trainer.model`."
         )
     checks.check_takes_pixels(classifier)
     if value_range is None:
@@ -169,11 +181,14 @@ def evaluate(
     bisect = protocol == "nested" if bisect is None else bool(bisect)
     if bisect and protocol != "nested":
         raise ValueError(
-            '`bisect` needs protocol="nested": an independent sweep attacks '
-            "at every epsilon"
+            '`bisect=True` needs protocol="nested". Received: '
+            'protocol="independent", which attacks every epsilon'
         )
     if resume and folder is None:
-        raise ValueError("`resume` needs the `folder` of the evaluation")
+        raise ValueError(
+            "`resume=True` needs the folder of the evaluation. Received: "
+            "folder=None"
+        )
     ids = inputs.check_ids(image_ids)
     split = provenance.split_of(dataset)
     grid = inputs.check_grid(epsilons, attack.norm)
@@ -195,13 +210,14 @@ def evaluate(
     stream = inputs.batches(dataset, batch_size)
     first = next(stream, None)
     if first is None:
-        raise ValueError("expected images. Received: an empty dataset")
+        raise ValueError("`dataset` must have images. Received: no images")
     members: tuple = getattr(attack, "members", (attack,))
     for each in members:
         if not each.can_evaluate:
             raise ValueError(
-                f"{each!r} is for training only: its images may lie outside "
-                "of the ball. Evaluate with `APGD` or `AutoAttack`."
+                "`attack` must be an attack for evaluation. Received: "
+                f"{each!r}, which is for training only. Use `APGD` or "
+                "`AutoAttack`."
             )
         each.check_shape(np.shape(first[0]))
     batch_size = batch_size or len(first[0])
@@ -226,8 +242,8 @@ def evaluate(
     total = split.num_examples if split else inputs.length(dataset)
     if ids is not None and total is not None and len(ids) != total:
         raise ValueError(
-            "`image_ids` must hold a number for each image. Received: "
-            f"{len(ids)} for {total} images"
+            "`image_ids` must have one number for each image. Received: "
+            f"{len(ids)} numbers for {total} images"
         )
     if total is not None and shard is not None:
         total = len(range(shard[0], total, shard[1]))
@@ -243,15 +259,18 @@ def evaluate(
         for images, classes, numbers in windows:
             evaluation.add(images, classes, numbers, progress)
     if not evaluation.found:
-        raise ValueError(f"expected images. Received: none in shard={shard}")
+        raise ValueError(
+            "`shard` must contain at least one image of the dataset. "
+            f"Received: shard={shard}"
+        )
     count = sum(len(part["image"]) for part in evaluation.found)
     if split is not None and count != total:
-        # Said in the report, for an error would lose hours of work.
+        # A note in the report, because an error would lose hours of work.
         notes.append(
             f"the split {split} has {total} images"
             f"{'' if shard is None else ' in this shard'}, but the dataset "
-            f"yielded {count}: evaluate without `drop_remainder`, `take` or a "
-            "filter"
+            f"had {count}. Evaluate without `drop_remainder`, `take` or a "
+            "filter to cover all images"
         )
     report = evaluation.report(notes)
     fired = [
@@ -273,15 +292,15 @@ def _paper_attack(attack):
         return APGD(steps=10)
     if attack != APGD(steps=10, norm=getattr(attack, "norm", "linf")):
         raise ValueError(
-            'protocol="paper" attacks by `APGD(steps=10)`: leave `attack` '
-            "out, or pass `APGD(steps=10, norm=...)`; with protocol="
-            f'"independent" take any. Received: attack={attack!r}'
+            'protocol="paper" needs `APGD(steps=10)`. Leave out `attack`, or '
+            "pass `APGD(steps=10, norm=...)`. For another attack use "
+            f'protocol="independent". Received: attack={attack!r}'
         )
     return attack
 
 
 def _description(split):
-    """A `SplitInfo` for a file; `None` for data that have none."""
+    """A `SplitInfo` as a dict, or `None` for data without one."""
     if is_dataclass(split) and not isinstance(split, type):
         return asdict(split)
     return None

@@ -1,4 +1,4 @@
-"""What an evaluation is given: the grid, the batches, the split."""
+"""The inputs of an evaluation: the grid, the batches, the split."""
 
 import hashlib
 import numbers
@@ -15,7 +15,7 @@ from keras_epsched.reports.density import grid_place
 
 
 def check_grid(epsilons, norm):
-    """Returns the grid as an ascending array that begins with 0."""
+    """Returns the epsilons as an ascending array that begins with 0."""
     grid = [check_epsilon(each, norm) for each in np.atleast_1d(epsilons)]
     if any(b <= a for a, b in zip(grid, grid[1:], strict=False)):
         raise ValueError(
@@ -24,20 +24,20 @@ def check_grid(epsilons, norm):
     grid = grid if grid and grid[0] == 0 else [0.0, *grid]
     if len(grid) < 2:
         raise ValueError(
-            "`epsilons` must name at least one strength above 0, see "
+            "`epsilons` must have at least one value above 0, see "
             f"`epsilon_grid`. Received: epsilons={epsilons}"
         )
     return np.array(grid)
 
 
 def check_target(target_epsilon, grid):
-    """Returns the point of the grid that is the target, the last by default."""
+    """Returns the target epsilon, by default the last one of the grid."""
     if target_epsilon is None:
         return float(grid[-1])
     place = grid_place(grid, target_epsilon)
     if not place:
         raise ValueError(
-            "`target_epsilon` must be a point above 0 of `epsilons`. Received: "
+            "`target_epsilon` must be one of `epsilons` and above 0. Received: "
             f"target_epsilon={target_epsilon}, epsilons={grid}"
         )
     return float(grid[place])
@@ -61,14 +61,14 @@ def windows(stream, size, shard, image_ids):
         stream: Iterable of batches of images and labels.
         size: Int. Images in a window.
         shard: Pair `(index, count)` or `None`.
-        image_ids: Integers or `None`: what identifies each image.
+        image_ids: Integers, the ids of all images, or `None` to number them.
     """
     rest, position, shape = [], 0, None
     for pixels, labels in stream:
         shape = shape or pixels.shape[1:]
         if pixels.shape[1:] != shape:
             raise ValueError(
-                "all images must have one size. Received: images of shape "
+                "All images must have the same size. Received: images of shape "
                 f"{shape} and of shape {pixels.shape[1:]}. Resize them."
             )
         numbers = np.arange(position, position + len(pixels))
@@ -78,8 +78,9 @@ def windows(stream, size, shard, image_ids):
             numbers = image_ids[position - len(pixels) : position]
             if len(numbers) < len(pixels):
                 raise ValueError(
-                    "`image_ids` must hold a number for each image. Received: "
-                    f"{len(image_ids)} for at least {position} images"
+                    "`image_ids` must have one number for each image. "
+                    f"Received: {len(image_ids)} numbers for at least "
+                    f"{position} images"
                 )
         rest.append((pixels[mine], labels[mine], numbers[mine]))
         while sum(len(each[0]) for each in rest) >= size:
@@ -109,11 +110,11 @@ def check_shard(shard):
 
 
 def check_seed(seed) -> int:
-    """Returns a seed as an integer of Python, or raises a `ValueError`."""
+    """Returns a seed as a Python integer, or raises a `ValueError`."""
     whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
     if not whole or not -(2**63) <= seed < 2**63:
         raise ValueError(
-            f"`seed` must be an integer of 64 bits. Received: {seed!r}"
+            f"`seed` must be a 64-bit integer. Received: seed={seed!r}"
         )
     return int(seed)
 
@@ -126,15 +127,15 @@ def check_ids(image_ids):
     whole = ids.ndim == 1 and np.array_equal(ids, ids.astype("int64"))
     if not whole or np.unique(ids).size != ids.size:
         raise ValueError(
-            "`image_ids` must be whole numbers that all differ, one for each "
-            f"image. Received: an array of shape {ids.shape} and dtype "
-            f"{ids.dtype} with {np.unique(ids).size} different values"
+            "`image_ids` must be different whole numbers, one for each image. "
+            f"Received: an array of shape {ids.shape} and dtype {ids.dtype} "
+            f"with {np.unique(ids).size} different values"
         )
     return ids.astype("int64")
 
 
 def fingerprint(classifier) -> str:
-    """A checksum of the weights, by which a model is recognised."""
+    """Returns a checksum of the weights, which identifies a model."""
     digest = hashlib.sha256()
     for weight in classifier.weights:
         digest.update(np.ascontiguousarray(weight.numpy()).data)
@@ -142,7 +143,7 @@ def fingerprint(classifier) -> str:
 
 
 def precision(classifier) -> str:
-    """The dtypes that the layers of a classifier compute in."""
+    """Returns the dtypes in which the layers of a classifier compute."""
     dtypes = {
         layer.compute_dtype
         for layer in classifier._flatten_layers()
@@ -152,7 +153,7 @@ def precision(classifier) -> str:
 
 
 def device() -> str:
-    """The kind of device that computes: `"CPU"`, `"GPU"` or `"TPU"`."""
+    """Returns the device that computes: `"CPU"`, `"GPU"` or `"TPU"`."""
     name = str(ops.zeros(1).device).upper()
     for kind in ("GPU", "CUDA", "TPU"):
         if kind in name:
@@ -161,7 +162,7 @@ def device() -> str:
 
 
 def _is_pair_of_arrays(dataset):
-    # A list of two batches is a dataset, not a pair.
+    # A list of two batches is a dataset, not a pair of arrays.
     return (
         isinstance(dataset, (tuple, list))
         and len(dataset) == 2
@@ -170,18 +171,18 @@ def _is_pair_of_arrays(dataset):
 
 
 def length(dataset):
-    """Number of images, where it is known without reading them."""
+    """Returns the number of images, or `None` if they must be read first."""
     return len(dataset[0]) if _is_pair_of_arrays(dataset) else None
 
 
 def overlap_notes(classifier, split, trained_on):
-    """Notes on splits that were both trained on and evaluated."""
+    """Returns warnings if images were both trained on and evaluated."""
     seen = (*trained_on, *provenance.splits_seen_by(classifier))
     if split is None:
         return []
     return [
-        f"the classifier was trained on {each}, which overlaps with the split "
-        f"that is evaluated, {split}: the result says nothing about new images"
+        f"the classifier was trained on {each}, which overlaps with the "
+        f"evaluated split {split}. The result does not hold for new images"
         for each in dict.fromkeys(seen)
         if split.overlaps(each)
     ]

@@ -1,4 +1,4 @@
-"""What the self-checks of an evaluation have: a sample, a budget, attacks."""
+"""The sample, the budget and the attacks of the self-checks."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ from keras_epsched.attacks.base import Attack
 from keras_epsched.evaluation.check_sample import CheckSample
 from keras_epsched.evaluation.sweep import Sweep
 
-# Share of the passes of the evaluation that the checks may cost.
+# The self-checks may make this share of the passes of the evaluation.
 _BUDGET = 0.1
 FEWEST_IMAGES = 8
-# What each check may take of it. What is left is for the stronger attack, which
-# is the last and matters most: about half.
+# The share of the budget that each check may use. About half of the budget is
+# left for the last check, "stronger attack", which matters most.
 _SHARES = {
     "random outputs": 0.05,
     "float16 saturation": 0.05,
@@ -27,11 +27,12 @@ class Check:
     """The outcome of one check.
 
     Attributes:
-        name: String.
-        status: String. `"passed"`, `"fired"` or `"not run"`.
+        name: String. Name of the check.
+        status: String. `"passed"`, `"fired"` (the check failed) or
+            `"not run"`.
         message: String. What was found, and what to do about it.
-        estimate: Dict of numbers, of a check that estimates something, see
-            `SecondLook.estimate`; or `None`.
+        estimate: Dict of numbers, see `SecondLook.estimate`. `None` for a
+            check that estimates nothing.
     """
 
     name: str
@@ -41,20 +42,20 @@ class Check:
 
 
 class Inspector:
-    """Attacks the sample within the budget of the self-checks.
+    """Runs attacks on the sample, within the budget of the self-checks.
 
     Args:
-        sweep: The `Sweep` that has run.
+        sweep: The `Sweep` of the evaluation, after it has run.
         attack: The `Attack` or `AttackEnsemble` of the evaluation.
         accuracy: Array. Accuracy of the evaluation at each epsilon.
         sample: `CheckSample`.
         passes: Int. Forward and backward passes of the evaluation.
-        spent: Int. Those that checks have cost already.
+        spent: Int. Passes that self-checks have made already.
 
     Attributes:
-        forward: Int. Forward passes that were made.
-        backward: Int. Backward passes that were made.
-        random: Boolean. Whether the outputs were found to be random.
+        forward: Int. Forward passes that the self-checks made.
+        backward: Int. Backward passes that the self-checks made.
+        random: Boolean. Whether the outputs of the network are random.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Inspector:
             self.broken_by = np.empty((0, len(sweep.epsilons)), "int8")
 
     def share(self, name: str) -> float:
-        """Passes that a check may take."""
+        """Passes that a check may make."""
         return _SHARES[name] * self.budget
 
     def left(self) -> float:
@@ -89,7 +90,7 @@ class Inspector:
         return self.budget - self.forward - self.backward
 
     def afford(self, name: str, cost: float) -> int:
-        """Number of images of the sample for a check, at a cost each."""
+        """Number of sample images that a check can afford at this cost each."""
         return min(self.size, int(self.share(name) / cost))
 
     def cost(self, attack: Attack) -> int:
@@ -99,23 +100,24 @@ class Inspector:
     def too_few(
         self, name: str, count: int, available: int | None = None
     ) -> Check | None:
-        """The outcome where a check has too few images to tell anything.
+        """Returns the outcome "not run" if a check has too few images.
 
         Args:
             name: String. Name of the check.
-            count: Int. Images within the budget.
-            available: Int. Images there are, by default the sample.
+            count: Int. Number of images within the budget.
+            available: Int. Number of images that could be used. Defaults to
+                the size of the sample.
         """
         available = self.size if available is None else available
         if not available:
-            return Check(name, "not run", "no image is left standing")
+            return Check(name, "not run", "no image withstood the evaluation")
         if count >= min(FEWEST_IMAGES, available):
             return None
         return Check(
             name,
             "not run",
-            f"only {count} images are within a tenth of the cost of the "
-            "evaluation",
+            f"a tenth of the cost of the evaluation allows only {count} "
+            "images. Evaluate more images",
         )
 
     def predict(self, count: int) -> np.ndarray:
@@ -126,17 +128,17 @@ class Inspector:
     def broken(
         self, attack: Attack, chosen, epsilon: float, draw: int, variant=0
     ) -> np.ndarray:
-        """Attacks images of the sample afresh, apart from the sweep.
+        """Attacks images of the sample from scratch.
 
         Args:
             attack: `Attack`.
             chosen: Slice or indices of images of the sample.
             epsilon: Float, on the [0, 1] scale.
-            draw: Int. Number of the random numbers.
-            variant: Int. Which run of the attack.
+            draw: Int. Different numbers give different random numbers.
+            variant: Int. Number of the attack's variant.
 
         Returns:
-            Booleans: which images it breaks.
+            A boolean array, true for the images that the attack breaks.
         """
         count = len(self.labels[chosen])
         ahead, back = attack.passes(self.sweep.num_classes)
@@ -152,9 +154,10 @@ class Inspector:
         )
 
     def middle(self) -> int:
-        """The place where half of the sample withstands the evaluation.
+        """The index of the epsilon that about half of the sample withstands.
 
-        The largest of several: what stands there is most likely not to.
+        If several epsilons are equally close to half, it is the largest. A
+        stronger attack is most likely to break images there.
         """
         standing = (self.broken_by[:, 1:] < 0).sum(axis=0)
         distance = np.abs(standing - 0.5 * self.size)

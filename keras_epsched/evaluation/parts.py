@@ -1,7 +1,7 @@
-"""The files of an evaluation under way: one for each finished window.
+"""The files of a running evaluation: one for each finished window.
 
-An evaluation that is killed continues from them. Each is written whole, so that
-a part that exists is complete.
+An evaluation that was interrupted resumes from these files. A file that exists
+is complete.
 """
 
 import json
@@ -17,17 +17,17 @@ from keras_epsched.reports import storage
 
 SETTINGS = "evaluation.json"
 PARTS = "per_image"
-# Settings that folders of older versions do not tell.
+# Settings that are missing in folders of older versions.
 _LATER = ("precision", "device")
 _OTHER_IMAGES = (
-    "{} was evaluated on other images than those that the dataset yields now "
-    "at their place: continue with the same dataset, in the same order (not "
-    "shuffled, and without random augmentation)"
+    "The evaluation in {} used other images, or the same images in another "
+    "order. To resume it, pass the same dataset in the same order, without "
+    "shuffling and without random augmentation."
 )
 
 
 def _checksums(pixels) -> np.ndarray:
-    """A number for each image, to recognise it by."""
+    """A checksum of each image."""
     return np.array(
         [zlib.crc32(np.ascontiguousarray(image).data) for image in pixels],
         "int64",
@@ -37,27 +37,27 @@ def _checksums(pixels) -> np.ndarray:
 def begin(
     folder: pathlib.Path, settings: dict, window: int, resume: bool
 ) -> int:
-    """Opens a folder for an evaluation.
+    """Prepares the folder of an evaluation.
 
     Args:
-        folder: Path, created if need be.
+        folder: Path. It is created if it does not exist.
         settings: Dict of everything that decides the result.
-        window: Int. Images in a window.
-        resume: Boolean. Continue what the folder holds.
+        window: Int. Number of images in a window.
+        resume: Boolean. Whether to resume the evaluation in the folder.
 
     Returns:
-        Images in a window: those of the evaluation that is continued.
+        The number of images in a window. A resumed evaluation keeps its own.
 
     Raises:
-        ValueError: If the folder holds an evaluation that is not to be, or
-            cannot be, continued.
+        ValueError: If the folder has an evaluation and `resume` is false, or
+            if its settings differ.
     """
     path = folder / SETTINGS
     settings = storage.plain(settings, "settings")
     if (folder / storage.REPORT).exists() and not path.exists():
         raise ValueError(
-            f"{folder} already holds a report, of which it is not known how it "
-            "was made: pass another folder"
+            f"{folder} already has a report without the settings of its "
+            "evaluation, so it cannot be resumed. Pass another folder."
         )
     started = (folder / storage.REPORT).exists() or any(
         (folder / PARTS).glob("part-*.parquet")
@@ -65,8 +65,8 @@ def begin(
     if path.exists() and started:
         if not resume:
             raise ValueError(
-                f"{folder} already holds an evaluation: pass `resume=True` to "
-                "continue (or read) it, or another folder"
+                f"{folder} already has an evaluation. Pass `resume=True` to "
+                "resume or read it, or pass another folder."
             )
         found = json.loads(path.read_text())
         differing = [
@@ -76,7 +76,7 @@ def begin(
         ]
         if differing:
             raise ValueError(
-                f"the evaluation in {folder} cannot be continued, for the "
+                f"The evaluation in {folder} cannot be resumed because the "
                 f"settings differ: {'; '.join(differing)}. Pass another folder."
             )
         return found["window"]
@@ -90,13 +90,13 @@ def _path(folder, number):
 
 
 def write(folder: pathlib.Path, number: int, part: dict, pixels) -> None:
-    """Writes one window: columns, and a dict of its totals.
+    """Writes the results of one window.
 
     Args:
         folder: Path of the evaluation.
         number: Int. Number of the window.
-        part: Dict of arrays with one row an image, and `"totals"`.
-        pixels: The images, which leave a checksum.
+        part: Dict of arrays with one row per image, and a dict `"totals"`.
+        pixels: The images. Their checksums are stored.
     """
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -115,7 +115,7 @@ def write(folder: pathlib.Path, number: int, part: dict, pixels) -> None:
 
 
 def read(folder: pathlib.Path, number: int) -> dict | None:
-    """Reads one window, or returns `None` if it is not there."""
+    """Reads the results of one window, or returns `None` if there are none."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
@@ -127,7 +127,7 @@ def read(folder: pathlib.Path, number: int) -> dict | None:
         totals = json.loads(table.schema.metadata[b"totals"])
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
         warnings.warn(
-            f"{path} cannot be read: its images are evaluated again",
+            f"{path} cannot be read. Its images are evaluated again",
             stacklevel=2,
         )
         return None
@@ -138,7 +138,7 @@ def read(folder: pathlib.Path, number: int) -> dict | None:
 
 
 def check_same_images(part: dict, labels, numbers, pixels, path) -> None:
-    """Refuses to continue with other images, or in another order."""
+    """Raises a `ValueError` if images or their order differ."""
     same = (
         np.array_equal(part["image"], numbers)
         and np.array_equal(part["label"], labels)
@@ -149,12 +149,12 @@ def check_same_images(part: dict, labels, numbers, pixels, path) -> None:
 
 
 def check_finished(folder, report, stream, value_range) -> None:
-    """Refuses a finished evaluation of other images.
+    """Raises a `ValueError` if a finished evaluation used other images.
 
     Args:
         folder: Path of the evaluation.
-        report: The `Report` it holds.
-        stream: Iterable of pixels, labels and numbers.
+        report: The `Report` in the folder.
+        stream: Iterable of pixels, labels and ids.
         value_range: Pair. Lowest and highest pixel value.
     """
     labels, numbers, sums = [], [], []
@@ -179,7 +179,7 @@ def _digest(sums) -> int:
 
 
 def join(found: list[dict]) -> dict:
-    """All windows as one."""
+    """Joins the results of all windows."""
     names = [name for name in found[0] if name not in ("totals", "checksum")]
     return {
         **{
@@ -194,12 +194,12 @@ def join(found: list[dict]) -> dict:
 
 
 def is_finished(folder: pathlib.Path) -> bool:
-    """Whether the parts were merged into a report."""
+    """Whether the report is complete and the parts were removed."""
     return not (folder / PARTS).exists()
 
 
 def finish(folder: pathlib.Path, found: list[dict]) -> None:
-    """Removes the parts, which a saved report has made needless."""
+    """Removes the parts after the report was saved."""
     settings = json.loads((folder / SETTINGS).read_text())
     sums = np.concatenate([part["checksum"] for part in found])
     settings["digest"] = _digest(sums)

@@ -1,4 +1,4 @@
-"""What an evaluation says while it runs: its cost, and how far it is."""
+"""The progress of an evaluation, and its cost before it starts."""
 
 import contextlib
 import sys
@@ -11,12 +11,13 @@ from keras_epsched.attacks.base import Attack
 from keras_epsched.attacks.fab import FAB
 from keras_epsched.epsilons import format_epsilon
 
-# Seconds to the first line of a log, and from one line to the next.
+# Seconds until the first line of a log, and between two lines.
 _FIRST_LINE = 10.0
 _BETWEEN_LINES = 30.0
-# Passes an image from which the cost is told before the first attack.
+# From this number of passes per image on, the cost is printed in advance.
 _EXPENSIVE = 5000
-# What is left of a window that takes longer than those before, of their time.
+# If a window takes longer than the earlier ones, this share of their time is
+# taken as its remaining time.
 _LAST_SHARE = 0.05
 
 
@@ -28,18 +29,18 @@ def most_runs(
 ) -> list[int]:
     """Returns how often each attack runs on an image that withstands them.
 
-    Each variant is a run. With bisection it is about the
-    most: where a later attack breaks the image, it goes on at a smaller
-    epsilon, and two epsilons are counted for each.
+    Each variant of an attack is a run of its own. With bisection the numbers
+    are approximate: if a later attack breaks the image, it continues at a
+    smaller epsilon, and two epsilons are counted for each later attack.
 
     Args:
-        attacks: The attacks of the sweep, in their order.
-        num_classes: Int. Number of logits.
-        num_epsilons: Int. Epsilons above 0.
-        bisect: Boolean. Whether the sweep bisects.
+        attacks: List of `Attack`, in the order of the sweep.
+        num_classes: Int. Number of classes.
+        num_epsilons: Int. Number of epsilons above 0.
+        bisect: Boolean. Whether the sweep uses bisection.
 
     Returns:
-        A list of ints.
+        A list of ints, one for each attack.
     """
     found = []
     for number, attack in enumerate(attacks):
@@ -47,7 +48,7 @@ def most_runs(
         if bisect:
             runs = min(runs, 2 if number else num_epsilons.bit_length())
         if isinstance(attack, FAB):
-            # It finds a distance, which answers every epsilon.
+            # It finds a distance, which holds for every epsilon.
             runs = 1
         found.append(runs * attack.num_variants(num_classes))
     return found
@@ -59,9 +60,10 @@ def most_passes(
     num_epsilons: int,
     bisect: bool = False,
 ) -> int:
-    """Returns the passes of an image that withstands every attack.
+    """Returns the passes for an image that withstands every attack.
 
-    Forward and backward passes count one each. See `most_runs`.
+    A forward pass and a backward pass count one each. The arguments are those
+    of `most_runs`.
     """
     runs = most_runs(attacks, num_classes, num_epsilons, bisect)
     return sum(
@@ -71,20 +73,21 @@ def most_passes(
 
 
 class Progress:
-    """Tells how an evaluation goes on, on standard error.
+    """Shows the progress of an evaluation on standard error.
 
-    On a terminal and in a notebook by a bar, elsewhere by a line every half
-    minute. Before an expensive attack it states the cost.
+    A terminal and a notebook get a progress bar. Other outputs get a line
+    every half minute. If the attack is expensive, its cost is printed before
+    it starts.
 
-    It follows the batches that the sweep attacks, and not only
-    the images that are done: those that withstand the attack are all done
-    at the end of a window.
+    The estimate of the time left counts the attacked batches. The number of
+    finished images would not be enough, because the images that withstand the
+    attack all finish at the end of a window.
 
     Args:
         sweep: `Sweep` that is about to run.
         title: String. Title of the attack.
         total: Int, the number of images, or `None` if it is unknown.
-        verbose: Int. 0 for silence.
+        verbose: Int. 0 prints nothing.
     """
 
     def __init__(self, sweep, title: str, total: int | None, verbose: int):
@@ -100,14 +103,15 @@ class Progress:
             disable=not (self.verbose and live),
             desc="robustness",
         )
-        # Images of the windows so far, those done, and the broken ones.
+        # Number of images in all windows so far, of those the finished
+        # images, and of those the broken images.
         self.begun = self.done = self.broken = 0
-        # The window under way: images, passes of attacks, and its beginning.
+        # The current window: its images, the passes of the attacks, its start.
         self.window = self.window_passes = 0
         self.window_began = 0.0
-        # Images that were attacked in windows that are done, and their time.
+        # Images and seconds of the finished windows in which attacks ran.
         self.attacked, self.attacked_seconds = 0, 0.0
-        # What the pace is known from: batches that compile nothing.
+        # Passes and seconds of batches that compiled nothing, for the speed.
         self.paced_passes, self.paced_seconds = 0, 0.0
         self.compiled: set[Attack] = set()
         self.next_line = 0.0
@@ -122,23 +126,27 @@ class Progress:
         self.bar.close()
 
     def begin_window(self, count: int) -> None:
-        """A window of images follows."""
+        """Call it before each window.
+
+        Args:
+            count: Int. Number of images in the window.
+        """
         self.begun += count
         self.window, self.window_passes = count, 0
         self.window_began = time.monotonic()
 
     def advance(self, stands: bool) -> None:
-        """An image is done.
+        """Call it for each finished image.
 
         Args:
-            stands: Boolean. Whether it stands at the largest epsilon.
+            stands: Boolean. Whether the image withstood the largest epsilon.
         """
         self.done += 1
         self.broken += not stands
         share = 1.0 - self.broken / self.done
         self.bar.set_postfix(surviving=f"{share:.3f}", refresh=False)
         self.bar.update(1)
-        # A window that was read from its file says nothing of the time.
+        # A window that was read from a file does not show the speed.
         if self.done == self.begun and self.window_passes:
             self.attacked += self.window
             self.attacked_seconds += time.monotonic() - self.window_began
@@ -146,7 +154,7 @@ class Progress:
 
     @contextlib.contextmanager
     def _watch(self, attack: Attack, count: int) -> Iterator[None]:
-        """Around an attack on a batch of so many images."""
+        """A context around each attack on a batch of `count` images."""
         if not (self.window_passes or self.attacked):
             self._state_cost()
         began = time.monotonic()
@@ -178,8 +186,8 @@ class Progress:
         tqdm.write(
             f"evaluation: {self.title} takes up to about "
             f"{float(f'{most:.2g}'):,.0f} passes of the network for each of "
-            f"{images}, over {len(self.sweep.epsilons) - 1} epsilons. Images "
-            "that it breaks early take fewer.",
+            f"{images}, for all {len(self.sweep.epsilons) - 1} epsilons "
+            "together. An image that breaks early takes fewer passes.",
             file=sys.stderr,
         )
 
@@ -190,17 +198,17 @@ class Progress:
             tqdm.write(self.line(), file=sys.stderr)
 
     def line(self) -> str:
-        """Returns how far the evaluation is, in words."""
+        """Returns the progress of the evaluation in words."""
         total = "" if self.total is None else f" of {self.total:,}"
         end = format_epsilon(
             self.sweep.epsilons[-1], self.sweep.attacks[0].norm
         )
-        # Those under attack may still be broken.
+        # The attack may still break unfinished images.
         at_most = "" if self.done == self.begun else "at most "
         stand = 100 * (1 - self.broken / max(self.begun, 1))
         text = (
-            f"evaluation: {self.done:,}{total} images done, {at_most}"
-            f"{stand:.0f} % stand at epsilon {end}"
+            f"evaluation: {self.done:,}{total} images done, accuracy so far "
+            f"{at_most}{stand:.0f} % at epsilon {end}"
         )
         left = self._seconds_left()
         if left is None:
@@ -209,10 +217,10 @@ class Progress:
         return f"{text}, {about} {duration(left)} left"
 
     def _seconds_left(self):
-        """Estimate of the time left, `None` where nothing is known of it.
+        """The estimated seconds left, or `None` if they cannot be estimated.
 
-        By the windows that are done; in the first window by the passes that
-        are left if no further image is broken.
+        The estimate comes from the finished windows. In the first window it
+        comes from the passes that are left if no other image breaks.
         """
         if self.total is None or self.done >= self.total:
             return None
@@ -234,7 +242,11 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Returns a time in words, as exact as an estimate is."""
+    """Returns a time as text, rounded as an estimate should be.
+
+    Args:
+        seconds: Float.
+    """
     if seconds < 90:
         return f"{max(10 * round(seconds / 10), 10)} s"
     if seconds < 90 * 60:

@@ -1,9 +1,9 @@
-"""Which image is attacked next, at which epsilon and by what.
+"""Decides which image is attacked next, by which attack at which epsilon.
 
-Pure logic: it knows neither networks nor attacks, only what an attack found.
-Images wait in queues, one for each attack. A batch is taken from the front of
-a queue, whatever the epsilons, because epsilon is a number per image; so no
-slot of a batch is wasted on broken images.
+This module is pure logic. It knows no networks and no attacks, only the results
+of attacks. Images wait in queues, one for each attack. A batch is taken from
+the front of a queue and may mix epsilons, because each image has its own. No
+place in a batch is therefore wasted on broken images.
 """
 
 from collections import deque
@@ -13,49 +13,52 @@ from typing import NamedTuple
 
 import numpy as np
 
-# A distance is rounded: an epsilon must lie a hair beyond it to reach it.
+# Distances are rounded, so an epsilon must be slightly larger than a distance
+# to reach it.
 _BEYOND = 1.0 + 1e-6
 
 
-# TensorFlow prints the owner of a traced method: no images in its repr.
+# TensorFlow prints the owner of a traced method. Its repr must show no images.
 @dataclass(repr=False, eq=False)
 class Image:
-    """An image on its way through the sweep.
+    """An image and what the attacks have found so far.
 
-    Places are positions in the grid of epsilons. In a nested sweep the image
-    withstands `floor` and is broken at `ceiling`.
+    A place is an index in the grid of epsilons. In a nested sweep the image
+    withstands place `floor` and is broken at place `ceiling`.
     """
 
     number: int
     label: int
     prediction: int
     pixels: np.ndarray | None
-    # For each place, the stage that broke the image, or -1.
+    # The stage that broke the image at each place, or -1.
     broken_at: np.ndarray
+    # Whether to store an adversarial image.
     keep: bool = False
     floor: int = 0
     ceiling: int = 0
     zero_gradient: bool = False
     warm: tuple | None = None
-    # The stage, but the first, that broke it last.
+    # The last stage that broke it, other than the first stage.
     breaker: int | None = None
     distances: dict = field(default_factory=dict)
-    # The smallest epsilon that broke it, and how; of some images only.
+    # The smallest place that broke it, and the adversarial image. Only for
+    # images with `keep`.
     example: tuple | None = None
 
     @property
     def hit(self) -> bool:
-        """Whether it is classified correctly without any attack."""
+        """Whether it is classified correctly without an attack."""
         return self.prediction == self.label
 
     @property
     def correct(self) -> np.ndarray:
-        """Whether it withstands each place."""
+        """Booleans: whether it withstands each place."""
         return self.hit & (self.broken_at < 0)
 
 
 class Task(NamedTuple):
-    """An image that is to be attacked.
+    """An image to attack.
 
     Attributes:
         image: `Image`.
@@ -73,12 +76,12 @@ class Queues:
 
     Args:
         epsilons: Ascending array that begins with 0.
-        stages: Pairs of the number of an attack and its variant, in the order
-            in which an image meets them until it is broken.
-        nested: Boolean. Whether a point that breaks an image counts at every
-            larger epsilon.
-        bisect: Boolean. Whether a nested sweep halves the places that are
-            left, instead of going up one by one.
+        stages: Pairs of the number of an attack and its variant. Each image
+            is attacked in this order until it is broken.
+        nested: Boolean. Whether an image that is broken at one epsilon counts
+            as broken at every larger epsilon.
+        bisect: Boolean. Whether a nested sweep uses bisection instead of
+            trying the epsilons in ascending order.
 
     Example:
     ```python
@@ -104,7 +107,7 @@ class Queues:
         self.waiting: list[deque[Task]] = [deque() for _ in range(count)]
 
     def enter(self, image: Image) -> bool:
-        """Takes in an image, and returns whether it is done already."""
+        """Adds an image, and returns whether it is already finished."""
         if not image.hit:
             return self._finish(image)
         place = self._middle(image) if self.bisect else 1
@@ -115,18 +118,18 @@ class Queues:
 
         Args:
             number: Int. Number of the attack.
-            count: Int. How many to take, if so many wait.
+            count: Int. Largest number of tasks to take.
         """
         queue = self.waiting[number]
         return [queue.popleft() for _ in range(min(count, len(queue)))]
 
     def fullest(self) -> int | None:
-        """Number of the attack with the most images, `None` if none wait."""
+        """Number of the attack with the longest queue, `None` if all empty."""
         lengths = [len(queue) for queue in self.waiting]
         return int(np.argmax(lengths)) if any(lengths) else None
 
     def start(self, task: Task) -> np.ndarray | None:
-        """The best point of another epsilon, moved to the sphere of this."""
+        """The best point of another epsilon, scaled to this epsilon."""
         image, place, stage = task
         if not self.nested or image.warm is None:
             return None
@@ -145,19 +148,19 @@ class Queues:
         zero_gradient: bool = False,
         distance: float | None = None,
     ) -> bool:
-        """Notes what an attack found, and sends the image on.
+        """Stores the result of an attack, and queues the image again.
 
         Args:
             task: `Task` that was taken.
-            adversarial: Array. What the attack made of the image.
-            broken: Boolean. Whether that breaks it.
-            best: Array. Where another epsilon is to start from.
+            adversarial: Array. The image after the attack.
+            broken: Boolean. Whether it is misclassified.
+            best: Array. The point from which another epsilon starts.
             zero_gradient: Boolean. Whether the gradient vanished.
-            distance: Float, of an attack that looks for the smallest epsilon
-                which breaks the image; or `None`.
+            distance: Float, the smallest epsilon that breaks the image, for
+                an attack that looks for it. Otherwise `None`.
 
         Returns:
-            Whether the image is done.
+            Whether the image is finished.
         """
         image, place, stage = task
         image.zero_gradient |= bool(zero_gradient)
@@ -189,9 +192,9 @@ class Queues:
         return bool(image.distances[stage] <= self.epsilons[place])
 
     def _send(self, image, place, stage):
-        """Queues an image where the answer is not yet known.
+        """Queues an image at the next place without a known result.
 
-        Returns whether it is done, because all answers are.
+        Returns whether the image is finished because all results are known.
         """
         while stage in image.distances:
             broken = self._reaches(image, place, stage)
@@ -206,7 +209,7 @@ class Queues:
         return False
 
     def _note(self, image, place, stage, adversarial=None):
-        """The attack of a stage breaks the image at a place."""
+        """Stores that a stage broke the image at a place."""
         if not self.nested:
             image.broken_at[place] = stage
         elif place < image.ceiling:
@@ -220,7 +223,7 @@ class Queues:
                 image.example = place, np.array(adversarial)
 
     def _next(self, image, place, stage, broken):
-        """The place and stage that follow, or `None` at the end."""
+        """The next place and stage, or `None` at the end."""
         later = self._later(image, stage)
         further = None if later is None else (place, later)
         if not self.nested:
@@ -245,17 +248,17 @@ class Queues:
         return None
 
     def _later(self, image, stage):
-        """The stage that follows at the same place, or `None`.
+        """The next stage at the same place, or `None`.
 
-        Where a stage has lowered the ceiling of an image, it is the first to
-        be tried at the place below: what broke an image is likely to again.
+        A stage that has broken an image is the first to be tried at the place
+        below, because it is likely to break the image again.
         """
         later = 1 if stage == image.breaker else stage + 1
         later += later == image.breaker
         return later if later < len(self.stages) else None
 
     def _finish(self, image):
-        """Frees what a finished image needs no more."""
+        """Frees the memory that a finished image no longer needs."""
         image.pixels = image.pixels if image.example else None
         image.warm = None
         return True

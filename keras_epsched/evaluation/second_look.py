@@ -1,9 +1,10 @@
-"""A second look at images that stand: what would a stronger attack break?
+"""The self-check "stronger attack" and its advice.
 
-More steps of the same attack tend to stop where it stopped before, so the
-second look is of another kind: on another loss, towards other classes, with
-more steps. Losses and targets matter more than steps (Croce & Hein, ICML 2020,
-arXiv 2003.01690).
+The check runs a stronger attack on images that withstood the evaluation. More
+steps of the same attack would often end at the same point. The stronger attack
+therefore uses another loss or aims at other classes, and takes more steps.
+Losses and targets matter more than steps (Croce & Hein, ICML 2020, arXiv
+2003.01690).
 """
 
 from collections.abc import Sequence
@@ -20,18 +21,18 @@ from keras_epsched.attacks.square import Square
 from keras_epsched.epsilons import format_epsilon
 from keras_epsched.reports.statistics import wilson_interval
 
-# Of fewer images a single one that falls would decide.
+# With fewer images a single one would decide the result.
 FEWEST_IMAGES = 10
-# A further attack is worth more than images beyond these.
+# Beyond this number, another attack tells more than more images.
 _ENOUGH_IMAGES = 24
 _MOST_IMAGES = 48
-# Share of the images that stand which may fall.
+# The check fails if the stronger attack breaks a larger share of the images.
 _TOLERATED = 0.02
 _FEWEST_STEPS = 20
 _MOST_TARGETS = 9
-# Losses of the gap between two classes, in the order of preference.
+# Losses that measure the gap between two classes, the preferred one first.
 _MARGINS = ("margin", "probability_margin", "dlr")
-# How the launchers name the ensembles.
+# The names of the ensembles in the launchers' flag `--attack`.
 _FLAGS = {"MarginEnsemble": "margin_ensemble", "AutoAttack": "autoattack"}
 
 
@@ -40,8 +41,8 @@ class Run(NamedTuple):
 
     Attributes:
         attack: `Attack`.
-        variant: Int. Which of its variants, as the class to aim at.
-        cost: Int. Passes for an image.
+        variant: Int. Number of the variant, for example the target class.
+        cost: Int. Forward and backward passes for one image.
     """
 
     attack: Attack
@@ -52,24 +53,24 @@ class Run(NamedTuple):
 def stronger_runs(
     attacks: Sequence[Attack], eot: int, num_classes: int
 ) -> list[Run]:
-    """Chooses attacks of another kind than those of an evaluation.
+    """Chooses attacks that differ from the attacks of an evaluation.
 
-    Where no attack followed a margin or aimed at a class, the first is
-    Auto-PGD on the probability margin, with twice the steps. The last, and
-    otherwise the only one, is Auto-PGD towards nine classes on a margin that
-    was not used. Where targets were used before, it has half as many steps
-    again.
+    The last attack is always Auto-PGD towards nine classes, on a margin loss
+    that the evaluation did not use. It takes 1.5 times the steps of the
+    evaluation if the evaluation used target classes, otherwise twice the
+    steps. If the evaluation used neither target classes nor a margin loss,
+    Auto-PGD on the probability margin runs first, with twice the steps.
 
     Args:
-        attacks: The attacks of the evaluation.
-        eot: Int. Draws of a randomised network that are averaged.
-        num_classes: Int.
+        attacks: List of `Attack`, the attacks of the evaluation.
+        eot: Int. Number of outputs of a randomised network to average.
+        num_classes: Int. Number of classes.
 
     Returns:
-        A list of `Run`, in the order in which they pay.
+        A list of `Run`, the most useful first.
     """
     norm = attacks[0].norm
-    # Square follows no gradient, and its steps are queries.
+    # Square uses no gradient, and its steps are queries.
     followed = [each for each in attacks if not isinstance(each, Square)]
     most = max((each.steps for each in followed), default=0)
     aimed = _is_aimed(attacks)
@@ -88,16 +89,16 @@ def stronger_runs(
 
 
 def sample_size(runs: Sequence[Run], budget: float, standing: int) -> int:
-    """Returns how many images to look at again.
+    """Returns how many images to attack again.
 
-    As many as the budget takes through all runs; if those are too few, through
-    all but the last, and so on: a weak attack shows on many images, rather
-    than by the strongest one on a few.
+    This is the number of images that the budget allows with all runs. If it
+    is too small, the last run is left out, and so on. Many images with some
+    of the runs tell more than a few images with all of them.
 
     Args:
         runs: List of `Run`.
-        budget: Passes there are.
-        standing: Int. Number of images there are.
+        budget: Float. Passes that the check may make.
+        standing: Int. Number of images that withstood the evaluation.
     """
     enough = min(_ENOUGH_IMAGES, standing)
     count = 0
@@ -110,15 +111,16 @@ def sample_size(runs: Sequence[Run], budget: float, standing: int) -> int:
 
 @dataclass(frozen=True)
 class SecondLook:
-    """What stronger attacks did to images that stood.
+    """The result of stronger attacks on images that withstood the evaluation.
 
     Attributes:
-        epsilon: Float. Where they stood.
-        norm: String.
+        epsilon: Float, on the [0, 1] scale. The images withstood this epsilon.
+        norm: String. `"linf"`, `"l2"` or `"l1"`.
         accuracy: Float. Accuracy of the evaluation at this epsilon.
         images: Int. Number of images that were attacked again.
-        fallen: Int. Number of those that fell.
-        runs: Tuple of the `Attack` of each run, again for each target.
+        fallen: Int. Number of images that the stronger attacks broke.
+        runs: Tuple with the `Attack` of each run. An attack occurs once for
+            each target class.
     """
 
     epsilon: float
@@ -130,20 +132,21 @@ class SecondLook:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % Wilson interval of the share of images that fall."""
+        """95 % Wilson interval of the share of images that break."""
         return wilson_interval(self.fallen, self.images)
 
     @property
     def fired(self) -> bool:
-        """Whether more than 2 % fall: so says the end of the interval."""
+        """Whether the check failed: the interval lies above 2 %."""
         return self.interval[0] > _TOLERATED
 
     @property
     def estimate(self) -> dict:
-        """The numbers, JSON-ready.
+        """The numbers of the result, as a dict for JSON.
 
-        `"overstated"` is by how much the accuracy is too high, `"low"` and
-        `"high"` its 95 % interval: shares of all images, as the accuracy is.
+        `"overstated"` estimates by how much the accuracy is too high. `"low"`
+        and `"high"` are its 95 % interval. All three are fractions of all
+        images.
         """
         low, high = (self.accuracy * end for end in self.interval)
         return {
@@ -162,14 +165,16 @@ class SecondLook:
             100 * numbers[key] for key in ("overstated", "low", "high")
         )
         return (
-            f"about {points:.0f} points ({low:.0f} to {high:.0f}) of the "
-            f"{100 * self.accuracy:.0f} % that stand at epsilon "
-            f"{format_epsilon(self.epsilon, self.norm)} fall to a stronger "
-            f"attack ({self._title()}: {self.fallen} of {self.images} images)"
+            f"the {100 * self.accuracy:.0f} % accuracy at epsilon "
+            f"{format_epsilon(self.epsilon, self.norm)} is about "
+            f"{points:.0f} points too high (95 % interval {low:.0f} to "
+            f"{high:.0f}): a stronger attack ({self._title()}) broke "
+            f"{self.fallen} of {self.images} images that withstood the "
+            "evaluation"
         )
 
     def _title(self):
-        """What was run, as people name it."""
+        """The title of the attacks that were run."""
         titles = []
         for number, attack in enumerate(self.runs):
             if attack in self.runs[:number]:
@@ -183,7 +188,10 @@ class SecondLook:
 
 
 def next_stronger(attack) -> tuple[str, str] | None:
-    """The built-in ensemble that is next in strength, and its version."""
+    """Returns the name and version of the next stronger built-in ensemble.
+
+    `None` if there is none.
+    """
     version = getattr(attack, "version", None)
     members = getattr(attack, "members", (attack,))
     if isinstance(attack, AutoAttack):
@@ -200,16 +208,16 @@ def next_stronger(attack) -> tuple[str, str] | None:
 
 
 def advice(attack, nested: bool = True) -> str:
-    """Says what to evaluate with, in Python and on the command line.
+    """Returns which attack to use, in Python and on the command line.
 
     Args:
         attack: The `Attack` or `AttackEnsemble` of the evaluation.
-        nested: Boolean. Whether its sweep was nested.
+        nested: Boolean. Whether the protocol was `"nested"`.
     """
     stronger = next_stronger(attack)
     if stronger is None:
         return (
-            "No stronger attack is built in: combine attacks of more steps "
+            "No stronger attack is built in: combine attacks with more steps "
             "and restarts in an `AttackEnsemble`"
         )
     name, version = stronger
@@ -220,13 +228,13 @@ def advice(attack, nested: bool = True) -> str:
     typed = f"attack=keras_epsched.attacks.{name}({', '.join(arguments)})"
     flag = f"--attack={_FLAGS[name]}{'' if standard else f'-{version}'}"
     if not nested:
-        # An ensemble at each epsilon afresh would be dear, and the protocol
-        # of the paper takes no other attack.
+        # An ensemble from scratch at each epsilon would be expensive, and the
+        # protocol of the paper allows no other attack.
         typed = f'protocol="nested", {typed}'
         flag = f"--protocol=nested {flag}"
     return (
-        f"To report robustness, evaluate with `{typed}`, on the command line "
-        f"`{flag}`"
+        f"To publish a number, evaluate with `{typed}` (on the command line: "
+        f"`{flag}`)"
     )
 
 

@@ -1,10 +1,10 @@
-"""Checks that an evaluation runs on itself.
+"""The self-checks of an evaluation.
 
-An attack that fails silently makes a network look robust. Each check looks for
-one way of failing, on a sample of images that is the same in every evaluation;
-together they may cost a tenth of the passes of the evaluation. The pitfalls
-are those of Athalye et al., ICML 2018 (arXiv 1802.00420), and Carlini et al.,
-2019 (arXiv 1902.06705).
+A network can look robust only because the attack failed silently. Each check
+looks for one cause of such a failure. The checks use a sample of images that
+is the same in every evaluation, and together they may make a tenth of the
+passes of the evaluation. The causes are described by Athalye et al., ICML 2018
+(arXiv 1802.00420), and Carlini et al., 2019 (arXiv 1902.06705).
 """
 
 import math
@@ -31,17 +31,17 @@ def run(inspector: Inspector) -> list[Check]:
     """Returns the outcome of every check that needs the sample.
 
     Args:
-        inspector: `Inspector`, whose passes are counted on.
+        inspector: `Inspector`. It counts the passes that the checks make.
     """
     checks = (_randomness, _float16, _unbounded, _falling, _square, _stronger)
     return [check(inspector) for check in checks]
 
 
 def zero_gradients(count: int, attacked: int) -> Check:
-    """The check of images on which an attack had no gradient at all.
+    """Returns the check of images on which the attack found no gradient.
 
     Args:
-        count: Int. Number of those images.
+        count: Int. Number of images without a gradient.
         attacked: Int. Number of images that were attacked.
     """
     name = "zero gradients"
@@ -49,12 +49,14 @@ def zero_gradients(count: int, attacked: int) -> Check:
         return Check(
             name,
             "fired",
-            f"the attack found no gradient on {count} of {attacked} images, or "
-            "one that rounding would swallow, so it may have failed there and "
-            "the accuracies are too high: look for rounding, saturated "
-            "activations or float16 in the model",
+            f"the attack found no gradient on {count} of {attacked} images: it "
+            "was zero or too small. The attack may have failed on these "
+            "images, and the accuracies may be too high. Look for rounding, "
+            "saturated activations or float16 in the model",
         )
-    return Check(name, "passed", f"{count} of {attacked} images")
+    return Check(
+        name, "passed", f"{count} of {attacked} images had no gradient"
+    )
 
 
 def _randomness(inspector):
@@ -75,14 +77,14 @@ def _randomness(inspector):
         return Check(
             name,
             "fired",
-            f"the logits of one image differ by {100 * change:.2g} % from "
-            "call to call: a single draw decides neither accuracy nor "
-            'gradient. Use `AutoAttack("rand")` or `APGD(eot=20)`, or '
+            f"the logits of an image differ by up to {100 * change:.2g} % "
+            "between two calls. The accuracies and gradients of single calls "
+            'are not reliable. Use `AutoAttack("rand")` or `APGD(eot=20)`, or '
             "switch the randomness off",
         )
     if averaged:
-        return Check(name, "passed", f"averaged over {eot} draws")
-    return Check(name, "passed", "equal from call to call")
+        return Check(name, "passed", f"the attack averages {eot} calls")
+    return Check(name, "passed", "two calls gave the same outputs")
 
 
 def _float16(inspector):
@@ -105,11 +107,11 @@ def _float16(inspector):
         return Check(
             name,
             "fired",
-            f"the logits of {100 * share:.0f} % of the images leave the "
-            "range of float16, so no gradient is left: compute the last "
-            'layer in float32 (`dtype="float32"`)',
+            f"the logits of {100 * share:.0f} % of the images exceed the "
+            "range of float16 and have no gradient. Compute the last layer "
+            'in float32 (`dtype="float32"`)',
         )
-    return Check(name, "passed", f"logits of {count} images in range")
+    return Check(name, "passed", f"the logits of {count} images are in range")
 
 
 def _unbounded(inspector):
@@ -134,9 +136,10 @@ def _unbounded(inspector):
         return Check(
             name,
             "fired",
-            f"{text}, above chance ({100 * chance:.0f} %): the gradients "
-            "mislead, and the accuracies are too high. Use an attack "
-            "without gradients (`Square`) or one on a differentiable copy",
+            f"{text}, which is above chance ({100 * chance:.0f} %). The "
+            "gradients of the network mislead the attack, and the accuracies "
+            "are too high. Use an attack without gradients (`Square`), or "
+            "attack a differentiable copy of the network",
         )
     return Check(name, "passed", text)
 
@@ -149,10 +152,11 @@ def _falling(inspector):
     last = len(epsilons) - 1
     places = np.unique(np.linspace(1, last, 4).round().astype(int))
     if len(places) < 2:
-        return Check(name, "not run", "the grid has a single epsilon")
+        return Check(name, "not run", "the grid has only one epsilon above 0")
     count = inspector.afford(name, cost * len(places))
     if count < 2 * FEWEST_IMAGES:
-        # An attack that fails at the end shows where half had fallen.
+        # If the attack fails at the largest epsilon, fewer images break there
+        # than at the epsilon that breaks half of the images.
         places = np.array([min(inspector.middle(), last - 1), last])
         count = inspector.afford(name, cost * len(places))
     few = inspector.too_few(name, count)
@@ -165,15 +169,17 @@ def _falling(inspector):
         ]
     )
     worst = _worst_rise(broken)
-    text = f"{attack.title} afresh at {len(places)} epsilons, on {count} images"
+    text = (
+        f"{attack.title} attacked {count} images from scratch at "
+        f"{len(places)} epsilons"
+    )
     if worst > max(2, 0.1 * count):
         return Check(
             name,
             "fired",
-            f"{text}: {worst} more images stand at a larger epsilon than "
-            "at a smaller one, where they were broken. The attack does "
-            "not make use of its radius: take one that chooses its own "
-            "step (`APGD`), with more steps",
+            f"{text}, and broke {worst} fewer at a larger epsilon than at a "
+            "smaller one. It does not make use of the larger epsilon. Use an "
+            "attack that chooses its own step size (`APGD`), with more steps",
         )
     return Check(name, "passed", text)
 
@@ -200,15 +206,17 @@ def _square(inspector):
     epsilon = inspector.sweep.epsilons[place]
     more = int(inspector.broken(attack, standing[:count], epsilon, 2).sum())
     text = (
-        f"{more} of {count} images that stand at epsilon "
-        f"{format_epsilon(epsilon, attack.norm)} fall to {attack.title}"
+        f"random search ({attack.title}) broke {more} of {count} images that "
+        "withstood the evaluation at epsilon "
+        f"{format_epsilon(epsilon, attack.norm)}"
     )
     if _is_above(more, count, 0.05):
         return Check(
             name,
             "fired",
-            f"{text}: the gradients mislead, and the accuracies are too high. "
-            "Use `AutoAttack` or add `Square` to the attack",
+            f"{text}. The gradients of the network mislead the attack, and "
+            "the accuracies are too high. Use `AutoAttack`, or add `Square` to "
+            "the attack",
         )
     return Check(name, "passed", text)
 
@@ -221,15 +229,16 @@ def _square_of_the_sweep(inspector, name):
         if isinstance(attack, Square)
     ]
     if len(numbers) == len(attacks):
-        return Check(name, "not run", "there is no gradient attack")
+        return Check(name, "not run", "the attack uses no gradients")
     count = int(np.isin(inspector.broken_by, numbers).any(axis=1).sum())
     text = f"`Square` was first to break {count} of {inspector.size} images"
     if count and _is_above(count, inspector.size, 0.01):
         return Check(
             name,
             "fired",
-            f"{text}: the gradients mislead, and a longer search without "
-            "them may break more",
+            f"{text}. The gradients of the network mislead the other attacks. "
+            "A longer search without gradients may break more images: use "
+            "more `queries`",
         )
     return Check(name, "passed", text)
 
@@ -241,7 +250,7 @@ def _stronger(inspector):
         return Check(
             name,
             "not run",
-            "the outputs are random, so an image may fall by a lucky draw",
+            "the outputs are random, so a broken image may be due to chance",
         )
     place = inspector.middle()
     epsilon = float(sweep.epsilons[place])
@@ -251,18 +260,17 @@ def _stronger(inspector):
     )
     count = second_look.sample_size(runs, inspector.left(), len(standing))
     if count < second_look.FEWEST_IMAGES:
-        # Whichever of the two is short.
         short = (
-            f"only {count} images stand at epsilon "
+            f"only {count} images withstood the evaluation at epsilon "
             f"{format_epsilon(epsilon, inspector.norm)}"
             if count == len(standing)
-            else f"only {count} images are within a tenth of the cost of "
-            "the evaluation"
+            else f"a tenth of the cost of the evaluation allows only {count} "
+            "images"
         )
         return Check(
             name,
             "not run",
-            f"{short}, too few to tell anything: evaluate more images",
+            f"{short}, which is too few for a result. Evaluate more images",
         )
     left, tried = standing[:count], []
     for draw, (attack, variant, cost) in enumerate(runs, 2):
@@ -284,13 +292,13 @@ def _stronger(inspector):
     return Check(
         name,
         "fired",
-        f"{found}, so the accuracies are too high. {advice}",
+        f"{found}. {advice}",
         found.estimate,
     )
 
 
 def _is_above(successes, count, share) -> bool:
-    """Whether a share is larger than some share, beyond chance."""
+    """Whether `successes / count` is significantly above `share`."""
     from scipy.stats import binomtest
 
     test = binomtest(successes, count, share, alternative="greater")
@@ -298,7 +306,7 @@ def _is_above(successes, count, share) -> bool:
 
 
 def _worst_rise(broken) -> int:
-    """Most images by which accuracy rises from a smaller to a larger place."""
+    """The largest rise of correct images from a smaller to a larger epsilon."""
     standing = (~broken).sum(axis=1)
     return max(
         int(standing[later] - standing[earlier])

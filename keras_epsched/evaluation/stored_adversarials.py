@@ -1,4 +1,4 @@
-"""Adversarial images that were kept, held against ball, box and network."""
+"""The self-check of the stored adversarial images."""
 
 from collections.abc import Sequence
 
@@ -18,17 +18,18 @@ def look_again(
     norm: str,
     value_range: tuple[float, float],
 ) -> tuple[Examples, int, int]:
-    """Looks at the adversarials of images that were broken.
+    """Checks stored adversarial images again.
 
     Args:
-        sweep: The `Sweep` that broke them.
-        images: `Image`s that keep an adversarial, at least one.
+        sweep: The `Sweep` that found them.
+        images: `Image`s with an adversarial image, at least one.
         norm: String. Norm of the attack.
         value_range: Pair. Lowest and highest pixel value.
 
     Returns:
-        A few of them as `Examples`; how many lie outside of ball or box; and
-        how many are classified correctly now.
+        Three values: a few of the images as `Examples`, the number of images
+        that lie outside of the epsilon ball or the pixel range, and the number
+        of images that are classified correctly.
     """
     stored = np.stack([image.example[1] for image in images])
     logits = sweep.predict(stored)
@@ -50,23 +51,30 @@ def look_again(
 
 
 def stored_adversarials(looked_at: int, failed: int) -> Check:
-    """The check of adversarial images against ball, box and network."""
+    """Returns the check of the stored adversarial images.
+
+    Args:
+        looked_at: Int. Number of images that were checked.
+        failed: Int. Number of images outside of the epsilon ball or the pixel
+            range, or classified correctly.
+    """
     name = "stored adversarials"
     if not looked_at:
-        return Check(name, "not run", "no image was broken")
-    # An image on the very boundary may fall to either side.
+        return Check(name, "not run", "the attack broke no image")
+    # An image on a decision boundary may be classified either way.
     if failed > 0.01 * looked_at:
         return Check(
             name,
             "fired",
-            f"{failed} of {looked_at} adversarial images lie outside the ball "
-            "or the box, or are classified correctly when looked at again: "
-            "the attack, or its bookkeeping, is wrong",
+            f"{failed} of {looked_at} stored adversarial images are further "
+            "than epsilon from the original, outside of the pixel range, or "
+            "classified correctly. The attack has an error",
         )
     return Check(
         name,
         "passed",
-        f"{looked_at} lie in ball and box, and are misclassified",
+        f"at least 99 % of {looked_at} images are within epsilon and "
+        "misclassified",
     )
 
 
@@ -77,11 +85,13 @@ def is_within(
     norm: str,
     value_range: tuple[float, float],
 ) -> np.ndarray:
-    """Which adversarial images lie in ball and box, up to rounding.
+    """Returns which adversarial images are valid, up to rounding.
+
+    A valid image lies in the epsilon ball and in the pixel range.
 
     Args:
         adversarial: Array `(count, ...)`.
-        images: Array of the same shape, as they were.
+        images: Array of the same shape, the original images.
         epsilons: Array of shape `(count,)`, on the [0, 1] scale.
         norm: String. `"linf"`, `"l2"` or `"l1"`.
         value_range: Pair. Lowest and highest pixel value.

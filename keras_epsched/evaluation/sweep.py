@@ -1,7 +1,8 @@
-"""A sweep over epsilons: the queues of images, and the attacks on them.
+"""A sweep over epsilons.
 
-queues.py decides which image is attacked next; attack_runner.py attacks, by one
-compiled function for all epsilons. Memory is proportional to the batch.
+queues.py decides which image is attacked next. attack_runner.py runs the
+attacks, with one compiled function for all epsilons. The memory needed is
+proportional to the batch size.
 """
 
 import contextlib
@@ -18,17 +19,17 @@ from keras_epsched.evaluation.queues import Image, Queues
 
 
 class Sweep:
-    """Sends images through attacks at all the epsilons of a grid.
+    """Attacks images at all epsilons of a grid.
 
     Args:
         runner: `AttackRunner` of the classifier.
         epsilons: Ascending array that begins with 0.
-        attacks: Sequence of `Attack`. An image is given to one after the
-            other, and to each variant of each, until it is broken.
-        nested: Boolean. Whether a point that breaks an image counts at every
-            larger epsilon.
-        bisect: Boolean. Whether a nested sweep halves the places that are
-            left, instead of going up one by one.
+        attacks: Sequence of `Attack`. Each image is attacked by all variants
+            of one attack after the other, until it is broken.
+        nested: Boolean. Whether an image that is broken at one epsilon counts
+            as broken at every larger epsilon.
+        bisect: Boolean. Whether a nested sweep uses bisection instead of
+            trying the epsilons in ascending order.
         seed: Int. Seed of the random numbers.
     """
 
@@ -48,30 +49,30 @@ class Sweep:
         self.bisect = bisect
         self.batch_size = runner.batch_size
         self.seed = seed
-        # Images that each attack was run on, again for each epsilon.
+        # How many images each attack has run on, counted for each epsilon.
         self.runs = [0] * len(self.attacks)
-        # Draws of a randomised network that are averaged.
+        # Number of outputs of a randomised network to average.
         self.eot = max(getattr(attack, "eot", 1) for attack in attacks)
         self.num_classes = 0
         # Pairs of the number of an attack and its variant, in their order.
         self.stages: list[tuple[int, int]] = []
-        # A context around each attack on a batch, of the attack and the
-        # number of images: for who tells how far it is.
+        # Returns a context for each attack on a batch, from the attack and
+        # the number of images. The progress display uses it.
         self.watch: Callable = lambda attack, count: contextlib.nullcontext()
 
     def run(self, pixels, labels, numbers, keep, progress) -> list[Image]:
-        """Sends a window of images through the sweep.
+        """Attacks a window of images.
 
         Args:
             pixels: Float32 array `(count, ...)` within the value range.
-            labels: Array of labels, in any usual form.
-            numbers: Integer array of shape `(count,)`, which identifies the
-                images: random numbers depend on it.
-            keep: Int. Number of images whose adversarial is kept.
-            progress: Function that is called with every finished `Image`.
+            labels: Array of labels: integers, one-hot or smoothed.
+            numbers: Integer array of shape `(count,)`, the ids of the images.
+                Random numbers depend on them.
+            keep: Int. Number of images whose adversarial image is stored.
+            progress: Function that is called with each finished `Image`.
 
         Returns:
-            The list of `Image`, in the order given.
+            The list of `Image`, in the given order.
         """
         images = self._images(pixels, labels, numbers, keep)
         queues = Queues(self.epsilons, self.stages, self.nested, self.bisect)
@@ -86,11 +87,11 @@ class Sweep:
         return images
 
     def predict(self, pixels) -> np.ndarray:
-        """Logits of images, averaged over the draws of a random network."""
+        """Logits of images, averaged if the network is randomised."""
         return self.runner.predict(pixels, self.eot)
 
     def set_classes(self, num_classes: int) -> None:
-        """Makes the list of all stages, which needs the number of classes."""
+        """Sets the number of classes, from which the stages follow."""
         self.num_classes = num_classes
         self.stages = [
             (number, variant)
@@ -99,7 +100,7 @@ class Sweep:
         ]
 
     def passes(self) -> tuple[int, int]:
-        """Forward and backward passes of one image that attacks have made."""
+        """Forward and backward passes of all attacks, counted per image."""
         forward = backward = 0
         for attack, runs in zip(self.attacks, self.runs, strict=True):
             if runs:
@@ -109,10 +110,11 @@ class Sweep:
         return forward, backward
 
     def naive_passes(self, images: Sequence[Image]) -> tuple[int, int]:
-        """Passes if all correct images were attacked afresh at each place.
+        """Passes if each correct image were attacked at each place anew.
 
-        One attack after the other, until it is broken. In a nested sweep the
-        attack that broke it first is taken to do it at every larger epsilon.
+        One attack runs after the other until the image is broken. In a nested
+        sweep the attack that broke an image first is assumed to break it at
+        every larger epsilon as well.
         """
         total = np.zeros(2, "int64")
         costs = [
@@ -122,17 +124,18 @@ class Sweep:
         upto = np.cumsum(costs, axis=0)
         for image in images:
             if image.hit:
-                # Where it stands the last stage, number -1, was the last.
+                # An image that withstands a place has -1 there, which selects
+                # the cost of all stages.
                 total += upto[image.broken_at[1:]].sum(axis=0)
         return len(images) * self.eot + int(total[0]), int(total[1])
 
     def broken_by(self, image: Image) -> np.ndarray:
-        """The number of the attack that broke it at each place, or -1."""
+        """The number of the attack that broke the image, or -1, per place."""
         numbers = np.array([*(number for number, _ in self.stages), -1])
         return numbers[image.broken_at]
 
     def _images(self, pixels, labels, numbers, keep):
-        """Predicts the images as they are, before any attack."""
+        """Predicts the images without an attack."""
         logits = self.predict(pixels)
         checks.check_logits(logits, self.runner.classifier)
         self.set_classes(logits.shape[1])
@@ -159,7 +162,7 @@ class Sweep:
         return images
 
     def _attack(self, queues, number, progress):
-        """Attacks the front of a queue."""
+        """Attacks one batch from the front of a queue."""
         attack = self.attacks[number]
         tasks = queues.take(number, self.batch_size)
         starts = [queues.start(task) for task in tasks]

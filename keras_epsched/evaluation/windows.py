@@ -1,4 +1,4 @@
-"""An evaluation under way: window after window, then the report."""
+"""A running evaluation: it attacks windows of images and makes the report."""
 
 import pathlib
 import time
@@ -24,21 +24,21 @@ from keras_epsched.evaluation.sweep import Sweep
 from keras_epsched.reports.examples import Examples
 from keras_epsched.reports.report import Report
 
-# Share of predictions that another device or a random network may change.
+# Another device or a random network may change this share of predictions.
 _CHANGED_PREDICTIONS = 0.1
 _COUNTED = ("forward", "backward", "naive_forward", "naive_backward")
 
 
 @dataclass(repr=False)
 class Evaluation:
-    """An evaluation under way.
+    """A running evaluation.
 
     Args:
-        sweep: `Sweep` through which images are sent.
+        sweep: `Sweep` that attacks the images.
         attack: The `Attack` or `AttackEnsemble` of the sweep.
         settings: Dict of everything that decides the result.
         folder: Path for the results of windows, or `None`.
-        model_name: String.
+        model_name: String, the name of the model in the report.
 
     Example:
     ```python
@@ -59,13 +59,12 @@ class Evaluation:
     examples: Examples | None = field(default=None, init=False)
 
     def add(self, pixels, labels, numbers, progress: Progress) -> None:
-        """Evaluates a window of images, or reads what was found before.
+        """Evaluates a window of images, or reads its stored results.
 
         Args:
             pixels: Array `(count, ...)`.
-            labels: Array of labels, in any usual form.
-            numbers: Integer array of shape `(count,)`, which identifies the
-                images.
+            labels: Array of labels: integers, one-hot or smoothed.
+            numbers: Integer array of shape `(count,)`, the ids of the images.
             progress: `Progress`.
         """
         value_range = self.settings["value_range"]
@@ -100,18 +99,18 @@ class Evaluation:
         parts.write(self.folder, len(self.found), part, pixels)
 
     def _take_up(self, part, pixels, labels, numbers, progress):
-        """Takes a window that was evaluated before, if it is the same."""
+        """Uses the stored results of a window, if its images are the same."""
         logits = self.sweep.predict(pixels)
         self.sweep.set_classes(logits.shape[1])
         labels = checks.class_labels(labels, self.sweep.num_classes)
         parts.check_same_images(part, labels, numbers, pixels, self.folder)
-        # Equal weights may stand behind another normalisation.
+        # A model with equal weights may normalise images differently.
         changed = logits.argmax(axis=-1) != part["prediction"]
         if changed.mean() > _CHANGED_PREDICTIONS:
             raise ValueError(
-                f"the classifier predicts other classes than the one that "
-                f"{self.folder} holds results of, for {changed.sum()} of "
-                f"{len(changed)} images. Pass another folder."
+                f"The results in {self.folder} are of another classifier: "
+                f"{changed.sum()} of {len(changed)} predictions differ. Pass "
+                "another folder."
             )
         if not self.found:
             self.examples = Examples.load(self.folder)
@@ -119,7 +118,7 @@ class Evaluation:
             progress.advance(correct[-1])
 
     def _sweep(self, pixels, labels, numbers, progress):
-        """Attacks a window, and returns its part of the table."""
+        """Attacks a window, and returns its rows of the table."""
         sweep, started = self.sweep, time.perf_counter()
         before = np.array(sweep.passes())
         images = sweep.run(
@@ -162,10 +161,13 @@ class Evaluation:
         }
 
     def report(self, notes: list[str]) -> Report:
-        """Checks itself, and returns the report of all windows.
+        """Runs the self-checks and returns the report of all windows.
 
         Args:
             notes: Strings, the warnings of the report.
+
+        Returns:
+            A `Report`.
         """
         started = time.perf_counter()
         part = parts.join(self.found)

@@ -1,4 +1,4 @@
-"""The record of an evaluation: tables, pictures, pages, comparisons."""
+"""Reports of evaluations: tables, pictures, web pages, comparisons."""
 
 from keras_epsched.reports.comparison import compare as compare
 from keras_epsched.reports.curves import plot_curves as plot_curves

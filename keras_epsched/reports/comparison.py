@@ -1,4 +1,4 @@
-"""Which of two models is more robust, by how much, image by image."""
+"""The comparison of two models on the same images."""
 
 from dataclasses import dataclass
 
@@ -17,27 +17,30 @@ _NUM_PERMUTATIONS = 9999
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found. `print` it for the table.
+    """The result of `compare`. `print` it for the table.
 
-    Accuracies and robustness are fractions; differences are second minus
-    first.
+    Accuracies and expected robustness are fractions. Each difference is the
+    second model minus the first.
 
     Attributes:
         names: Pair of strings, the names of the models.
-        num_images: Int, the images that both were evaluated on.
+        num_images: Int, the number of images that both were evaluated on.
         norm: String. `"linf"`, `"l2"` or `"l1"`.
         distribution: String, the distribution of epsilon in words.
         confidence: Float, the confidence of `interval`.
         epsilons: Floats, the grid.
-        notes: Strings, what else sets the two reports apart.
-        expected_robustness: Pair of floats, of the two models.
+        notes: Strings, other differences between the two reports.
+        expected_robustness: Pair of floats, one for each model.
         difference: Float, the difference of expected robustness.
-        interval: Pair of floats, its paired bootstrap interval.
-        p_value: Float, of the sign-flip test that the difference is 0.
+        interval: Pair of floats, the paired bootstrap interval of
+            `difference`.
+        p_value: Float, the p-value of the sign-flip test. The tested
+            hypothesis is that the difference is 0.
         accuracy: Pair of tuples of floats, the accuracies at each epsilon.
-        accuracy_difference: Floats, their difference at each epsilon.
-        accuracy_p_value: Floats, of McNemar's exact test at each epsilon,
-            not corrected for the number of epsilons.
+        accuracy_difference: Floats, the difference of accuracy at each
+            epsilon.
+        accuracy_p_value: Floats, the p-value of McNemar's exact test at each
+            epsilon. They are not corrected for the number of epsilons.
     """
 
     names: tuple[str, str]
@@ -61,8 +64,8 @@ class Comparison:
         summary = {
             "first": self.names[0],
             "second": self.names[1],
-            "images": f"{self.num_images:,}, the same for both",
-            "expected robustness": f"{first} % and {second} %, "
+            "images": f"{self.num_images:,}, the same for both models",
+            "expected robustness": f"{first} % (first), {second} % (second), "
             + self.distribution,
             "second - first": f"{100 * self.difference:+.2f} points "
             f"({100 * self.confidence:g} % interval {low} to {high}), "
@@ -74,7 +77,10 @@ class Comparison:
             "difference": percents(self.accuracy_difference, "+"),
             "McNemar p": [f"{p:.2g}" for p in self.accuracy_p_value],
         }
-        footnote = "McNemar p are not corrected for the number of epsilons"
+        footnote = (
+            "the p-values of McNemar's test are not corrected for the number "
+            "of epsilons"
+        )
         return result_table(self, summary, columns, footnote)
 
 
@@ -86,31 +92,36 @@ def compare(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Comparison:
-    """Compares two models image by image.
+    """Compares the robustness of two models on the same images.
 
-    Use it to tell whether one model is more robust than another. Because
-    both saw the same images, hard images cancel out of the difference: it is
-    known better than the intervals of the two separate reports suggest.
+    Use it to decide whether one model is more robust than another. Both
+    models were measured on the same images, so a hard image counts against
+    both. The difference is therefore known more exactly than the intervals of
+    the two separate reports suggest.
 
-    The interval (percentile bootstrap) and the p-values speak of new images
-    for these two trained models, not of what another training seed would
-    give; for that, train several and `pool` them. The sign-flip test asks
-    how often swapping the two models on random images gives a difference as
-    large; it is exact up to 13 images that differ, else estimated from 9,999
-    permutations. The p-values at the single epsilons are not corrected for
-    multiplicity: name one epsilon beforehand, or correct them.
+    The interval (percentile bootstrap) and the p-values hold for these two
+    trained models on new images. They do not say what another training seed
+    would give. For that, train several seeds and use `pool`.
 
-    Reports of different attacks may be compared, to compare attacks on one
-    model; `notes` says so, as between models the weaker attack flatters.
+    The sign-flip test swaps the two models on random images. Its p-value says
+    how often that gives a difference at least as large. The test is exact if
+    the models differ on at most 13 images. Otherwise it is estimated from
+    9,999 permutations. The p-values at single epsilons are not corrected for
+    multiple testing: choose one epsilon before you look, or correct them.
+
+    Two reports of one model with different attacks can be compared too. If
+    the attacks differ, `notes` says so, because a weaker attack makes a model
+    look more robust.
 
     Args:
         first: A `Report`.
         second: A `Report` of the same images, in any order, with the same
             norm, grid and protocol.
         density: The distribution of epsilon, see
-            `Report.expected_robustness`. Defaults to uniform.
-        target_epsilon: Optional float, the upper end of the interval.
-            Defaults to that of the first report.
+            `Report.expected_robustness`. Defaults to the uniform
+            distribution.
+        target_epsilon: Optional float, the upper end of the distribution.
+            Defaults to the `target_epsilon` of the first report.
         confidence: Float between 0 and 1. Defaults to `0.95`.
         seed: Int, the seed of the resamples. Defaults to `0`.
 
@@ -118,7 +129,7 @@ def compare(
         A `Comparison`.
 
     Raises:
-        ValueError: If the reports are not of the same images attacked alike.
+        ValueError: If the reports differ in images, norm, grid or protocol.
 
     Example:
     ```python
@@ -159,10 +170,11 @@ def _mcnemar_p_value(gained: int, lost: int) -> float:
 def _sign_flip_p_value(differences: np.ndarray, seed: int) -> float:
     from scipy.stats import permutation_test
 
-    # A difference of 0 keeps its value whatever its sign: dropping it leaves
-    # the p-value as it is and saves most of the time.
+    # A sign flip does not change a difference of 0. Dropping these keeps the
+    # p-value and saves most of the time.
     differences = differences[~np.isclose(differences, 0)]
-    # Either sign of a single one is as extreme; SciPy wants two or more.
+    # Both signs of a single value are equally extreme, and SciPy needs two
+    # values or more.
     if differences.size < 2:
         return 1.0
     result = permutation_test(
@@ -171,7 +183,7 @@ def _sign_flip_p_value(differences: np.ndarray, seed: int) -> float:
         permutation_type="samples",
         vectorized=True,
         n_resamples=_NUM_PERMUTATIONS,
-        # Each permutation holds two signs of every image several times over.
+        # SciPy holds several arrays of signs for each permutation.
         batch=max(1, BATCH_ELEMENTS // (8 * differences.size)),
         rng=np.random.default_rng(seed),
     )

@@ -1,4 +1,4 @@
-"""Curves of accuracy against epsilon."""
+"""Pictures of accuracy against epsilon."""
 
 import textwrap
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from keras_epsched.reports.statistics import standard_error
 
 _NORM_TEXT = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$", "l1": r"$\ell_1$"}
 
-# Characters in a line of the legend's title: as wide as the figure.
+# Characters that fit into one line of the legend's title.
 _LEGEND_WIDTH = 76
 
 
@@ -24,22 +24,23 @@ def plot_curves(
 ):
     """Draws accuracy against epsilon for several models.
 
-    The legend gives each model's expected robustness, and the attack if it is
-    the same for all. The band around a
-    single report is the 95 % Wilson interval, so it shows the uncertainty
-    from the test images; the band around a list of reports, one per seed of
-    the training run, is the standard error of their mean.
+    The legend gives the expected robustness of each model. It names the
+    attack if all models were measured with the same one.
+
+    A single report is drawn with its 95 % Wilson intervals, which show the
+    uncertainty from the test images. A list of reports, one per training
+    seed, is drawn as the mean with its standard error over the seeds.
 
     Args:
         reports: Dict from the name of a model to its `Report`, or to a list
             of `Report`s on the same grid.
-        path: Optional path ending in `.png` or `.svg`, or a list of such
-            paths, to which the figure is saved.
-        title: Optional string.
-        target_epsilon: Optional float, on the [0, 1] scale. Epsilon to mark
-            by a vertical line, and upper end of the expected robustness.
-            Defaults to the smallest target of the reports, marked where a
-            grid goes beyond it.
+        path: Optional path, or list of paths, that ends in `.png` or `.svg`.
+            The figure is saved there.
+        title: Optional string, the title of the figure.
+        target_epsilon: Optional float, on the [0, 1] scale: the upper end of
+            expected robustness, marked with a vertical line. Defaults to the
+            smallest `target_epsilon` of the reports, marked only if a grid
+            has larger epsilons.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -109,12 +110,12 @@ def plot_report(
     label: str | None = None,
     **kwargs,
 ):
-    """Draws the curve of one report; `Report.plot` is the public door.
+    """Draws the curve of one report. The public method is `Report.plot`.
 
     Args:
         report: A `Report`.
         path: Optional path or list of paths, ending in `.png` or `.svg`.
-        ax: Optional `matplotlib` axes. Defaults to those of a new figure.
+        ax: Optional `matplotlib` axes. Defaults to the axes of a new figure.
         label: Optional string for the legend. Defaults to the model's name.
         **kwargs: Passed on to `Axes.plot`.
 
@@ -124,7 +125,7 @@ def plot_report(
     if ax is None:
         figure = figures.new_figure(6.4, 4.0)
         ax = figure.add_subplot()
-        # A notebook shows the value of a cell: axes alone would be text.
+        # A notebook shows axes as text. With this method it shows a picture.
         ax._repr_png_ = figure._repr_png_
     name = _plain(label or report.model_name or "model")
     expected = _expected_text([report], report.target_epsilon)
@@ -141,28 +142,29 @@ def _check_groups(groups: Mapping[str, list]) -> str:
     norms = {report.norm for group in groups.values() for report in group}
     if not all(groups.values()) or len(norms) != 1:
         raise ValueError(
-            "`reports` must name at least one report each, all of the same "
-            f"norm. Received names {list(groups)} and norms {sorted(norms)}."
+            "`reports` must have at least one report for each name, and all "
+            "reports must have the same norm. Received: names "
+            f"{list(groups)} and norms {sorted(norms)}"
         )
     for name, group in groups.items():
         grids = {tuple(report.epsilons.tolist()) for report in group}
         if len(grids) != 1:
             raise ValueError(
                 f"The reports of {name!r} must share one grid of epsilons, "
-                "since their accuracies are averaged. "
-                f"Received grids: {sorted(grids)}"
+                "because their accuracies are averaged. "
+                f"Received: the grids {sorted(grids)}"
             )
     return norms.pop()
 
 
 def _plain(name: str) -> str:
-    """A name as Matplotlib shows it, neither hidden nor as a formula."""
+    """A name that Matplotlib neither hides nor reads as a formula."""
     name = name.replace("$", r"\$")
     return f" {name}" if name.startswith("_") else name
 
 
 def _expected_text(group, target: float) -> str:
-    """Expected robustness in words; over seeds, with its standard error."""
+    """Expected robustness as text, for several seeds with standard error."""
     values = np.array(
         [100 * r.expected_robustness(target_epsilon=target) for r in group]
     )

@@ -1,4 +1,4 @@
-"""Weights of a grid's points that turn accuracies into an expectation."""
+"""The weights that turn accuracies on a grid into expected robustness."""
 
 import numbers
 from collections.abc import Callable
@@ -9,11 +9,11 @@ from keras_epsched.epsilons import SAME_EPSILON
 
 
 def grid_place(epsilons: np.ndarray, epsilon: float) -> int | None:
-    """Returns the place of an epsilon in a grid, or `None` if it has none.
+    """Returns the index of an epsilon in a grid, or `None` if it is not there.
 
     Args:
         epsilons: Array of shape `(num_epsilons,)`.
-        epsilon: Float. May have passed through float32.
+        epsilon: Float. Values that were rounded to float32 are found too.
 
     Example:
     >>> grid_place([0, 0.1, 0.2], 0.1)
@@ -31,12 +31,13 @@ def density_weights(
     """Weights `w` for which expected robustness is `sum(w * accuracy)`.
 
     Expected robustness is the mean accuracy under a distribution of epsilon
-    on `[0, target_epsilon]`. Accuracy is taken to be linear between the
-    points of the grid, so the mean is a weighted sum of the accuracies
-    there, and the weights depend on the grid and the distribution alone.
-    For the uniform distribution they are the trapezoidal rule, as in the
-    paper; a point mass at 0 gives clean accuracy, and one at the target
-    gives the usual robust accuracy.
+    on `[0, target_epsilon]`. Accuracy is interpolated linearly between the
+    epsilons of the grid. The mean is then a weighted sum of the accuracies on
+    the grid, and the weights depend only on the grid and the distribution.
+
+    For the uniform distribution the weights are the trapezoidal rule, as in
+    the paper. A single epsilon of 0 gives clean accuracy, and a single
+    epsilon at the target gives the usual robust accuracy.
 
     Reference:
 
@@ -47,24 +48,24 @@ def density_weights(
             0, on the [0, 1] scale.
         density: The distribution of epsilon, one of
             - `None`: uniform (the default);
-            - a number: all mass at that epsilon;
-            - a function of epsilon, or an object with a method `pdf` such as
-              a frozen `scipy.stats` distribution: its density, renormalised
-              on `[0, target_epsilon]`;
-            - an array of shape `(num_epsilons,)`: nonnegative weights,
-              scaled to sum 1.
-        target_epsilon: Optional float. Upper end of the interval, within the
-            grid but not necessarily on it. Defaults to the end of the grid.
-            At 0 the interval is a point and so is all mass.
+            - a number: this epsilon alone;
+            - a density, as a function of epsilon or an object with a method
+              `pdf` such as a frozen `scipy.stats` distribution. It is
+              renormalised on `[0, target_epsilon]`;
+            - an array of shape `(num_epsilons,)`: nonnegative weights. They
+              are scaled to sum 1.
+        target_epsilon: Optional float. Upper end of the distribution, between
+            0 and the last epsilon of the grid. Defaults to the last epsilon.
+            With 0, all weight is on epsilon 0.
 
     Returns:
         A float64 array of shape `(num_epsilons,)` with sum 1.
 
     Raises:
         ValueError: If the grid does not ascend from 0, if `target_epsilon`
-            or a point mass lies outside it, if weights are negative, all
-            zero or above `target_epsilon`, or if a density is negative or
-            cannot be integrated on the grid.
+            or a single epsilon lies outside the grid, if weights are
+            negative, all zero or above `target_epsilon`, or if a density is
+            negative or cannot be integrated on the grid.
 
     Example:
     ```python
@@ -89,7 +90,7 @@ def density_weights(
     if isinstance(density, (list, tuple, np.ndarray)) and np.ndim(density):
         return _check_weights(np.asarray(density, "float64"), grid, end)
     pdf = getattr(density, "pdf", density)
-    # The pieces on which both accuracy and the interval are whole.
+    # On each piece between two nodes, accuracy is linear.
     nodes = np.append(grid[grid < end], end)
     if isinstance(density, (numbers.Real, np.ndarray)):
         nodes = np.array([_snap(float(density), grid, end, "density")])
@@ -110,13 +111,13 @@ def density_weights(
 
 
 def _snap(epsilon: float, grid: np.ndarray, end: float, name: str) -> float:
-    """The grid point that `epsilon` means, or `epsilon` between points."""
+    """The grid point that equals `epsilon` up to rounding, else `epsilon`."""
     place = grid_place(grid, epsilon)
     epsilon = epsilon if place is None else grid[place]
     if not 0 <= epsilon <= end:
         raise ValueError(
-            f"`{name}` must lie between 0 and {end:.6g}, where accuracy was "
-            f"measured. Received: {name}={epsilon:.6g}"
+            f"`{name}` must lie between 0 and {end:.6g}, the range in which "
+            f"accuracy was measured. Received: {name}={epsilon:.6g}"
         )
     return epsilon
 
@@ -126,17 +127,18 @@ def _check_weights(
 ) -> np.ndarray:
     if weights.shape != grid.shape:
         raise ValueError(
-            "An array `density` must hold one weight for each of the "
-            f"{grid.size} epsilons. Received shape {weights.shape}."
+            "If `density` is an array, it must have one weight for each of "
+            f"the {grid.size} epsilons. Received: shape {weights.shape}"
         )
     if not (weights >= 0).all() or not np.isfinite(weights).all():
         raise ValueError(
-            f"The weights must be finite and nonnegative. Received: {weights}"
+            "The weights in `density` must be finite and nonnegative. "
+            f"Received: {weights}"
         )
     if not weights.any() or weights[grid > end].any():
         raise ValueError(
-            "The weights must not all be 0 and must be 0 above "
-            f"`target_epsilon` ({end:.6g}). Received: {weights}"
+            "The weights in `density` must not all be 0, and they must be 0 "
+            f"above `target_epsilon` ({end:.6g}). Received: {weights}"
         )
     return weights / weights.sum()
 
@@ -144,7 +146,11 @@ def _check_weights(
 def _hat_integrals(
     nodes: np.ndarray, masses: np.ndarray, rights: np.ndarray
 ) -> np.ndarray:
-    """Weights of the nodes from the mass of each piece and its right share."""
+    """Weights of the nodes.
+
+    `masses` is the probability of each piece, and `rights` is the part of it
+    that counts for the right end of the piece.
+    """
     weights = np.zeros(nodes.size)
     weights[:-1] += masses - rights
     weights[1:] += rights
@@ -158,8 +164,9 @@ def _pdf_weights(pdf: Callable, nodes: np.ndarray) -> np.ndarray:
         value = float(pdf(epsilon))
         if not 0 <= value < np.inf:
             raise ValueError(
-                "The density must be finite and nonnegative inside "
-                f"[0, {nodes[-1]:.6g}]. Received: {value} at {epsilon:.6g}"
+                "`density` must be finite and nonnegative on "
+                f"[0, {nodes[-1]:.6g}]. Received: {value} at epsilon "
+                f"{epsilon:.6g}"
             )
         return value
 
@@ -171,8 +178,8 @@ def _pdf_weights(pdf: Callable, nodes: np.ndarray) -> np.ndarray:
             return density(x) * (x - left) / width
 
         for function, results in (density, masses), (right_share, rights):
-            # `full_output` returns the message that would be a warning; the
-            # sum of the errors is judged below.
+            # `full_output` returns the message instead of warning. The sum
+            # of the errors is checked below.
             value, bound = quad(
                 function,
                 left,
@@ -187,9 +194,10 @@ def _pdf_weights(pdf: Callable, nodes: np.ndarray) -> np.ndarray:
     total = sum(masses)
     if not total > 0 or error > 1e-6 * total:
         raise ValueError(
-            f"The density could not be integrated on [0, {nodes[-1]:.6g}]: "
-            f"integral {total:.3g}, error up to {error:.3g}. It must have "
-            "mass there; for a (nearly) single epsilon pass that number."
+            f"`density` could not be integrated on [0, {nodes[-1]:.6g}]: the "
+            f"integral is {total:.3g} with an error up to {error:.3g}. It must "
+            "be positive somewhere in this range. For a single epsilon, pass "
+            "that number."
         )
     return _hat_integrals(nodes, np.array(masses), np.array(rights))
 

@@ -1,4 +1,4 @@
-"""A few adversarial images of an evaluation, to look at."""
+"""A few adversarial images that a report keeps."""
 
 import pathlib
 import zipfile
@@ -10,7 +10,8 @@ import numpy as np
 from keras_epsched import files
 
 _FILE = "examples.npz"
-# What NumPy makes of a file that is empty, cut, changed, or something else.
+# The errors of NumPy for a file that is empty, cut off, changed, or of another
+# format.
 _UNREADABLE = (
     *(OSError, EOFError, ValueError, KeyError, TypeError),
     *(NotImplementedError, zipfile.BadZipFile, zlib.error),
@@ -19,14 +20,15 @@ _UNREADABLE = (
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Images that were broken, each at the smallest epsilon that did it.
+    """Images that the attack broke, each at the smallest epsilon that did.
 
     Attributes:
         clean: Float32 array `(count, ...)` of pixels.
         adversarial: Float32 array of the same shape.
         epsilon: Float array of shape `(count,)`, on the [0, 1] scale.
         label: Int array of shape `(count,)`, the true classes.
-        prediction: Int array of shape `(count,)`, of the adversarial images.
+        prediction: Int array of shape `(count,)`, the predicted classes of
+            the adversarial images.
     """
 
     clean: np.ndarray
@@ -46,13 +48,24 @@ class Examples:
     __hash__ = None  # type: ignore[assignment]
 
     def save(self, folder: pathlib.Path) -> None:
-        """Writes `examples.npz`."""
+        """Writes `examples.npz` to a folder.
+
+        Args:
+            folder: Path of the folder.
+        """
         with files.written_whole(folder / _FILE) as temporary:
             np.savez_compressed(temporary, **asdict(self))
 
     @classmethod
     def load(cls, folder: pathlib.Path) -> "Examples | None":
-        """Reads what `save` wrote, or returns `None` if it is not there."""
+        """Reads `examples.npz`, or returns `None` if there is none.
+
+        Args:
+            folder: Path of the folder given to `save`.
+
+        Raises:
+            ValueError: If the file cannot be read.
+        """
         path = folder / _FILE
         if not path.exists():
             return None
@@ -61,6 +74,6 @@ class Examples:
                 return cls(**arrays)
         except _UNREADABLE as error:
             raise ValueError(
-                f"{path} is corrupt: {error!r}. The report is whole without "
-                "it: move it away."
+                f"{path} is corrupt: {error!r}. The report is complete "
+                "without this file. Delete it, or move it away."
             ) from error

@@ -1,19 +1,19 @@
-"""What becomes of each field of a report, said where the field is declared."""
+"""How each field of a report is converted, saved and merged."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-# Whether `report.json` holds the field: every file does, or files of older
-# versions do not.
+# ALWAYS: every `report.json` has the field. LATER: older files lack it.
 ALWAYS, LATER = "always", "later"
 
-# What the merged report holds: the value that all reports must have, the sum,
-# the rows of all images in the order of their ids, or what the first one says.
+# The value in a merged report. SAME: all reports must have the same value.
+# SUM: the sum. ROWS: the rows of all images, in the order of their ids. FIRST:
+# the value of the first report.
 SAME, SUM, ROWS, FIRST = "same", "sum", "rows", "first"
 
 
-# The default of a field that follows from other fields, or from the moment.
+# The default of a field that is computed from other fields or from the time.
 DERIVED: Any = None
 
 
@@ -23,13 +23,13 @@ def role(
     """Returns the metadata of a field of a report.
 
     Args:
-        convert: Function that turns what was given into what is kept, or
-            `None` to keep it as it is. `None` is not converted where it is
-            the default.
+        convert: Function that converts the given value, or `None` to keep it
+            unchanged. A value of `None` is not converted if it is the
+            default.
         saved: String. `ALWAYS` or `LATER` for a field that `report.json`
-            holds under its name; `None` for any other.
-        merge: String. `SAME`, `SUM`, `ROWS` or `FIRST`; `None` for a field
-            that follows another rule.
+            stores under its name, `None` for any other field.
+        merge: String. `SAME`, `SUM`, `ROWS` or `FIRST`, or `None` for a field
+            with a rule of its own.
 
     Example:
     ```python
@@ -44,7 +44,7 @@ def names(record, **roles) -> list[str]:
 
     Args:
         record: The class of a report, or a report.
-        **roles: What was given to `role`.
+        **roles: Values of the arguments of `role`.
 
     Returns:
         Strings, in the order of declaration.
@@ -62,7 +62,7 @@ def names(record, **roles) -> list[str]:
 
 
 def convert_all(record) -> None:
-    """Converts the values of all fields, once, after they were given.
+    """Converts the values of all fields of a new report.
 
     Args:
         record: A report.

@@ -1,4 +1,4 @@
-"""What all figures share: canvas, colours, axes of epsilon, and files."""
+"""Shared parts of all figures: canvas, colours, epsilon axes, files."""
 
 import functools
 import io
@@ -11,8 +11,8 @@ from keras_epsched.epsilons import format_epsilon, pixel_levels
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, without the
-# yellow that vanishes on white.
+# The colours of Okabe and Ito, which colour-blind readers can tell apart. The
+# yellow is left out because it is hard to see on white.
 _COLORS = (
     "#0072B2",
     "#D55E00",
@@ -35,11 +35,11 @@ def new_figure(width: float, height: float):
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    # Not `pyplot`, whose global state keeps every figure alive.
+    # `pyplot` would keep every figure alive in its global state.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    # Notebooks ask for it.
+    # Notebooks call this method to show the figure.
     figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
     return figure
 
@@ -56,10 +56,10 @@ def save_figure(figure, path: Paths | None) -> None:
     Args:
         figure: A `matplotlib.figure.Figure`.
         path: A path ending in `.png` or `.svg`, a list of such paths, or
-            `None` to save nothing. Folders are created if need be.
+            `None` to save nothing. Missing folders are created.
 
     Raises:
-        ValueError: If a path ends in anything else.
+        ValueError: If a path has another ending.
     """
     if path is None:
         return
@@ -68,8 +68,8 @@ def save_figure(figure, path: Paths | None) -> None:
     for one in paths:
         if one.suffix not in (".png", ".svg"):
             raise ValueError(
-                "A figure is saved as `.png` or `.svg`, by the ending of its "
-                f"path. Received: {str(one)!r}"
+                "The path of a figure must end in `.png` or `.svg`. "
+                f"Received: {str(one)!r}"
             )
     for one in paths:
         with files.written_whole(one) as temporary:
@@ -77,24 +77,27 @@ def save_figure(figure, path: Paths | None) -> None:
 
 
 def color(index: int) -> str:
-    """Returns the colour of the curve with this number."""
+    """Returns the colour of curve number `index`."""
     return _COLORS[index % len(_COLORS)]
 
 
 def line_style(index: int) -> str:
-    """Returns a line style that changes when the colours start again."""
+    """Returns the line style of curve `index`.
+
+    The style changes each time the colours repeat.
+    """
     return ("-", "--", "-.", ":")[index // len(_COLORS) % 4]
 
 
 def epsilon_ticks(axis, end: float, max_ticks: int, norm: str) -> None:
     """Puts ticks at whole multiples of 1/255, if the axis ends at one.
 
-    Other axes, and those that end above 16/255, keep decimals.
+    Other axes, and axes that end above 16/255, keep their decimal ticks.
 
     Args:
         axis: A `matplotlib` axis.
         end: Float, the largest epsilon shown.
-        max_ticks: Int, how many ticks fit.
+        max_ticks: Int, the largest number of ticks that fit.
         norm: String. `"linf"`, `"l2"` or `"l1"`.
     """
     levels = pixel_levels(end) if norm == "linf" else None
@@ -102,8 +105,8 @@ def epsilon_ticks(axis, end: float, max_ticks: int, norm: str) -> None:
         return
     step = -(-levels // (max_ticks - 1))
     step = next((s for s in (step, step + 1) if levels % s == 0), step)
-    # Counted from the end, so that it always has a tick; where the steps do
-    # not meet 0, the tick that would touch it is left out.
+    # Counting from the end gives the end a tick. A tick that would overlap
+    # with the tick at 0 is left out.
     ticks = [k for k in range(levels, 0, -step) if k >= step] + [0]
     axis.set_ticks(
         [k / 255 for k in ticks],
@@ -112,13 +115,13 @@ def epsilon_ticks(axis, end: float, max_ticks: int, norm: str) -> None:
 
 
 def percent_limits(axes) -> None:
-    """Makes the y axis start at 0 %, and end at 100 % if that is near."""
+    """Starts the y axis at 0 %, and ends it at 100 % if data reach 60 %."""
     highest = axes.dataLim.y1
     axes.set_ylim(0, 102 if highest > 60 else 1.1 * max(highest, 1))
 
 
 def tidy(axes) -> None:
-    """Leaves a light grid and the two axes that carry labels."""
+    """Draws a light grid, and only the left and bottom axes."""
     axes.grid(True, color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""The adversarial images of reports as pictures of a web page."""
+"""The adversarial images of reports, as pictures for a web page."""
 
 import base64
 import io
@@ -10,19 +10,19 @@ from keras_epsched.epsilons import format_epsilon
 from keras_epsched.reports.examples import Examples
 from keras_epsched.reports.report import Report
 
-# Images narrower than this are enlarged with their pixels left visible.
+# Images narrower than this are enlarged without smoothing.
 _SMALL = 160
 
 
 def galleries(reports: Mapping[str, Report]) -> dict[str, list[dict]]:
-    """Returns the pictures of each model whose examples are images.
+    """Returns the pictures of each model that has adversarial images.
 
     Args:
         reports: Dict from the name of a model to its `Report`.
 
     Returns:
-        Dict from the name of a model to its examples, each a dict of
-        pictures as data URIs, and of what the caption says.
+        Dict from the name of a model to a list of examples. Each example is a
+        dict of pictures, as data URIs, and of the values in the caption.
     """
     return {
         name: [_example(report, index) for index in range(count)]
@@ -32,11 +32,11 @@ def galleries(reports: Mapping[str, Report]) -> dict[str, list[dict]]:
 
 
 def data_uri(content: bytes, media_type: str) -> str:
-    """Returns a file as an address that holds it.
+    """Returns a data URI that contains a file.
 
     Args:
-        content: The content of the file.
-        media_type: String, such as `"image/png"`.
+        content: Bytes, the content of the file.
+        media_type: String, for example `"image/png"`.
     """
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
@@ -48,7 +48,7 @@ def _num_pictures(examples: Examples | None) -> int:
 
 
 def _example(report, index) -> dict:
-    """Pictures of one example, and its caption."""
+    """The pictures of one example, and the values in its caption."""
     examples = report.examples
     low, high = report.value_range
     clean, adversarial = (
@@ -58,7 +58,7 @@ def _example(report, index) -> dict:
     epsilon = float(examples.epsilon[index])
     difference = adversarial - clean
     extent = epsilon if report.norm == "linf" else np.abs(difference).max()
-    # Where nothing was changed there is nothing to magnify.
+    # A perturbation of zero needs no amplification.
     factor = 0.5 / extent if extent > 0 else 1.0
     return {
         "clean": _png(clean),
@@ -73,7 +73,7 @@ def _example(report, index) -> dict:
 
 
 def _png(image: np.ndarray) -> str:
-    """Data URI of an image with values in [0, 1] and 1 or 3 channels."""
+    """The data URI of an image with values in [0, 1] and 1 or 3 channels."""
     from PIL import Image
 
     levels = np.clip(np.rint(255 * np.nan_to_num(image)), 0, 255)

@@ -1,4 +1,4 @@
-"""What several reports say together: a headline, and paired comparisons."""
+"""The headline of a web page of reports, and its paired comparisons."""
 
 from collections.abc import Mapping
 
@@ -9,17 +9,18 @@ from keras_epsched.reports.density import grid_place
 from keras_epsched.reports.matching import differences
 from keras_epsched.reports.report import Report
 
-# The p-value below which a difference is said to be confirmed.
+# The p-value below which the headline calls a difference confirmed.
 _LEVEL = 0.05
-# A lead that a tenth of a point would not show.
+# A smaller lead is not visible in percent with one decimal.
 _NO_LEAD = 0.0005
 
 
 def headline(reports: Mapping[str, Report], target_epsilon: float) -> str:
-    """Returns the result of an evaluation in a sentence or two.
+    """Returns the result of an evaluation in a few sentences.
 
-    Of one model its accuracies. Of several, which has the highest expected
-    robustness, by how much, and whether the paired test decides it.
+    For one model, the text gives its accuracies. For several models, it says
+    which has the highest expected robustness, by how much, and whether the
+    paired test confirms the difference.
 
     Args:
         reports: Dict from the name of a model to its `Report`.
@@ -39,14 +40,14 @@ def headline(reports: Mapping[str, Report], target_epsilon: float) -> str:
         for report in reports.values()
         for check in report.checks
     ):
-        text += " A self-check fired: these numbers may be wrong."
+        text += " A self-check failed: these numbers may be wrong."
     return text
 
 
 def comparisons(
     reports: Mapping[str, Report], target_epsilon: float
 ) -> list[tuple[str, str, Comparison | str]]:
-    """Returns paired comparisons of the first model with each other one.
+    """Returns paired comparisons of the first model with each other model.
 
     Args:
         reports: Dict from the name of a model to its `Report`.
@@ -54,8 +55,9 @@ def comparisons(
             robustness.
 
     Returns:
-        For each model but the first its name, that of the first, and the
-        `Comparison` of the two, or the reason in words why there is none.
+        A list with one tuple for each model but the first: its name, the name
+        of the first model, and the `Comparison` of the two. If the two cannot
+        be compared, the last item is a string with the reason.
     """
     (first_name, first), *others = reports.items()
     return [
@@ -68,8 +70,8 @@ def _compared(first, second, target_epsilon):
     found = differences(first, second)
     if found:
         return (
-            "There is no paired comparison, because the reports differ in "
-            f"{'; '.join(found)}."
+            "A paired comparison is not possible, because the reports differ "
+            f"in {'; '.join(found)}."
         )
     return compare(first, second, target_epsilon=target_epsilon)
 
@@ -87,26 +89,29 @@ def _expected(report, target_epsilon):
 
 
 def _up_to(report, target_epsilon):
-    """The epsilons, and the dataset if its name is known."""
+    """The range of epsilon, and the dataset if its name is known."""
     target = format_epsilon(target_epsilon, report.norm)
-    norm = "" if report.norm == "linf" else f" in {report.norm}"
+    norm = "" if report.norm == "linf" else f" ({report.norm})"
     where = ""
     if report.dataset is not None:
-        # Version and origin stand in the table below.
+        # The table below has the version and the origin.
         kind, _, rest = wording.dataset_name(report).partition(":")
         where = f" on {rest if kind == 'image_folder' else kind}"
-    return f"up to epsilon {target}{norm}{where}"
+    return f"for epsilon up to {target}{norm}{where}"
 
 
 def _of_one(name, report, target_epsilon):
-    accuracies = f"{100 * report.clean_accuracy:.0f} % clean"
+    accuracies = f"clean accuracy is {100 * report.clean_accuracy:.0f} %"
     if grid_place(report.epsilons, target_epsilon) is not None:
         at_target = report.accuracy_at(target_epsilon)
-        accuracies += f", {100 * at_target:.0f} % at the target"
+        target = format_epsilon(target_epsilon, report.norm)
+        accuracies += (
+            f" and its accuracy at epsilon {target} is {100 * at_target:.0f} %"
+        )
     return (
-        f"{name} keeps an expected robustness of "
+        f"The expected robustness of {name} is "
         f"{_expected(report, target_epsilon)} "
-        f"{_up_to(report, target_epsilon)}: {accuracies}, measured on "
+        f"{_up_to(report, target_epsilon)}. Its {accuracies}. Measured on "
         f"{report.num_images:,} images with {report.attack_title}."
     )
 
@@ -131,7 +136,10 @@ def _of_several(reports, target_epsilon):
             + _verdict(_compared(reports[second], report, target_epsilon))
         )
     if len({each.attack_title for each in reports.values()}) > 1:
-        return f"{text} The attacks differ: a weaker one flatters its model."
+        return (
+            f"{text} The models were attacked differently: a weaker attack "
+            "makes a model look more robust."
+        )
     if len({each.num_images for each in reports.values()}) > 1:
         return f"{text} Measured with {report.attack_title}."
     return (
@@ -141,14 +149,14 @@ def _of_several(reports, target_epsilon):
 
 
 def _verdict(compared):
-    """Whether the paired test confirms a lead."""
+    """A sentence on whether the paired test confirms a lead."""
     if isinstance(compared, str):
         return compared
     low, high = (f"{100 * end:+.1f}" for end in compared.interval)
-    found = f"p = {compared.p_value:.2g}, 95 % interval {low} to {high}"
+    found = f"p = {compared.p_value:.2g}, 95 % interval {low} to {high} points"
     if compared.p_value < _LEVEL:
-        return f"The paired test confirms the difference ({found})."
+        return f"A paired test confirms the difference ({found})."
     return (
-        f"The paired test does not confirm the difference ({found}): it may "
-        "be chance."
+        f"A paired test does not confirm the difference ({found}). It may be "
+        "due to chance."
     )

@@ -1,4 +1,4 @@
-"""A report as a web page: one file that shows everything it holds."""
+"""Reports as one web page in one file."""
 
 import io
 import os
@@ -16,7 +16,7 @@ from keras_epsched.reports.report import Report
 
 _TEMPLATE = "report.html.jinja"
 
-# In this order the outcomes of self-checks are listed.
+# The order in which the page lists the outcomes of self-checks.
 _STATUSES = ("fired", "not run", "passed")
 
 
@@ -26,28 +26,31 @@ def write_html(
     title: str | None = None,
     target_epsilon: float | None = None,
 ) -> None:
-    """Writes evaluations as one web page, to be read or sent to somebody.
+    """Writes one or several reports as one web page.
 
-    The page begins with the result in a sentence. It shows what was evaluated,
-    the self-checks and notes, the curves, the accuracies with their 95 %
-    intervals, paired comparisons of the first model with each other one, the
-    cost, and a gallery of adversarial images. It is self-contained: a single
-    file without scripts that loads nothing, neither from the network nor from
-    beside it.
+    Use it to read a result in a browser or to send it to somebody. The page
+    is a single file without scripts. It loads nothing from the network or
+    from other files.
+
+    The page begins with the result in words. It then shows what was
+    evaluated, the self-checks and notes, the curves, the accuracies with
+    their 95 % intervals, paired comparisons of the first model with each
+    other model, the cost, and a gallery of adversarial images.
 
     Args:
-        reports: Dict from the name of a model to its `Report`. All must be
-            of the same norm; their grids may differ.
-        path: Path of the file, whose name should end in `.html`. Folders are
-            created if need be; an older file is replaced in one step.
+        reports: Dict from the name of a model to its `Report`. All reports
+            must have the same norm. Their grids may differ.
+        path: Path of the file. Its name should end in `.html`. Missing
+            folders are created. An existing file is replaced.
         title: Optional string. Defaults to the names of the models.
-        target_epsilon: Optional float, on the [0, 1] scale. Epsilon to mark
-            in the picture, and upper end of the expected robustness.
-            Defaults to the smallest target of the reports.
+        target_epsilon: Optional float, on the [0, 1] scale: the upper end of
+            expected robustness, which is also marked in the picture. Defaults
+            to the smallest `target_epsilon` of the reports.
 
     Raises:
-        ValueError: If there is no report, if a value is no `Report`, if the
-            reports differ in norm, or if `target_epsilon` is beyond a grid.
+        ValueError: If there is no report, if a value is not a `Report`, if
+            the reports differ in norm, or if `target_epsilon` is beyond a
+            grid.
 
     Example:
     ```python
@@ -59,15 +62,15 @@ def write_html(
     wrong = [n for n, r in reports.items() if not isinstance(r, Report)]
     if wrong or not reports:
         raise ValueError(
-            "`reports` must be a dict from the names of models to one "
-            "`Report` each, and not empty. Received "
-            + (f"something else for the names {wrong}." if wrong else "none.")
+            "`reports` must be a dict with at least one entry, from the name "
+            "of a model to its `Report`. Received: "
+            + (f"other values for the names {wrong}." if wrong else "none.")
         )
     target = target_epsilon
     if target is None:
         target = min(report.target_epsilon for report in reports.values())
     pictures = galleries(reports)
-    # Names come from users: none may be taken for markup.
+    # Names come from users. They must not be read as markup.
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keras_epsched", "reports"),
         autoescape=True,
@@ -101,9 +104,10 @@ def write_html(
 
 
 def _shared(lines: Mapping[str, dict]) -> dict[str, list]:
-    """Lines of all models: pairs of model and text.
+    """Each line as pairs of a model and its text.
 
-    The model is an empty string where all models say the same.
+    If the text is the same for all models, there is one pair, whose model is
+    an empty string.
     """
     merged = {}
     for name, texts in lines.items():
@@ -117,7 +121,7 @@ def _shared(lines: Mapping[str, dict]) -> dict[str, list]:
 
 
 def _said_by(reports, sentence) -> list:
-    """A sentence on each report, once where it is the same for all."""
+    """A sentence on each report, only once if it is the same for all."""
     said = {name: {"": sentence(report)} for name, report in reports.items()}
     return _shared(said).get("", [])
 
@@ -136,7 +140,7 @@ def _subject(reports) -> dict:
 
 
 def _alarms(reports) -> list[dict]:
-    """Everything that casts doubt on the figures: fired checks and notes."""
+    """Everything that casts doubt on the results: failed checks and notes."""
     alarms = []
     for name, report in reports.items():
         alarms += [
@@ -152,7 +156,7 @@ def _alarms(reports) -> list[dict]:
 
 
 def _verdict(reports) -> str:
-    """The self-checks in one sentence, empty if one fired."""
+    """A sentence on the self-checks, empty if one failed."""
     checks = [check for report in reports.values() for check in report.checks]
     count = {
         status: sum(check["status"] == status for check in checks)
@@ -168,13 +172,13 @@ def _verdict(reports) -> str:
     if count["not run"]:
         return (
             f"Self-checks: {count['passed']} passed, {count['not run']} not "
-            "run, none fired."
+            "run, none failed."
         )
     return "All self-checks passed."
 
 
 def _unbroken(text: str) -> str:
-    """A sentence in which no line ends between a number and its unit."""
+    """A sentence without line breaks between a number and its unit."""
     return text.replace(" %", "\u00a0%").replace(" = ", "\u00a0=\u00a0")
 
 
@@ -186,7 +190,7 @@ def _curves(reports, target_epsilon) -> str:
 
 
 def _accuracies(reports, target) -> dict:
-    """The table: a row for each epsilon, and for each row one cell a model."""
+    """The table of accuracies: a row per epsilon, a column per model."""
     norm = next(iter(reports.values())).norm
     grid = np.unique(np.concatenate([r.epsilons for r in reports.values()]))
     same = np.isclose(grid[1:], grid[:-1], rtol=SAME_EPSILON, atol=0)
@@ -219,7 +223,7 @@ def _accuracies(reports, target) -> dict:
 
 
 def _accuracy(report, epsilon) -> tuple[str, str] | None:
-    """A cell of the table, empty where the report has no such epsilon."""
+    """A cell of the table, `None` if the report has no such epsilon."""
     if grid_place(report.epsilons, epsilon) is None:
         return None
     return _cell(report.accuracy_at(epsilon), report.accuracy_interval(epsilon))
@@ -230,7 +234,7 @@ def _cell(value, interval) -> tuple[str, str]:
 
 
 def _comparisons(reports, target) -> list[dict]:
-    """The paired comparisons, each as a sentence and the rows of a table."""
+    """The paired comparisons, each as a sentence and table rows."""
     return [
         {
             "name": name,
@@ -256,10 +260,10 @@ def _comparison(name, first, compared) -> dict:
     )
     return {
         "text": _unbroken(
-            f"Expected robustness of {name} minus that of {first}: "
-            f"{100 * compared.difference:+.2f} points (95 % interval {low} to "
-            f"{high}), p = {compared.p_value:.2g} (sign-flip test), on the "
-            f"same {compared.num_images:,} images."
+            f"Expected robustness of {name} minus expected robustness of "
+            f"{first}: {100 * compared.difference:+.2f} points (95 % interval "
+            f"{low} to {high}), p = {compared.p_value:.2g} (sign-flip test), "
+            f"on the same {compared.num_images:,} images."
         ),
         "notes": compared.notes,
         "rows": [
@@ -284,7 +288,7 @@ def _breakers(reports) -> list[tuple]:
 
 
 def _checks(reports) -> list[tuple]:
-    """The checks of each model; the first time explained."""
+    """The checks of each model, each explained only once."""
     tables: list[tuple] = []
     explained: set[str] = set()
     for model, report in reports.items():

@@ -1,4 +1,4 @@
-"""What keeps two reports from being compared, and what only sets them apart."""
+"""Matches reports of the same images, and lists their differences."""
 
 import numbers
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from keras_epsched.reports.report import Report
 def match(
     reports: Iterable[Report], density, target_epsilon: float | None
 ) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Puts reports of the same images side by side.
+    """Aligns reports of the same images.
 
     Args:
         reports: `Report`s.
@@ -20,20 +20,22 @@ def match(
         target_epsilon: As in `Report.expected_robustness`.
 
     Returns:
-        Booleans of shape `(num_reports, num_images, num_epsilons)`, which
-        images stand; the weights of the epsilons; and a dict of the fields
-        that a `Comparison` and a `Pooled` share.
+        Three values: booleans of shape `(num_reports, num_images,
+        num_epsilons)`, true where an image is correct; the weights of the
+        epsilons; and a dict of the fields that `Comparison` and `Pooled`
+        share.
 
     Raises:
-        ValueError: If there are no reports, or they are not of the same
-            images attacked alike.
+        ValueError: If there are no reports, or if they differ in images,
+            norm, grid or protocol.
     """
     reports = list(reports)
     if not reports or not all(isinstance(each, Report) for each in reports):
         received = ", ".join(type(each).__name__ for each in reports)
         raise ValueError(
-            "Expected at least one `Report`, as `evaluate` returns and "
-            f"`Report.load(folder)` reads. Received: {received or 'none'}"
+            "Expected at least one `Report`. `evaluate` returns one, and "
+            "`Report.load(folder)` reads one from a folder. Received: "
+            f"{received or 'none'}"
         )
     first = reports[0]
     names = tuple(report.model_name or "unnamed" for report in reports)
@@ -42,8 +44,8 @@ def match(
         correct.append(other.correct[np.argsort(other.image_ids)])
         if found := differences(first, other):
             raise ValueError(
-                "Expected reports of the same images attacked alike. "
-                f"Received: {names[0]!r} and {name!r} that differ in "
+                "Expected reports of the same images with the same settings. "
+                f"Received: {names[0]!r} and {name!r}, which differ in "
                 f"{'; '.join(found)}. Evaluate both on the same dataset "
                 "with the same `epsilons`, norm and `protocol`."
             )
@@ -51,7 +53,7 @@ def match(
             attacks = f"{first.attack_title} and {other.attack_title}"
             notes[f"the attacks differ: {attacks}"] = True
         if first.bisect != other.bisect:
-            notes["one was swept by bisection, the other not"] = True
+            notes["one evaluation used bisection, the other did not"] = True
         if first.seed != other.seed:
             seeds = f"{first.seed} and {other.seed}"
             notes[f"the seeds of the attacks differ: {seeds}"] = True
@@ -73,14 +75,14 @@ def match(
 
 
 def differences(first: Report, other: Report) -> list[str]:
-    """Returns what keeps two reports from being compared, in words.
+    """Returns the differences that make a comparison impossible, in words.
 
     Args:
         first: A `Report`.
-        other: Another.
+        other: Another `Report`.
 
     Returns:
-        Strings, none if `compare` takes the two.
+        A list of strings. It is empty if the two can be compared.
     """
     order, other_order = (np.argsort(r.image_ids) for r in (first, other))
     names = ["norm", "protocol"]
@@ -103,9 +105,9 @@ def differences(first: Report, other: Report) -> list[str]:
     ids = first.image_ids[order], other.image_ids[other_order]
     if not np.array_equal(*ids):
         differing.append(
-            f"image_ids: {ids[0].size} and {ids[1].size} images, of which "
-            f"{np.intersect1d(*ids).size} are in both"
+            f"image_ids: {ids[0].size} and {ids[1].size} images, with "
+            f"{np.intersect1d(*ids).size} in common"
         )
     elif changed := (first.labels[order] != other.labels[other_order]).sum():
-        differing.append(f"labels: of {changed} images")
+        differing.append(f"labels: {changed} images have other labels")
     return differing

@@ -1,4 +1,4 @@
-"""What follows from which images stand at which epsilons."""
+"""Accuracies and expected robustness, computed from the table of images."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from keras_epsched.reports.statistics import (
 class Measures:
     """Accuracy, expected robustness and their intervals.
 
-    The base of `Report`, which holds the data.
+    This is the base class of `Report`, which holds the data.
     """
 
     epsilons: np.ndarray
@@ -34,20 +34,21 @@ class Measures:
 
     @property
     def accuracy(self) -> np.ndarray:
-        """Accuracy at each epsilon, fractions of shape `(num_epsilons,)`."""
+        """Accuracy at each epsilon: fractions of shape `(num_epsilons,)`."""
         return self.correct.mean(axis=0)
 
     @property
     def clean_accuracy(self) -> float:
-        """Accuracy on the images as they are, a fraction."""
+        """Accuracy without an attack, a fraction."""
         return float(self.accuracy[0])
 
     @property
     def critical_epsilon(self) -> np.ndarray:
         """Smallest epsilon of the grid that broke each image.
 
-        Shape `(num_images,)`: 0 for an image misclassified without any
-        attack, infinity for one that survived the whole grid.
+        An array of shape `(num_images,)`. It is 0 for an image that is
+        misclassified without an attack, and infinity for an image that
+        withstood every epsilon of the grid.
         """
         broken = ~self.correct
         first = self.epsilons[broken.argmax(axis=1)]
@@ -55,22 +56,23 @@ class Measures:
 
     @property
     def violations(self) -> int:
-        """Entries that are correct though a smaller epsilon broke the image.
+        """How often an image was correct although a smaller epsilon broke it.
 
-        The perturbation that broke it is allowed at the larger epsilon too,
-        so each is a failure of the attack. Always 0 when nested; for an
-        independent sweep it tells how far from monotone that was.
+        The perturbation that broke the image is allowed at the larger epsilon
+        too. Each such case is therefore a failure of the attack. The number
+        is always 0 with `protocol="nested"`.
         """
         broken_so_far = np.logical_or.accumulate(~self.correct, axis=1)
         return int((self.correct & broken_so_far).sum())
 
     @property
     def broken_counts(self) -> np.ndarray:
-        """Images that each attack broke at each epsilon.
+        """Number of images that each attack broke first, at each epsilon.
 
-        Shape `(num_attacks, num_epsilons)`. An attack sees only what those
-        before it have left standing; when nested, an image that is broken at
-        a smaller epsilon counts for the attack that did it there.
+        An array of shape `(num_attacks, num_epsilons)`. An attack is run only
+        on images that the attacks before it did not break. With
+        `protocol="nested"` an image that was broken at a smaller epsilon
+        counts for the attack that broke it there.
         """
         return np.stack(
             [
@@ -81,7 +83,10 @@ class Measures:
 
     @property
     def saving_factor(self) -> float:
-        """Passes of the naive sweep for each pass made (NaN if unknown)."""
+        """Passes of a naive evaluation divided by the passes that were made.
+
+        NaN if one of the two is unknown.
+        """
         passes = self.forward_passes + self.backward_passes
         naive = self.naive_forward_passes + self.naive_backward_passes
         return naive / passes if passes and naive else float("nan")
@@ -115,7 +120,7 @@ class Measures:
     def accuracy_interval(
         self, epsilon: float, confidence: float = 0.95
     ) -> tuple[float, float]:
-        """Wilson interval of the accuracy at one epsilon of the grid.
+        """Wilson confidence interval of the accuracy at one epsilon.
 
         Args:
             epsilon: Float, on the [0, 1] scale.
@@ -133,7 +138,7 @@ class Measures:
     def weights(
         self, density=None, target_epsilon: float | None = None
     ) -> np.ndarray:
-        """Weights of the grid's points in `expected_robustness`.
+        """Weight of each epsilon of the grid in `expected_robustness`.
 
         Args:
             density: As in `expected_robustness`.
@@ -142,7 +147,7 @@ class Measures:
         Returns:
             A float64 array of shape `(num_epsilons,)` with sum 1.
         """
-        # A point mass, or weights, may lie beyond the target.
+        # A single epsilon or an array of weights may go beyond the target.
         spread = density is None or callable(getattr(density, "pdf", density))
         if target_epsilon is None and spread:
             target_epsilon = self.target_epsilon
@@ -154,12 +159,12 @@ class Measures:
         """Mean accuracy under a distribution of epsilon.
 
         Args:
-            density: `None` for the uniform distribution (the paper's), a
-                number for a point mass, a density function, a frozen
-                `scipy.stats` distribution, or weights of the grid's points.
-                See `density_weights`.
-            target_epsilon: Optional float, the upper end of the interval.
-                Defaults to that of the report.
+            density: The distribution of epsilon: `None` for the uniform
+                distribution, as in the paper; a number for a single epsilon;
+                a density function; a frozen `scipy.stats` distribution; or an
+                array with one weight for each epsilon of the grid.
+            target_epsilon: Optional float, the upper end of the distribution.
+                Defaults to the `target_epsilon` of the report.
 
         Returns:
             A float, a fraction.
@@ -174,10 +179,10 @@ class Measures:
         confidence: float = 0.95,
         seed: int = 0,
     ) -> tuple[float, float]:
-        """Bootstrap interval of expected robustness, over the images.
+        """Bootstrap confidence interval of expected robustness.
 
-        It is the uncertainty that comes from the images of the test set,
-        not from the seed of the training run.
+        The interval shows the uncertainty from the choice of test images. It
+        does not show the uncertainty from the seed of the training run.
 
         Args:
             density: As in `expected_robustness`.

@@ -1,4 +1,4 @@
-"""One report from several, each of a part of the images."""
+"""One report from the reports of several shards."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +12,12 @@ _WORST_FIRST = ("fired", "passed", "not run")
 
 
 def merge(reports: Sequence[Report]) -> Report:
-    """Joins the reports of the shards of one evaluation.
+    """Joins the reports of all shards of one evaluation.
 
-    The result is that of a single evaluation of all images, in the order of
-    their ids; only the self-checks are those of each shard, of which one that
-    fired counts.
+    Use it after evaluating the shards on several machines. The result equals
+    a single evaluation of all images, in the order of their ids. The
+    self-checks are an exception: each shard has run its own, and a check that
+    failed on one shard counts as failed.
 
     Args:
         reports: Reports of `evaluate(..., shard=(index, count))` for all
@@ -26,8 +27,8 @@ def merge(reports: Sequence[Report]) -> Report:
         A `Report`.
 
     Raises:
-        ValueError: If they were not evaluated alike, share images, or are not
-            all the shards.
+        ValueError: If the reports differ in their settings, share images, or
+            if a shard is missing.
 
     Example:
     ```python
@@ -40,7 +41,7 @@ def merge(reports: Sequence[Report]) -> Report:
     """
     reports = list(reports)
     if not reports:
-        raise ValueError("expected reports to merge. Received: none")
+        raise ValueError("`reports` must not be empty. Received: no report")
     first = reports[0]
     for other in reports[1:]:
         _check_alike(first, other)
@@ -52,8 +53,8 @@ def merge(reports: Sequence[Report]) -> Report:
     ids = np.concatenate(values("image_ids"))
     if np.unique(ids).size != ids.size:
         raise ValueError(
-            "the reports share images: merge each shard once, of evaluations "
-            "with different `shard=(index, count)`"
+            "The reports share images. Pass each shard once, from "
+            "evaluations with different values of `shard=(index, count)`."
         )
     order = np.argsort(ids)
     kept = names(Report, merge=SAME) + names(Report, merge=FIRST)
@@ -81,8 +82,8 @@ def _check_alike(first, other):
     ]
     if differing:
         raise ValueError(
-            "shards must be evaluated alike. Received: reports that "
-            f"differ in {'; '.join(differing)}"
+            "All shards must be evaluated with the same settings. Received: "
+            f"reports that differ in {'; '.join(differing)}"
         )
 
 
@@ -94,7 +95,8 @@ def _check_shards(shards):
         str([index, count]) for index in range(count)
     ):
         raise ValueError(
-            f"expected all {count} shards, each once. Received: {shards}"
+            f"Each of the {count} shards must be passed exactly once. "
+            f"Received: the shards {shards}"
         )
 
 

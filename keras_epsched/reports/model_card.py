@@ -1,4 +1,4 @@
-"""A model card: what a robust classifier is, for those who find its file."""
+"""Model cards in the format of the Hugging Face hub."""
 
 import os
 import pathlib
@@ -23,26 +23,28 @@ def write_model_card(
     license: str | None = None,
     robust: bool = True,
 ) -> None:
-    """Writes a model card beside a saved classifier.
+    """Writes a model card for a saved classifier.
 
-    In the format of the Hugging Face hub: a README.md whose front matter holds
-    the results, so that the hub lists them. It says what the model takes and
-    gives, how it was trained, how accurate it is at each strength, with
-    intervals, what the self-checks of the evaluation found, and the limits of
-    the claim.
+    Use it before you publish a classifier. The card is a README.md in the
+    format of the Hugging Face hub, which lists the results of its front
+    matter. It describes the inputs and outputs of the model, its training,
+    its accuracy at each epsilon with intervals, the self-checks that failed or
+    were not run, and the limits of the results.
 
     Args:
         report: `Report` on test images.
         path: Path of the card, usually `README.md` in the model's folder.
-        recipe: Dict of what was chosen in the training, as
+        recipe: Dict of the settings of the training, for example
             `{"backbone": "ResNet-50", "schedule": "scheduled"}`.
-        name: String. Name of the model; default: that of the folder.
-        classes: Names of the classes, in the order of the logits.
-        license: String. Identifier of its licence, as the hub has it.
-        robust: Boolean. Whether it was trained on adversarial images.
+        name: Optional string, the name of the model. Defaults to the name of
+            the folder.
+        classes: Optional names of the classes, in the order of the logits.
+        license: Optional string, the licence's identifier on the hub.
+        robust: Boolean. Whether the model was trained on adversarial images.
+            Defaults to `True`.
 
     Raises:
-        ValueError: If `report` is no `Report`.
+        ValueError: If `report` is not a `Report`.
 
     Example:
     ```python
@@ -114,7 +116,7 @@ def write_model_card(
 
 
 def _subject(report):
-    """What was evaluated; a card may be made public, so no place of files."""
+    """What was evaluated, without paths: a card may be made public."""
     lines = wording.subject(report)
     _, comma, split = lines["dataset"].partition(", split")
     name = wording.dataset_name(report)
@@ -122,7 +124,7 @@ def _subject(report):
 
 
 def _results(report, target):
-    """The results as the hub lists them."""
+    """The results in the form that the hub lists."""
     import huggingface_hub
 
     dataset = wording.dataset_name(report)

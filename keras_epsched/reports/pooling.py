@@ -1,4 +1,4 @@
-"""What one recipe gives: the reports of several training seeds together."""
+"""The mean of reports of one recipe, trained with several seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,31 +14,35 @@ from keras_epsched.reports.statistics import (
 )
 from keras_epsched.reports.table import percents, result_table
 
-# As many as `bootstrap_interval` draws.
+# The same number as in `bootstrap_interval`.
 _NUM_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Pooled:
-    """What `pool` found. `print` it for the table.
+    """The result of `pool`. `print` it for the table.
 
-    Accuracies and robustness are fractions, and means over the reports.
+    Accuracies and expected robustness are fractions. They are means over the
+    reports.
 
     Attributes:
         names: Strings, the names of the models.
-        num_images: Int, the images that all were evaluated on.
+        num_images: Int, the number of images that all were evaluated on.
         norm: String. `"linf"`, `"l2"` or `"l1"`.
         distribution: String, the distribution of epsilon in words.
         confidence: Float, the confidence of the intervals.
         epsilons: Floats, the grid.
-        notes: Strings, what else sets the reports apart.
-        expected_robustness: Float.
-        expected_robustness_error: Float, its standard error over the
-            reports, NaN for a single one.
-        expected_robustness_interval: Pair of floats, over reports and images.
-        accuracy: Floats, the accuracy at each epsilon.
-        accuracy_error: Floats, its standard error over the reports.
-        accuracy_interval: Pairs of floats, over reports and images.
+        notes: Strings, other differences between the reports.
+        expected_robustness: Float, the mean over the reports.
+        expected_robustness_error: Float, the standard error over the
+            reports. It is NaN for a single report.
+        expected_robustness_interval: Pair of floats, the interval over
+            reports and images.
+        accuracy: Floats, the mean accuracy at each epsilon.
+        accuracy_error: Floats, the standard error over the reports, at each
+            epsilon.
+        accuracy_interval: Pairs of floats, the interval over reports and
+            images, at each epsilon.
     """
 
     names: tuple[str, ...]
@@ -65,7 +69,7 @@ class Pooled:
         interval = " to ".join(percents(self.expected_robustness_interval))
         summary = {
             "models": ", ".join(dict.fromkeys(self.names)),
-            "reports": f"{len(self.names)}, of the same "
+            "reports": f"{len(self.names)}, on the same "
             f"{self.num_images:,} images",
             "expected robustness": f"{100 * self.expected_robustness:.2f} %, "
             f"standard error {100 * self.expected_robustness_error:.2f} "
@@ -83,18 +87,21 @@ def pool(
 ) -> Pooled:
     """Averages the reports of one recipe trained with several seeds.
 
-    Use it to say what a recipe gives, rather than one model that it gave.
+    Use it to report the result of a training recipe. A single report is the
+    result of one training run only.
 
-    The intervals are over training seeds and images: each resample draws
-    reports with replacement, and images with replacement, the same for all
-    of its reports as they share them (the pigeonhole bootstrap). They speak
-    of a new run of the recipe, judged on new images. With few seeds they are
-    too narrow, as S reports show (S - 1) / S of the variance between seeds:
-    half for two, none for one, where the interval is that of the images
-    alone. Where seeds differed far more than samples of images do, 95 %
-    intervals held the truth in 76 % of simulations with 2 seeds, 81 % with 3,
-    89 % with 5 and 92 % with 10. And no interval knows of a rare bad run that
-    the few seeds do not contain. The standard error is over the seeds alone.
+    The intervals cover both training seeds and test images. They hold for a
+    new run of the recipe, measured on new images. Each bootstrap resample
+    draws reports with replacement and images with replacement. All its
+    reports use the same images (the pigeonhole bootstrap). The standard error
+    covers the seeds only.
+
+    With few seeds the intervals are too narrow, because S reports show only
+    (S - 1) / S of the variance between seeds: half of it with two seeds and
+    none of it with one. In simulations in which seeds differed far more than
+    samples of images, a 95 % interval contained the true value in 76 % of the
+    cases with 2 seeds, 81 % with 3, 89 % with 5 and 92 % with 10. No interval
+    accounts for a rare bad run that is not among the seeds.
 
     Reference:
     - [Owen, 2007](https://doi.org/10.1214/07-AOAS122), the bootstrap
@@ -111,8 +118,8 @@ def pool(
         A `Pooled`.
 
     Raises:
-        ValueError: If there are no reports, or they are not of the same
-            images attacked alike.
+        ValueError: If there are no reports, or if they differ in images,
+            norm, grid or protocol.
 
     Example:
     ```python
@@ -122,7 +129,7 @@ def pool(
     """
     check_confidence(confidence)
     correct, weights, common = match(reports, density, target_epsilon)
-    # One column for each epsilon, and expected robustness as the last.
+    # One column for each epsilon. The last column is expected robustness.
     columns = np.column_stack([np.eye(weights.size), weights])
     curves = correct.mean(axis=1) @ columns
     means = curves.mean(axis=0).tolist()
@@ -143,11 +150,11 @@ def pool(
 
 
 def _resampled_curves(correct: np.ndarray, seed: int) -> np.ndarray:
-    """Mean accuracies `(resamples, epsilons)` over drawn reports and images."""
+    """Mean accuracies `(resamples, epsilons)` of the bootstrap resamples."""
     num_reports, num_images, num_epsilons = correct.shape
     generator = np.random.default_rng(seed)
-    # Images with equal outcomes are interchangeable: drawing how often each
-    # kind of image occurs is the same, and there are far fewer kinds.
+    # Images with equal outcomes are interchangeable. It is enough to draw how
+    # often each kind of image occurs, and there are far fewer kinds.
     kinds, counts = np.unique(
         correct.transpose(1, 0, 2).reshape(num_images, -1),
         axis=0,

@@ -1,4 +1,4 @@
-"""What an evaluation found: accuracy of every image at every epsilon."""
+"""The result of an evaluation: which image is correct at which epsilon."""
 
 import datetime
 import functools
@@ -36,7 +36,7 @@ def _json(name):
 
 
 def _each(kind, sequence):
-    """Converter to a sequence of which each element is of a kind."""
+    """A converter to a sequence whose elements all have one type."""
     return lambda values: sequence(kind(value) for value in values)
 
 
@@ -44,10 +44,14 @@ def _each(kind, sequence):
 class Report(Measures):
     """Robustness of one classifier on one dataset, image by image.
 
-    `keras_epsched.evaluate` returns it. Because it keeps whether each image
-    survived at each epsilon, any density over epsilon and any confidence
-    interval is computed from it later, without attacking again. `print` it
-    for the table, `plot` it for the curve, `save` it for the record.
+    `keras_epsched.evaluate` returns a report. `print(report)` shows the
+    accuracy at each epsilon, `plot` draws the curve and `save` writes the
+    report to a folder.
+
+    A report stores, for each image and each epsilon, whether the image was
+    still classified correctly after the attack. Expected robustness under
+    another distribution of epsilon, and other confidence intervals, are
+    computed from this table. They need no new attack.
 
     Reference:
     - [Ngnawé et al., 2026](https://arxiv.org/abs/2509.23325)
@@ -57,64 +61,68 @@ class Report(Measures):
             ascending from 0.
         correct: Booleans of shape `(num_images, num_epsilons)`: whether the
             image is classified correctly after the attack at that epsilon.
-            Column 0 is clean.
+            Column 0 holds the result without an attack.
         labels: Ints of shape `(num_images,)`, the true classes.
-        predictions: Ints of shape `(num_images,)`, predictions on clean
-            images.
+        predictions: Ints of shape `(num_images,)`, the predicted classes of
+            the clean images.
         image_ids: Ints of shape `(num_images,)`, all different.
         broken_by: Optional ints of shape `(num_images, num_epsilons)`: the
-            number of the attack of `attack_members` that broke the image, or
-            -1 if none did, because it stands or was misclassified anyway.
+            index in `attack_members` of the attack that broke the image. It
+            is -1 if no attack broke it or if the image was misclassified
+            without an attack.
         norm: String. `"linf"`, `"l2"` or `"l1"`.
-        protocol: String. `"nested"`, where an image broken at one epsilon
-            counts as broken at every larger one, or `"independent"`, where
-            each epsilon is attacked afresh.
+        protocol: String. `"nested"`: an image that is broken at one epsilon
+            counts as broken at every larger epsilon. `"independent"`: each
+            epsilon is attacked from scratch.
         attack: Dict, the serialised attack: `"class_name"` and `"config"`.
         attack_name: String, the attack with all its arguments.
-        attack_members: Strings, the same of each attack of an ensemble.
-            Defaults to `attack_name` alone.
-        attack_title: Optional string, by which tables and pages name the
-            attack, see `Attack.title`. Defaults to `attack_name`.
-        member_titles: Optional strings, the same of each of `attack_members`.
+        attack_members: Strings, each attack of an ensemble with all its
+            arguments. Defaults to `attack_name` alone.
+        attack_title: Optional string, the short name of the attack in tables
+            and pages, see `Attack.title`. Defaults to `attack_name`.
+        member_titles: Optional strings, the short names of `attack_members`.
             Defaults to `attack_members`.
-        bisect: Boolean. Whether the nested sweep bisected.
-        shard: Optional pair `(index, count)`: these are only every `count`-th
-            of the images.
+        bisect: Boolean. Whether the nested sweep used bisection.
+        shard: Optional pair `(index, count)`: the report covers only every
+            `count`-th image, starting at image `index`.
         model_fingerprint: Optional string, a checksum of the classifier.
-        target_epsilon: Optional float, a point of the grid: the end of expected
-            robustness, beyond which the curve may go on. Defaults to the end
-            of the grid.
-        dataset: Optional dict that says which images these are: `"dataset"`
-            (name and version), `"split"`, `"base"`, `"start"`, `"stop"` and
-            `"num_examples"`.
+        target_epsilon: Optional float, a point of the grid: the upper end of
+            expected robustness. The grid may contain larger epsilons.
+            Defaults to the largest epsilon of the grid.
+        dataset: Optional dict that says which images were evaluated:
+            `"dataset"` (name and version), `"split"`, `"base"`, `"start"`,
+            `"stop"` and `"num_examples"`.
         value_range: Pair of floats, the pixel range of the classifier.
             Defaults to `(0, 255)`.
         seed: Int, the seed of the attacks. Defaults to `0`.
-        forward_passes: Int. Forward passes, counted image by image.
-        backward_passes: Int. Backward passes, counted image by image.
-        naive_forward_passes: Int. Forward passes that attacking every image
-            that is correct without attack at every epsilon above 0 afresh
-            would have taken; by one attack after the other until it is broken.
-            Of a nested sweep an estimate, for an ensemble somewhat too high.
-        naive_backward_passes: Int. The same for backward passes.
-        check_forward_passes: Int. Forward passes of the self-checks, which
-            `forward_passes` does not contain.
-        check_backward_passes: Int. The same for backward passes.
-        seconds: Float. Wall time of the evaluation.
-        zero_gradient_images: Int. Images whose gradient vanished, on which
-            a gradient attack is blind. Defaults to `0`.
+        forward_passes: Int. Forward passes, counted per image.
+        backward_passes: Int. Backward passes, counted per image.
+        naive_forward_passes: Int. Forward passes of a naive evaluation, which
+            attacks each correctly classified image from scratch at each
+            epsilon above 0, with one attack after the other until the image
+            is broken. For a nested sweep this is an estimate. For an ensemble
+            the estimate is somewhat too high.
+        naive_backward_passes: Int. Backward passes of a naive evaluation.
+        check_forward_passes: Int. Forward passes of the self-checks.
+            `forward_passes` does not include them.
+        check_backward_passes: Int. Backward passes of the self-checks.
+        seconds: Float. Wall time of the evaluation, in seconds.
+        zero_gradient_images: Int. Number of images whose gradient vanished.
+            A gradient attack cannot work on them. Defaults to `0`.
         checks: Dicts, the outcomes of the self-checks, each with `"name"`,
-            `"status"` (`"passed"`, `"fired"` or `"not run"`), `"message"` and
-            `"estimate"`: of the check "stronger attack" a dict of numbers.
+            `"status"` (`"passed"`, `"fired"` if the check failed, or
+            `"not run"`), `"message"` and `"estimate"`. For the check
+            "stronger attack" the estimate is a dict of numbers, for all
+            others it is `None`.
         examples: Optional `Examples`, a few adversarial images.
         model_name: Optional string, the name of the classifier.
-        notes: Strings, the warnings raised while evaluating.
+        notes: Strings, the warnings raised during the evaluation.
         created: Optional string, the time of the evaluation in ISO format.
             Defaults to now.
-        versions: Optional dict of the package versions it ran with.
-            Defaults to the running ones.
-        precision: Optional string, the dtypes that the layers of the
-            classifier computed in, as `"float16, float32"`.
+        versions: Optional dict of the versions of the packages in use.
+            Defaults to the installed versions.
+        precision: Optional string, the dtypes in which the layers of the
+            classifier computed, for example `"float16, float32"`.
         device: Optional string, `"CPU"`, `"GPU"` or `"TPU"`.
 
     Raises:
@@ -226,12 +234,13 @@ class Report(Measures):
         check_rows(self)
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Writes `report.json` and `per_image.parquet`, each whole.
+        """Writes `report.json` and `per_image.parquet` to a folder.
 
-        And `examples.npz`, if there are examples.
+        If the report has examples, `examples.npz` is written as well. An
+        interruption never leaves a half-written file.
 
         Args:
-            folder: Path of a folder, created if need be.
+            folder: Path of a folder. It is created if it does not exist.
         """
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -241,7 +250,7 @@ class Report(Measures):
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "Report":
-        """Reads what `save` wrote.
+        """Reads a report that `save` wrote.
 
         Args:
             folder: Path of the folder given to `save`.
@@ -257,16 +266,16 @@ class Report(Measures):
         return cls(**storage.load(cls, folder), examples=Examples.load(folder))
 
     def plot(self, path=None, ax=None, label: str | None = None, **kwargs):
-        """Draws accuracy against epsilon with the 95 % Wilson band.
+        """Draws accuracy against epsilon, with the 95 % Wilson intervals.
 
         Args:
-            path: Optional path ending in `.png` or `.svg`, or a list of such
-                paths, to which the figure is saved.
+            path: Optional path, or list of paths, that ends in `.png` or
+                `.svg`. The figure is saved there.
             ax: Optional `matplotlib` axes to draw on. Defaults to a new
                 figure, which is `plot(...).figure`.
             label: Optional string, the name of the curve in the legend.
                 Defaults to `model_name`.
-            **kwargs: Passed on to `Axes.plot`, such as `color`.
+            **kwargs: Passed on to `Axes.plot`, for example `color`.
 
         Returns:
             The `matplotlib` axes.

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-# Elements that one batch of bootstrap resamples may hold (80 MB in float64).
+# Largest size of a batch of bootstrap resamples, in elements (80 MB in
+# float64).
 BATCH_ELEMENTS = 10_000_000
 
 
@@ -11,8 +12,8 @@ def wilson_interval(
 ) -> tuple[float, float]:
     """Wilson score interval of a proportion, such as an accuracy.
 
-    Unlike the normal approximation it stays inside [0, 1] and is still right
-    near 0 and 1, where adversarial and clean accuracies often lie.
+    Unlike the normal approximation, it stays inside [0, 1] and is accurate
+    near 0 and 1. Robust accuracies are often near 0, clean accuracies near 1.
 
     Args:
         successes: Int. Number of images classified correctly.
@@ -51,16 +52,16 @@ def bootstrap_interval(
     seed: int = 0,
     num_resamples: int = 2000,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of one value an image.
+    """Percentile bootstrap interval of a mean with one value per image.
 
-    Use it for means of values that are not just right or wrong, such as
-    expected robustness. The percentile method is meant for test sets of a
-    hundred images and more; BCa would correct its skew on smaller ones, but
-    its jackknife costs time quadratic in the number of images.
+    Use it if the values are not only right or wrong, for example for expected
+    robustness. For accuracies use `wilson_interval`. The percentile method is
+    meant for test sets of at least a hundred images. BCa would correct the
+    skew on smaller test sets, but its jackknife takes time quadratic in the
+    number of images.
 
-    When all values are equal, every resample has the same mean and the
-    interval is that single point: the bootstrap cannot know of images that
-    the sample does not contain. `wilson_interval` remains informative there.
+    If all values are equal, the interval is a single point, because every
+    resample has the same mean. It then underestimates the uncertainty.
 
     Args:
         values: Array of shape `(num_images,)`, at least one value.
@@ -86,7 +87,7 @@ def bootstrap_interval(
     if values.ndim != 1 or not values.size or not np.isfinite(values).all():
         raise ValueError(
             "`values` must be a non-empty one-dimensional array of finite "
-            f"numbers. Received an array of shape {values.shape}."
+            f"numbers. Received: an array of shape {values.shape}"
         )
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
@@ -109,8 +110,7 @@ def standard_error(values: np.ndarray) -> np.ndarray:
         values: Array of shape `(count, ...)`.
 
     Returns:
-        An array of shape `(...)`, NaN for a single value, which shows no
-        spread.
+        An array of shape `(...)`. It is NaN for a single value.
 
     Example:
     >>> float(standard_error([1.0, 3.0]))
@@ -125,7 +125,7 @@ def standard_error(values: np.ndarray) -> np.ndarray:
 
 
 def check_confidence(confidence: float) -> None:
-    """Raises a `ValueError` unless it lies between 0 and 1."""
+    """Raises a `ValueError` unless `confidence` lies between 0 and 1."""
     if not 0 < confidence < 1:
         raise ValueError(
             "`confidence` must lie between 0 and 1, for example 0.95. "

@@ -16,18 +16,18 @@ _FORMAT = "keras_epsched.report/2"
 
 
 def plain(value, name: str):
-    """Returns `value` as JSON would return it: lists, dicts and numbers.
+    """Returns `value` with only the types that JSON can store.
 
     Args:
-        value: A nesting of dicts, sequences, strings and numbers, NumPy's
-            among them.
-        name: String. What the caller names the value, for the message.
+        value: Nested dicts, sequences, strings and numbers. NumPy types are
+            allowed.
+        name: String. Name of the value in error messages.
 
     Returns:
-        The same nesting, of Python's own types only.
+        The same nested value, made only of Python's own types.
 
     Raises:
-        ValueError: If it holds anything that JSON cannot express.
+        ValueError: If `value` contains anything that JSON cannot store.
     """
 
     def unwrap(leaf):
@@ -39,20 +39,20 @@ def plain(value, name: str):
         return json.loads(json.dumps(value, default=unwrap))
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"`{name}` must consist of dicts, lists, strings and numbers, so "
-            f"that it can be saved as JSON. Received: {error}"
+            f"`{name}` must consist of dicts, lists, strings and numbers, "
+            f"because it is saved as JSON. Received: {error}"
         ) from error
 
 
 def save(report, folder: pathlib.Path) -> None:
     """Writes both files of `report` into `folder`.
 
-    Each is written whole; the checksum tells when the writing stopped between
-    the two.
+    Each file is complete or absent. A checksum in `report.json` shows if an
+    interruption left the two files of different reports.
 
     Args:
         report: A `Report`.
-        folder: Path of the folder, created if need be.
+        folder: Path of the folder. It is created if it does not exist.
     """
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -91,7 +91,7 @@ def load(report_class: type, folder: pathlib.Path) -> dict:
 
     Raises:
         FileNotFoundError: If one of the two files is missing.
-        ValueError: If they were not written by `save`, or not together.
+        ValueError: If the files were not written by `save`, or not together.
     """
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -99,8 +99,8 @@ def load(report_class: type, folder: pathlib.Path) -> dict:
     for name in (REPORT, PER_IMAGE):
         if not (folder / name).is_file():
             raise FileNotFoundError(
-                f"{folder} holds no report: it has no file {name}. Pass the "
-                "folder that was given to `Report.save`."
+                f"{folder} does not contain a report: the file {name} is "
+                "missing. Pass the folder that was given to `Report.save`."
             )
     try:
         summary = json.loads((folder / REPORT).read_bytes())
@@ -108,8 +108,8 @@ def load(report_class: type, folder: pathlib.Path) -> dict:
         summary = None
     if not isinstance(summary, dict) or summary.get("format") != _FORMAT:
         raise ValueError(
-            f"{folder / REPORT} was not written by `Report.save`: expected a "
-            f"JSON object whose `format` is {_FORMAT!r}."
+            f"{folder / REPORT} was not written by `Report.save`. Expected: a "
+            f"JSON object with `format` {_FORMAT!r}"
         )
     always = names(report_class, saved=ALWAYS)
     later = names(report_class, saved=LATER)
@@ -120,14 +120,16 @@ def load(report_class: type, folder: pathlib.Path) -> dict:
     ]
     if missing:
         raise ValueError(
-            f"{folder / REPORT} was changed after `Report.save`: it lacks "
-            f"{missing}"
+            f"{folder / REPORT} was changed after `Report.save` wrote it: "
+            f"the entries {missing} are missing. Restore the file, or "
+            "evaluate again."
         )
     per_image = (folder / PER_IMAGE).read_bytes()
     if hashlib.sha256(per_image).hexdigest() != summary["per_image_sha256"]:
         raise ValueError(
-            f"{folder / PER_IMAGE} does not belong to the {REPORT} beside "
-            "it: its checksum differs. Restore the file, or evaluate again."
+            f"{folder / PER_IMAGE} does not belong to the {REPORT} in the "
+            "same folder: its checksum differs. Restore the file, or evaluate "
+            "again."
         )
     table = parquet.read_table(pa.BufferReader(per_image))
 
@@ -149,7 +151,7 @@ def load(report_class: type, folder: pathlib.Path) -> dict:
 
 
 def _summary(report, per_image: bytes) -> dict:
-    """What `report.json` holds: all metadata, and the figures to read."""
+    """The content of `report.json`: all settings and the main results."""
     curve = []
     for epsilon, accuracy in zip(report.epsilons, report.accuracy, strict=True):
         low, high = report.accuracy_interval(epsilon)

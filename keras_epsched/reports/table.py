@@ -1,4 +1,4 @@
-"""The tables that `print` shows of reports, comparisons and pools."""
+"""The text that `print` shows for reports, comparisons and pools."""
 
 from keras_epsched.epsilons import format_epsilon
 from keras_epsched.reports import wording
@@ -11,8 +11,9 @@ def report_table(report) -> str:
         report: A `Report`.
 
     Returns:
-        A string of several lines: what was evaluated, accuracy at each
-        epsilon with its 95 % Wilson interval, the summary and the cost.
+        A string of several lines: what was evaluated, the accuracy at each
+        epsilon with its 95 % Wilson interval, the summary, the cost, the
+        self-checks and the notes.
     """
     from tabulate import tabulate
 
@@ -43,12 +44,12 @@ def report_table(report) -> str:
 
 
 def _checks(report) -> list[str]:
-    """Failed checks in words, and the others by name."""
+    """The messages of failed self-checks, and the names of the others."""
     by_status = {"passed": [], "fired": [], "not run": []}
     for check in report.checks:
         by_status[check["status"]].append(check)
     lines = [
-        f"WARNING: {check['name']}: {check['message']}"
+        f"WARNING: self-check '{check['name']}' failed: {check['message']}"
         for check in by_status["fired"]
     ]
     if by_status["passed"]:
@@ -74,7 +75,8 @@ def _results(report) -> dict:
         "clean accuracy": f"{100 * report.clean_accuracy:.2f} %",
         f"accuracy at {target}": f"{100 * at_target:.2f} %",
         "expected robustness": f"{100 * report.expected_robustness():.2f} % "
-        f"(95 % interval {interval}), epsilon uniform on [0, {target}]",
+        f"(95 % interval {interval}), the mean accuracy for epsilon uniform "
+        f"on [0, {target}]",
         **wording.monotony(report),
     }
 
@@ -90,10 +92,11 @@ def result_table(
     """Returns the printable table of a `Comparison` or a `Pooled`.
 
     Args:
-        result: What has a norm, epsilons and notes.
+        result: `Comparison` or `Pooled`: its norm, epsilons and notes are
+            read.
         summary: Dict from the names of lines to their texts.
-        columns: Dict from the heads of columns to one text an epsilon.
-        *footnotes: Notes on the columns.
+        columns: Dict from column headings to one text per epsilon.
+        *footnotes: Strings, notes on the columns.
 
     Returns:
         A string of several lines.
@@ -115,10 +118,10 @@ def result_table(
 
 
 def percents(values, sign: str = "") -> list[str]:
-    """Returns fractions in percent, without the sign of percent.
+    """Returns fractions as texts in percent, without the percent sign.
 
     Args:
         values: Floats.
-        sign: String. `"+"` to mark positive ones, of differences.
+        sign: String. `"+"` writes a plus sign before positive values.
     """
     return [f"{100 * value:{sign}.2f}" for value in values]

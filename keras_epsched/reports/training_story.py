@@ -1,4 +1,4 @@
-"""The story of a training run: accuracy and epsilon against epochs."""
+"""The picture of training runs: accuracy and epsilon against epochs."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ import numpy as np
 from keras_epsched.reports import figures
 from keras_epsched.reports.figures import Paths
 
-# The share of the axes' width that the text of an onset takes.
+# Width of the text of an onset, as a share of the width of the axes.
 _ONSET_TEXT_WIDTH = 0.19
 
 
@@ -18,10 +18,11 @@ def plot_training_story(
     chance: float | None = None,
     onset_threshold: float | None = None,
 ):
-    """Draws validation accuracy and epsilon against epochs, arm by arm.
+    """Draws validation accuracy and epsilon against epochs for several runs.
 
-    It shows what a schedule changes: the epoch from which a run begins to
-    adapt to its task (the onset), and the epsilon it trained with meanwhile.
+    Use it to see what a schedule changes. The picture shows the epoch at
+    which each run begins to adapt to its task (the onset), and the epsilon
+    that it trained with in each epoch.
 
     Reference:
     - [Ngnawé et al., 2026](https://arxiv.org/abs/2509.23325), section 4
@@ -30,19 +31,21 @@ def plot_training_story(
         arms: Dict from the name of a run to a dict with equally long lists
             `"epoch"`, `"val_accuracy"` (clean, fractions) and `"epsilon"`
             (on the [0, 1] scale), and with `"onset"`, the epoch at which
-            task adaptation begins, or `None` if it never did.
-        path: Optional path ending in `.png` or `.svg`, or a list of such
-            paths, to which the figure is saved.
-        title: Optional string.
-        chance: Optional float, the accuracy of guessing, to be marked.
-        onset_threshold: Optional float, the accuracy that defines the
-            onset, to be marked.
+            task adaptation begins, or `None` if it never began.
+        path: Optional path, or list of paths, that ends in `.png` or `.svg`.
+            The figure is saved there.
+        title: Optional string, the title of the figure.
+        chance: Optional float, the accuracy of guessing. It is drawn as a
+            horizontal line.
+        onset_threshold: Optional float, the accuracy that defines the onset.
+            It is drawn as a horizontal line.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If there is no arm, or the lists of one differ in length.
+        ValueError: If there is no run, or the lists of a run differ in
+            length.
 
     Example:
     ```python
@@ -66,7 +69,7 @@ def plot_training_story(
         2, 1, sharex=True, gridspec_kw={"height_ratios": (2.4, 1)}
     )
     for index, (name, arm) in enumerate(arms.items()):
-        # Runs share values of epsilon, so each has its own line style too.
+        # Curves of epsilon may coincide, so each has its own line style too.
         style = {
             "color": figures.color(index),
             "linestyle": ("-", "--", "-.", ":")[index % 4],
@@ -103,21 +106,21 @@ def plot_training_story(
 
 def _check_arms(arms: Mapping[str, Mapping]) -> None:
     if not arms:
-        raise ValueError("`arms` must name at least one run. Received none.")
+        raise ValueError("`arms` must name at least one run. Received: none")
     keys = ("epoch", "val_accuracy", "epsilon")
     for name, arm in arms.items():
         missing = [key for key in (*keys, "onset") if key not in arm]
         lengths = {key: len(arm[key]) for key in keys if key in arm}
         if missing or len(set(lengths.values())) != 1 or not lengths["epoch"]:
             raise ValueError(
-                f"The arm {name!r} must hold equally long lists {keys} of at "
-                "least one epoch, and 'onset'. "
-                f"Received lengths {lengths}, missing {missing}."
+                f"The run {name!r} must have lists {keys} of equal length, "
+                "with at least one epoch, and a value 'onset'. "
+                f"Received: lengths {lengths}, missing {missing}"
             )
 
 
 def _mark_onsets(axes, arms: Mapping[str, Mapping]) -> None:
-    """A vertical line at each onset, its text in a free row above the axes."""
+    """Draws a line at each onset, and its text in a free row above."""
     low, high = axes.get_xlim()
     onsets = [arm["onset"] for arm in arms.values()]
     row_ends = []
@@ -126,7 +129,7 @@ def _mark_onsets(axes, arms: Mapping[str, Mapping]) -> None:
         for index, onset in enumerate(onsets)
         if onset is not None
     ):
-        # Lines at the same epoch take turns, dash by dash.
+        # Lines at the same epoch alternate their dashes.
         turns, turn = onsets.count(onset), onsets[:index].count(onset)
         dashes = (4 * turn, (4, 4 * max(turns - 1, 1)))
         color = figures.color(index)

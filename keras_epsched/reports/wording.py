@@ -1,4 +1,4 @@
-"""What a report says, in words: for tables, pages and cards alike."""
+"""The sentences that printed reports, web pages and model cards share."""
 
 import pathlib
 
@@ -8,12 +8,12 @@ from keras_epsched.epsilons import format_epsilon
 
 # The protocols of an evaluation, in words.
 PROTOCOLS = {
-    "nested": "nested envelope: an image broken at a smaller epsilon counts "
-    "as broken at every larger one",
-    "independent": "independent sweep, each epsilon attacked afresh",
+    "nested": "nested (an image that is broken at one epsilon counts as "
+    "broken at every larger epsilon)",
+    "independent": "independent (each epsilon is attacked from scratch)",
 }
 _PAPER = "the protocol of the paper (arXiv 2509.23325)"
-# What an APGD has in the evaluations of the paper.
+# The arguments of APGD in the evaluations of the paper.
 _PAPER_ATTACK = {
     "steps": 10,
     "norm": "linf",
@@ -22,47 +22,55 @@ _PAPER_ATTACK = {
     "restarts": 1,
     "eot": 1,
 }
-# Attacks that leave the label's class, and aim at no other.
+# Attacks that aim at no particular wrong class.
 _UNTARGETED = ("FGSM", "PGD", "APGD")
 
-# What each self-check does, and what that would tell.
+# What each self-check does, and what its result means.
 _PURPOSES = {
-    "random outputs": "Calls the network twice on the same images. Where its "
-    "answers differ, a single draw decides neither accuracy nor gradient.",
-    "float16 saturation": "Looks for logits beyond the range of float16, of "
-    "which no gradient is left.",
+    "random outputs": "Calls the network twice on the same images. If the "
+    "outputs differ, neither the accuracy nor the gradient of a single call "
+    "can be trusted.",
+    "float16 saturation": "Looks for logits beyond the range of float16. "
+    "Such logits have no gradient.",
     "unbounded attack": "Lets the attack change every pixel to any value. An "
-    "attack that works brings accuracy down to chance.",
-    "accuracy against epsilon": "Attacks the same images afresh at several "
-    "epsilons. If the attack works, fewer withstand it at a larger epsilon.",
-    "attack without gradients": "Tries random search, without gradients, on "
-    "images that withstood the attack. If many fall, the gradients mislead.",
+    "attack that works then lowers accuracy to chance.",
+    "accuracy against epsilon": "Attacks the same images from scratch at "
+    "several epsilons. If the attack works, fewer images withstand it at a "
+    "larger epsilon.",
+    "attack without gradients": "Tries random search, which uses no "
+    "gradients, on images that withstood the attack. If it breaks many, the "
+    "gradients of the network mislead the attack.",
     "stronger attack": "Tries a stronger attack on images that withstood the "
-    "attack. The share that falls tells by how much accuracies are too high.",
+    "attack. The share that it breaks estimates how much too high the "
+    "reported accuracy is.",
     "zero gradients": "Counts the images on which the attack found no "
     "gradient to follow.",
-    "stored adversarials": "Looks again at the adversarial images that were "
-    "kept. Each must lie within epsilon and be misclassified.",
+    "stored adversarials": "Checks the stored adversarial images again. Each "
+    "must lie within epsilon and be misclassified.",
 }
 
 
 def check_purpose(name: str) -> str:
-    """Returns what a self-check looks for, empty for one that is unknown."""
+    """Returns what a self-check does and means, or `""` if unknown.
+
+    Args:
+        name: String. Name of the self-check.
+    """
     return _PURPOSES.get(name, "")
 
 
 def bound(report) -> str:
-    """Returns the sentence that says how far the accuracies can be trusted.
+    """Returns how far the accuracies of a report can be trusted.
 
-    They are an upper bound, whatever the attack. One by attacks on
-    cross-entropy without targets alone is known to be loose, however many
-    steps they have.
+    Accuracy under any attack is an upper bound on robust accuracy. If every
+    attack is untargeted and follows cross-entropy, the bound is known to be
+    loose, however many steps the attacks have.
 
     Args:
         report: A `Report`.
 
     Returns:
-        A string, one sentence.
+        A string of one to three sentences.
     """
     config = report.attack.get("config", {})
     members = config.get("members", [report.attack])
@@ -72,19 +80,20 @@ def bound(report) -> str:
         for each in members
     ):
         return (
-            "Accuracy under attack is an upper bound: a stronger attack may "
-            "break more images."
+            "Accuracy under attack is an upper bound on robust accuracy: a "
+            "stronger attack may break more images."
         )
     return (
-        "Accuracy under attack is an upper bound, and one by untargeted "
-        "attacks on cross-entropy is known to be loose: stronger attacks "
-        "measured 2 to 13 points less expected robustness; to report a "
-        "number, use the default attack, MarginEnsemble."
+        "Accuracy under attack is an upper bound on robust accuracy. The bound "
+        "is known to be loose for untargeted attacks on cross-entropy, which "
+        "were used here: stronger attacks measured an expected robustness "
+        "that was 2 to 13 points lower. To publish a number, use the default "
+        "attack, MarginEnsemble."
     )
 
 
 def is_paper_protocol(report) -> bool:
-    """Whether an evaluation was made exactly as those of the paper.
+    """Whether an evaluation used exactly the protocol of the paper.
 
     Args:
         report: A `Report`.
@@ -98,7 +107,7 @@ def is_paper_protocol(report) -> bool:
 
 
 def dataset_name(report) -> str:
-    """Returns the name of the dataset, of a folder without its place.
+    """Returns the name of the dataset, without the path of a folder.
 
     Args:
         report: A `Report`.
@@ -109,7 +118,7 @@ def dataset_name(report) -> str:
 
 
 def breakers(report) -> tuple[tuple, list[tuple]]:
-    """Returns how many images each attack was first to break.
+    """Returns a table of how many images each attack broke first.
 
     Args:
         report: A `Report`.
@@ -126,16 +135,16 @@ def breakers(report) -> tuple[tuple, list[tuple]]:
             report.member_titles, report.broken_counts, strict=True
         )
     ]
-    return ("images broken by", *header), rows
+    return ("images first broken by", *header), rows
 
 
 def percent_interval(interval: tuple[float, float]) -> str:
-    """Returns an interval of fractions in percent, without the sign."""
+    """Returns an interval of fractions in percent, without the percent sign."""
     return "{:.2f} to {:.2f}".format(*(100 * end for end in interval))
 
 
 def subject(report) -> dict[str, str]:
-    """Returns what was evaluated: the name of each line, and its text."""
+    """Returns what was evaluated, as a dict from line names to texts."""
     dataset, images = "unnamed", f"{report.num_images:,}"
     if report.dataset is not None:
         dataset = str(report.dataset.get("dataset", dataset))
@@ -145,9 +154,9 @@ def subject(report) -> dict[str, str]:
             images += f" of {report.dataset['num_examples']:,}"
     protocol = PROTOCOLS[report.protocol]
     if is_paper_protocol(report):
-        protocol = f"{_PAPER}: {protocol}"
+        protocol = f"{protocol}, {_PAPER}"
     if report.bisect:
-        protocol += "; by bisection"
+        protocol += ", with bisection over epsilons"
     if report.shard is not None:
         images += ", shard {} of {}".format(*report.shard)
     lines = {
@@ -168,40 +177,41 @@ def monotony(report) -> dict[str, str]:
     if not report.violations:
         return {}
     return {
-        "not monotone": f"{report.violations:,} times an image was correct "
-        "although a smaller epsilon had broken it"
+        "attack failures": f"{report.violations:,} (an image withstood the "
+        "attack at an epsilon although a smaller epsilon had broken it)"
     }
 
 
 def cost(report) -> dict[str, str]:
-    """Returns what the evaluation cost: names of lines, and their texts."""
+    """Returns what the evaluation cost, as a dict from line names to texts."""
     lines = {
         "cost": f"{report.forward_passes:,} forward and "
-        f"{report.backward_passes:,} backward passes of one image, "
+        f"{report.backward_passes:,} backward passes, counted per image; "
         f"{report.seconds:.1f} s"
     }
     if np.isfinite(report.saving_factor):
         lines["naive cost"] = (
             f"{report.naive_forward_passes:,} forward and "
-            f"{report.naive_backward_passes:,} backward passes: saved by a "
-            f"factor of {report.saving_factor:.1f}"
+            f"{report.naive_backward_passes:,} backward passes, "
+            f"{report.saving_factor:.1f} times as many, if each image were "
+            "attacked at each epsilon from scratch"
         )
     if report.check_forward_passes:
-        lines["self-checks"] = (
+        lines["self-check cost"] = (
             f"{report.check_forward_passes:,} forward and "
-            f"{report.check_backward_passes:,} backward passes more"
+            f"{report.check_backward_passes:,} backward passes in addition"
         )
     return lines
 
 
 def transfer(report) -> str:
-    """Returns how far the adversarial images that are kept can be reused.
+    """Returns where the stored adversarial images may be less effective.
 
     Args:
         report: A `Report`.
 
     Returns:
-        A string, one sentence, or an empty one where no images are kept.
+        A string of one sentence, or `""` if the report has no images.
     """
     if report.examples is None:
         return ""
@@ -209,6 +219,6 @@ def transfer(report) -> str:
     if report.precision:
         where = f"in {report.precision} on a {report.device}"
     return (
-        f"The adversarial images that are kept were found {where}; they "
-        "transfer less well to another precision or device."
+        f"The stored adversarial images were found {where}. They may be less "
+        "effective in another precision or on another device."
     )

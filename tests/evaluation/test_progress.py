@@ -90,21 +90,22 @@ def test_lines_of_a_log(lines, clock):
         attack_window(told, sweep, 50, 4, 30)
         assert clock.seconds == 16.0
         assert lines() == [
-            "evaluation: 0 of 100 images done, at most 100 % stand at epsilon "
-            "0.3, at most about 20 s left"
+            "evaluation: 0 of 100 images done, accuracy so far at "
+            "most 100 % at epsilon 0.3, at most about 20 s left"
         ]
         clock.seconds = 60.0
         told.begin_window(50)
         told.advance(False)
         # 16 s a window before, and this one began just now.
         assert lines() == [
-            "evaluation: 51 of 100 images done, at most 69 % stand at epsilon "
-            "0.3, about 20 s left"
+            "evaluation: 51 of 100 images done, accuracy so far at "
+            "most 69 % at epsilon 0.3, about 20 s left"
         ]
         for _ in range(49):
             told.advance(False)
         assert told.line() == (
-            "evaluation: 100 of 100 images done, 20 % stand at epsilon 0.3"
+            "evaluation: 100 of 100 images done, accuracy so far 20 % at "
+            "epsilon 0.3"
         )
         # A line for each half minute, not for each image.
         assert not lines()
@@ -121,7 +122,7 @@ def test_images_that_finish_early_do_not_shorten_the_estimate(lines, clock):
             told.advance(False)
         # Two of eight epsilons for 20 s; the other six for half the images.
         assert told._seconds_left() == pytest.approx(30.0)
-        assert "at most 50 % stand" in told.line()
+        assert "accuracy so far at most 50 %" in told.line()
 
 
 def test_the_estimate_counts_windows_of_a_resumed_evaluation_as_free(
@@ -147,7 +148,7 @@ def test_nothing_is_estimated_of_a_dataset_of_unknown_length(lines, clock):
     with Progress(sweep, "APGD-10", None, 1) as told:
         attack_window(told, sweep, 10, 3, 4)
         assert told.line() == (
-            "evaluation: 10 images done, 60 % stand at epsilon 0.3"
+            "evaluation: 10 images done, accuracy so far 60 % at epsilon 0.3"
         )
 
 
@@ -172,7 +173,7 @@ def test_the_cost_of_an_expensive_attack_is_told_once(
         images = f"{total} images" if total else "the images"
         cost = (
             "evaluation: Square, 5,000 queries takes up to about 20,000 passes "
-            f"of the network for each of {images}, over 4 epsilons."
+            f"of the network for each of {images}, for all 4 epsilons "
         )
         assert text.count(cost) == told_cost, text
         assert text.count("takes up to about") == told_cost
@@ -234,5 +235,6 @@ def test_an_evaluation_writes_lines_and_finds_the_same(lines, monkeypatch):
     assert len(told) > 20
     stands = 100 * reports[1].accuracy[-1]
     assert told[-1] == (
-        f"evaluation: 20 of 20 images done, {stands:.0f} % stand at epsilon 0.2"
+        f"evaluation: 20 of 20 images done, accuracy so far "
+        f"{stands:.0f} % at epsilon 0.2"
     )

@@ -120,9 +120,10 @@ def test_the_estimate_is_in_points_of_accuracy():
     }
     assert json.loads(json.dumps(found.estimate)) == found.estimate
     assert str(found) == (
-        "about 12 points (7 to 19) of the 50 % that stand at epsilon 0.15 "
-        "fall to a stronger attack (APGD-20 on the probability margin, then "
-        "APGD-T-20, 2 targets (logit margin): 12 of 50 images)"
+        "the 50 % accuracy at epsilon 0.15 is about 12 points too high (95 % "
+        "interval 7 to 19): a stronger attack (APGD-20 on the probability "
+        "margin, then APGD-T-20, 2 targets (logit margin)) broke 12 of 50 "
+        "images that withstood the evaluation"
     )
 
 

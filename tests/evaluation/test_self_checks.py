@@ -46,7 +46,7 @@ def fired(model, name, attack=ATTACK, **kwargs):
     with pytest.warns(UserWarning, match=name):
         report = evaluate(model, attack, **kwargs)
     assert outcome(report, name)["status"] == "fired"
-    assert f"WARNING: {name}: " in str(report)
+    assert f"WARNING: self-check '{name}' failed: " in str(report)
     return report
 
 
@@ -261,7 +261,7 @@ def test_too_few_images_tell_nothing(trained, monkeypatch):
     report = evaluate(trained, MarginEnsemble(), data=few)
     found = outcome(report, "stronger attack")
     assert found["status"] == "not run" and found["estimate"] is None
-    assert "images stand at epsilon" in found["message"]
+    assert "images withstood the evaluation" in found["message"]
 
 
 class Outside(PGD):

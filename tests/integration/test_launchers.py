@@ -47,9 +47,9 @@ def test_compare_leaves_a_whole_run_folder(comparison):
     assert tables in text
     nested, paper = tables.split("attack: ")[1:]
     assert nested.startswith("APGD-2 on cross-entropy\n")
-    assert "protocol: nested envelope" in nested and "bisection" in nested
+    assert "protocol: nested (an image" in nested and "bisection" in nested
     assert paper.startswith("APGD-10 on cross-entropy\n")
-    assert "protocol: the protocol of the paper" in paper
+    assert "the protocol of the paper" in paper
     assert "known to be loose" in paper
     assert re.search(r"\nSelf-checks: \d+ of \d+ fired", text)
     for name in ("curve.png", "curve.svg", "story.png", "story.svg"):

@@ -286,7 +286,7 @@ def test_text_of_a_comparison():
     second = make_report(SECOND, model_name="scheduled", seed=3)
     text = str(compare(first, second))
     assert "scheduled" in text and "6, the same for both" in text
-    assert "54.17 % and 79.17 %, epsilon uniform on [0, 2/255]" in text
+    assert "54.17 % (first), 79.17 % (second), epsilon uniform on" in text
     assert "+25.00 points (95 % interval " in text
     assert "p = 0.25 (sign-flip test)" in text
     row = next(row for row in text.splitlines() if "1/255" in row)
@@ -297,7 +297,7 @@ def test_text_of_a_comparison():
 
 def test_text_of_a_pool():
     text = str(pool([make_report(FIRST), make_report(SECOND)], confidence=0.9))
-    assert "2, of the same 6 images" in text
+    assert "2, on the same 6 images" in text
     assert "66.67 %, standard error 12.50 (90 % interval " in text
     row = next(row for row in text.splitlines() if "1/255" in row)
     assert row.split()[:3] == ["1/255", "66.67", "16.67"]
@@ -343,16 +343,16 @@ def test_differences_that_are_allowed(changes, note):
         ({"epsilons": GRID[:2], "correct": np.ones((6, 2), bool)}, "epsilons"),
         (
             {"image_ids": np.arange(6) + 13},
-            "image_ids: 6 and 6 images, of which 3",
+            "image_ids: 6 and 6 images, with 3",
         ),
-        ({"labels": [0, 1, 2, 3, 0, 0]}, "labels: of 1 images"),
+        ({"labels": [0, 1, 2, 3, 0, 0]}, "labels: 1 images"),
     ],
 )
 def test_reports_that_do_not_match(changes, message):
     first = make_report([3] * 6, dataset={"dataset": "dogs"})
     base = {"predictions": changes.get("labels", first.labels)}
     other = make_report([3] * 6, **{**base, **changes}, model_name="other")
-    message = f"'tiny' and 'other' that differ in {message}"
+    message = f"'tiny' and 'other', which differ in {message}"
     with pytest.raises(ValueError, match=message):
         compare(first, other)
     with pytest.raises(ValueError, match=message):

@@ -66,9 +66,9 @@ def test_what_speaks_against_it_is_said(report, tmp_path):
     path = tmp_path / "README.md"
     ke.evaluation.write_model_card(against, path, {}, robust=False)
     text = path.read_text(encoding="utf-8")
-    assert "fired**: zero gradients: of 9 images" in text
+    assert "failed**: zero gradients: of 9 images" in text
     assert "seen in training: 3 images" in text
-    assert "without any attack" in text
+    assert "without adversarial training" in text
 
 
 def test_a_card_names_no_folder(report, tmp_path):

@@ -200,7 +200,7 @@ def test_values_are_checked_before_anything_is_run(tmp_path):
         ("[grid]\nretries = [1]", "no value 'retries'"),
         ("[grid]\nepochs = [0]", "epochs='0'"),
         ("[grid]\nschedule = ['linear']", "expected one of standard"),
-        ("[grid]\nschedule = ['30/50:12/50']", "the first not after"),
+        ("[grid]\nschedule = ['30/50:12/50']", "the first not larger"),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=message) as error:

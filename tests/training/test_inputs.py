@@ -95,7 +95,7 @@ KINDS = [Batches, generator, tf_dataset, torch_loader]
         (IMAGES / 255, LABELS, "scaled to"),
         (IMAGES - 128, LABELS, "before any normalisation"),
         # Each label is wrong: one kind is shuffled, one batch is looked at.
-        (IMAGES, LABELS + 3, r"0\.\.2"),
+        (IMAGES, LABELS + 3, "between 0 and 2"),
     ],
 )
 def test_any_kind_of_data_is_looked_at(kind, images, labels, message):
@@ -143,7 +143,7 @@ def test_a_look_at_a_loader_draws_nothing():
 
 WRONG = {
     "no labels": (lambda: [IMAGES[:8]], "need labels"),
-    "not batched": (lambda: [(IMAGES[0], LABELS[0])], "must be batched"),
+    "not batched": (lambda: [(IMAGES[0], LABELS[0])], "batch it"),
     "several inputs": (
         lambda: [({"a": IMAGES, "b": IMAGES}, LABELS)],
         r"keys \['a', 'b'\]",
@@ -155,7 +155,7 @@ WRONG = {
     "objects": (lambda: [(IMAGES, LABELS.astype(object))], "numbers"),
     "images of words": (lambda: [(IMAGES.astype(str), LABELS)], "numbers"),
     "fewer labels": (lambda: [(IMAGES, LABELS[:5])], "as many labels"),
-    "nothing": (lambda: [], "empty"),
+    "nothing": (lambda: [], "no images|empty"),
 }
 
 
@@ -171,13 +171,13 @@ def test_what_is_no_batch_is_refused(name):
 def test_data_of_no_kind_are_refused():
     with pytest.raises(ValueError, match="Received: int"):
         train(5)
-    with pytest.raises(ValueError, match="images alone"):
+    with pytest.raises(ValueError, match="only images"):
         train(IMAGES)
     with pytest.raises(ValueError, match="Received: function"):
         evaluate(lambda: None)
     half = IMAGES[:12], LABELS[:12]
     # Of Keras these would be two inputs.
-    with pytest.raises(ValueError, match="two arrays, or a dataset"):
+    with pytest.raises(ValueError, match="two arguments.*or pass a dataset"):
         train([half, half])
     for wrong in ([half], [half, half], [IMAGES]):
         with pytest.raises(
@@ -215,7 +215,7 @@ def test_data_without_an_end_are_refused():
     with pytest.raises(ValueError, match="must have an end"):
         evaluate(endless)
     again = Endless(IMAGES, LABELS)
-    with pytest.raises(ValueError, match="begins again after 3 batches"):
+    with pytest.raises(ValueError, match="repeats after 3 batches"):
         evaluate(again)
     trainer = make_trainer()
     before = trainer.model.get_weights()
@@ -230,7 +230,7 @@ def test_data_without_an_end_are_refused():
             for at in range(0, 24, 3):
                 yield IMAGES[at : at + 3], LABELS[at : at + 3]
 
-    with pytest.raises(ValueError, match="begins again after 8 batches"):
+    with pytest.raises(ValueError, match="repeats after 8 batches"):
         evaluate(small())
     # The same image twice is no new beginning.
     twice = [(IMAGES[:1], LABELS[:1])] * 2
@@ -504,7 +504,7 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
             value_range=np.array([0, 255]),
         )
     for wrong in (None, "1", 1.5, 2**63):
-        with pytest.raises(ValueError, match="`seed` must be an integer"):
+        with pytest.raises(ValueError, match="`seed` must be a 64-bit integer"):
             evaluate(IMAGES, LABELS, seed=wrong)
     for wrong in (3, (0.0, 2.0), (2, 2)):
         with pytest.raises(ValueError, match="`shard` must be a pair"):

@@ -661,8 +661,8 @@ IMAGES, LABELS = make_data()
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"labels": LABELS + 1}, r"0\.\.2"),
-        ({"labels": LABELS - 1}, r"0\.\.2"),
+        ({"labels": LABELS + 1}, "between 0 and 2"),
+        ({"labels": LABELS - 1}, "between 0 and 2"),
         ({"labels": LABELS + 0.5}, "whole numbers"),
         ({"labels": np.zeros((24, 3), "float32")}, "sum to 1"),
         ({"images": IMAGES + 10}, "before any normalisation"),
@@ -697,7 +697,10 @@ def test_missing_labels_are_named():
 
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
-    [(IMAGES / 255, LABELS, "scaled to"), (IMAGES, LABELS + 1, r"0\.\.2")],
+    [
+        (IMAGES / 255, LABELS, "scaled to"),
+        (IMAGES, LABELS + 1, "between 0 and 2"),
+    ],
 )
 def test_validation_data_are_looked_at_too(images, labels, message):
     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
@@ -782,7 +785,7 @@ def test_the_first_look_is_at_images_from_everywhere():
 def test_datasets_are_looked_at_too():
     images, labels = make_data()
     dataset = tf.data.Dataset.from_tensor_slices((images, labels + 1))
-    with pytest.raises(ValueError, match=r"0\.\.2"):
+    with pytest.raises(ValueError, match="between 0 and 2"):
         linear_trainer().fit(dataset.batch(8), callbacks=drive(), verbose=0)
 
 
