@@ -55,7 +55,10 @@ flags.DEFINE_integer("batch_size", None, "Default: by the network.")
 flags.DEFINE_integer("image_size", None, "Default: by the network.")
 flags.DEFINE_bool("bf16", False, "Compute in bfloat16 (mixed precision).")
 flags.DEFINE_enum(
-    "jit_compile", "auto", ["auto", "true", "false"], "As Keras' compile."
+    "jit_compile",
+    "auto",
+    ["auto", "true", "false"],
+    "As of a trainer's `compile`, for trainers and plain models.",
 )
 flags.DEFINE_bool("schedule", True, "Also time whole runs, by `fit`.")
 flags.DEFINE_float("peak_tflops", None, "Peak of the device, dense.")
@@ -76,12 +79,16 @@ def compiled(model):
     """Compiles a model for training, with a plain optimizer."""
     import keras
 
-    jit_compile = {"true": True, "false": False}
+    from keras_epsched import backend
+
+    given = {"true": True, "false": False}.get(FLAGS.jit_compile, "auto")
+    jit_compile = backend.resolve_jit_compile(given, model)
     model.compile(
         optimizer=keras.optimizers.SGD(1e-4),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        jit_compile=jit_compile.get(FLAGS.jit_compile, "auto"),
+        # A plain model as a trainer, for Keras would not take XLA on a CPU.
+        jit_compile=jit_compile,
     )
     return model
 

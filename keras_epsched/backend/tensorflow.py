@@ -15,6 +15,9 @@ from keras_epsched.backend import common
 # Holds 32 bits and their product with a factor below 2**31.
 HASH_DTYPE = "int64"
 
+# Whether `be_deterministic` was called.
+_deterministic = False
+
 cond = ops.cond
 fori_loop = ops.fori_loop
 while_loop = ops.while_loop
@@ -36,7 +39,9 @@ class TrainerSteps(common.TrainerSteps):
     @property
     def compiler_is_open(self):
         return (
-            self._auto_loss is not None
+            # Times differ from run to run.
+            not _deterministic
+            and self._auto_loss is not None
             # Not compiled again since.
             and self._auto_loss is self._compile_loss
             and all(layer.supports_jit for layer in self._flatten_layers())
@@ -361,6 +366,8 @@ set_random_state = common.set_no_random_state
 
 def be_deterministic() -> None:
     """Takes only kernels that give the same numbers bit by bit."""
+    global _deterministic
+    _deterministic = True
     tf.config.experimental.enable_op_determinism()
 
 

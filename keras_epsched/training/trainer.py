@@ -487,6 +487,9 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         epsilon in the logs, and an `ExactBackup` after them. `fit` adds by
         itself:
 
+        - On TensorFlow, on a CPU and with `jit_compile="auto"`, a trial of both
+          compilers on a few steps, if the training is so long that this costs
+          about 2 % of it at most. `fit` prints the choice.
         - Where BatchNorm adapts, a `keras_epsched.callbacks.BatchNormMonitor`
           on up to 64 training images, and no more than `batch_size`. At the
           end of each epoch it costs about as much as one step, and once the
