@@ -138,7 +138,7 @@ def test_bisection_finds_the_same_for_less(trained):
     up = evaluate(trained, attack=attack, protocol="independent")
     halved = evaluate(trained, attack=attack, bisect=True)
     assert halved.protocol == "nested"
-    assert halved.bisect and "by bisection" in str(halved)
+    assert halved.bisect and "with bisection" in str(halved)
     assert not up.bisect
     assert (up.correct != halved.correct).mean() < 0.01
     assert halved.backward_passes < 0.5 * up.backward_passes
