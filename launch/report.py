@@ -1,11 +1,15 @@
 r"""Turns the results of studies into tables, pictures and tests.
 
-For each file of results (results.parquet of study.py, or another name): the
-paper's tables 1 and 2 (clean, at the target, expected, with standard errors
-over seeds and the paper's own figures where a cell is the same), 7 (hinges) and
-8 (random epsilon), paired tests, delays, what of the paper's claims holds, and
-figures 1 (suboptimal transfer), 3 (delay), 4 (curves) and 5 (aggregates). What
-a study has no cells for is left out. Needs `pip install -e ".[study]"`.
+For each file of results (results.parquet of study.py) it makes the tables and
+figures of the paper for which the study has cells:
+
+- tables 1 and 2: clean accuracy, accuracy at the target, expected robustness,
+  with standard errors over seeds, and the paper's numbers for the same cells;
+- tables 7 (hinges) and 8 (random epsilon); paired tests; delays; which of the
+  paper's claims hold;
+- figures 1 (suboptimal transfer), 3 (delay), 4 (curves) and 5 (aggregates).
+
+Needs `pip install -e ".[study]"`.
 
 Examples:
   python launch/report.py --results=runs/digits/results.parquet
@@ -16,6 +20,7 @@ Examples:
 """
 
 import app
+import usage
 from absl import flags
 
 from keras_epsched import studies
@@ -25,17 +30,19 @@ FLAGS = flags.FLAGS
 flags.DEFINE_multi_string(
     "results",
     None,
-    "Results of a study, or of several that belong together, separated by "
-    "commas and named by the first or as NAME=PATH,PATH; repeat it for other "
-    "studies.",
+    "A file of results, or several that belong together, separated by commas. "
+    "They are named after the first, or as NAME=PATH,PATH. Repeat the flag for "
+    "other studies.",
     required=True,
 )
 flags.DEFINE_string(
-    "output", None, "Folder of what is written; default: that of the results."
+    "output", None, "Folder to write to. Default: that of the results."
 )
 flags.DEFINE_multi_string(
-    "page", [], "A Markdown page to fill in; repeat it for others."
+    "page", [], "A Markdown page to fill in. Repeat the flag for others."
 )
+for name in ("results", "output", "page"):
+    usage.add(name)
 
 
 def main():
