@@ -161,7 +161,11 @@ def look(x, y=None):
     elif hasattr(x, "element_spec") and not hasattr(x, "take"):
         return None, x
     elif hasattr(x, "take") and hasattr(x, "element_spec"):
-        batch = next(iter(x.take(1)), None)
+        iterator = iter(x if getattr(x, "is_cached", False) else x.take(1))
+        batch = next(iterator, None)
+        for _ in iterator:
+            # A cache that is not read to its end is thrown away.
+            pass
     elif hasattr(x, "__iter__") and not hasattr(x, "__next__"):
         with _without_draws():
             batch = next(iter(x), None)

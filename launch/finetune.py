@@ -1,17 +1,22 @@
-r"""Robust fine-tuning of one backbone by one schedule, then its evaluation.
+r"""Fine-tunes one backbone robustly by one schedule, and evaluates it.
+
+The run folder gets the model, its history, reports, curve and model card.
 
 Examples:
-  python launch/finetune.py --schedule=scheduled
+  # The built-in demonstration:
+  python launch/finetune.py
+  # Your photos and backbone:
   python launch/finetune.py --dataset=/data/flowers --image_size=224 \
       --backbone=resnet_50_imagenet --epsilon=4/255 --epochs=50 \
       --learning_rate=1e-4 --augment=flip,color,rotation --output=runs/flowers
+  # Without a schedule, at the target from the first step on:
   python launch/finetune.py --schedule=fixed --epsilon=8/255
-  # What it would take, before hours are spent; and on another card:
+  # The time and the memory that it would take here; and on another card:
   python launch/finetune.py --epochs=50 --estimate --memory_gb=15
   python launch/finetune.py --epochs=50 --estimate --card=T4
-  # Measured as in the paper too, in the folder `paper` of the run folder:
+  # Also measured as in the paper, in the folder `paper` of the run folder:
   python launch/finetune.py --protocols=nested,paper
-  # On a machine that may disappear: the same command again goes on exactly.
+  # On a machine that may stop: the same command again resumes the run.
   python launch/finetune.py --output=runs/digits --resume --backup_minutes=5
 """
 
@@ -30,8 +35,18 @@ def main():
     if run_flags.estimated(config):
         return
     result = runs.finetune(config, command=run_flags.command())
-    print(f"\n{result.text(run_flags.as_flag)}")
-    app.print_folder(result.folder)
+    if result.history.get("verdict") == "undecided":
+        # A standard fine-tuning is missing.
+        following = run_flags.as_command("compare.py", config)
+    else:
+        model = result.folder / "model.keras"
+        following = run_flags.as_command(
+            "evaluate.py",
+            config,
+            run_flags.as_flag("model", model),
+            "--attack=autoattack",
+        )
+    app.finish(result.text(run_flags.as_flag), result.folder, following)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Makes the bundled preset: a tiny standard ResNet, pretrained on letters.
+"""Makes the bundled preset: a tiny ResNet, pretrained on letters.
 
-The network is ordinary and non-robust: the starting point whose robust
-fine-tuning this toolkit is about. Everything is offline: the letters are
-rendered with the fonts that matplotlib ships.
+The network is trained without attacks. It is the non-robust backbone of the
+demonstration. Nothing is downloaded: the letters are rendered with the fonts
+that matplotlib ships.
 
 Examples:
   python launch/pretrain.py --output=/tmp/resnet_letters
@@ -13,18 +13,25 @@ import json
 import pathlib
 
 import app
+import usage
 from absl import flags
 
+from keras_epsched.runs.checks import refusing
+
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "Folder of the preset that is written.", required=True
+    "output", None, "Folder to write the preset to.", required=True
 )
-_EPOCHS = flags.DEFINE_integer("epochs", 15, "Epochs.", lower_bound=1)
+_EPOCHS = flags.DEFINE_integer("epochs", 15, "Number of epochs.", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images in a batch.")
-_LEARNING_RATE = flags.DEFINE_float("learning_rate", 3e-3, "Of AdamW.")
+_LEARNING_RATE = flags.DEFINE_float(
+    "learning_rate", 3e-3, "Learning rate of AdamW."
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of weights and data order.")
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder of prepared datasets; default: that of tfds."
+    "data_dir", None, "Folder of prepared datasets. Default: that of tfds."
 )
+for _flag in (_OUTPUT, _EPOCHS, _BATCH_SIZE, _LEARNING_RATE, _SEED, _DATA_DIR):
+    usage.add(_flag.name)
 
 _SIZE = 32
 
@@ -69,6 +76,11 @@ def build(keras_hub):
 
 
 def main():
+    output = pathlib.Path(_OUTPUT.value)
+    with refusing():
+        # Before the training: it may be a place where nothing can be written.
+        output.mkdir(parents=True, exist_ok=True)
+
     import keras
     import keras_hub
 
@@ -110,7 +122,6 @@ def main():
         attack=ke.attacks.PGD(steps=10),
         verbose=0,
     )
-    output = pathlib.Path(_OUTPUT.value)
     task.save_to_preset(str(output))
     # For where KerasHub is not installed.
     bundled.save_graph(task.backbone, output)

@@ -24,6 +24,7 @@ Examples:
 """
 
 import app
+import usage
 from absl import flags
 
 from keras_epsched import studies
@@ -49,6 +50,8 @@ flags.DEFINE_multi_string(
     [],
     "A Markdown page to fill. Repeat the flag for other pages.",
 )
+for name in ("results", "output", "page"):
+    usage.add(name)
 
 
 def main():

@@ -5,9 +5,10 @@ import shlex
 import sys
 
 import flag_types
+import usage
 from absl import flags
 
-from keras_epsched.configs.values import as_text, entries
+from keras_epsched.configs.values import Group, Role, as_text, entries
 from keras_epsched.runs import (
     Comparison,
     Config,
@@ -18,80 +19,90 @@ from keras_epsched.runs import (
 
 FLAGS = flags.FLAGS
 
+# The flag of each value of a config.
+_flags: dict[str, str] = {}
+
 
 def define(
     kind: type[Settings],
+    group: str = "",
     required: tuple[str, ...] = (),
     repeated: tuple[str, ...] = (),
+    unused: tuple[Group | str, ...] = (),
 ) -> None:
     """Defines a flag for each value of a class of configs.
 
     Args:
         kind: Class of configs.
+        group: Group in --help of values that state none.
         required: Names of values without which nothing can run.
         repeated: Names of lists whose flag is repeated, an item each.
+        unused: Groups, and names of values, that --help leaves out.
     """
-    # For --help, which shows the flags of the program alone.
-    program = sys.argv[0]
-    for name, entry in entries(kind).items():
-        text = as_flags(entry.about.help, kind)
-        if entry.kind is tuple and name not in repeated:
-            text = f"{text} Separated by commas."
+    known = entries(kind)
+    for value, entry in known.items():
+        name = _flags[value] = entry.flag
+        help = as_flags(entry.about.help, kind)
         if entry.choices:
-            text = f"<{'|'.join(entry.choices)}>: {text}"
+            help = f"One of {', '.join(entry.choices)}. {help}"
         if entry.kind is bool:
-            flags.DEFINE_boolean(name, entry.default, text, module_name=program)
-        elif name in repeated:
-            flags.DEFINE_multi_string(
-                name,
-                None,
-                f"{text} Repeat it for more.",
-                module_name=program,
-            )
+            flags.DEFINE_boolean(name, entry.default, help)
+        elif value in repeated:
+            help = f"{help} Repeat the flag for each."
+            flags.DEFINE_multi_string(name, None, help)
         else:
+            if entry.kind is tuple:
+                help = f"{help} Separated by commas."
             flags.DEFINE(
                 flag_types.ValueParser(entry),
                 name,
                 entry.default,
-                text,
+                help,
                 serializer=flag_types.ValueSerializer(),
-                module_name=program,
             )
-        if name in required:
-            flags.mark_flag_as_required(name)
+        if value in required:
+            flags.register_validator(name, bool, f"--{name} is missing. {help}")
+    # What belongs to this kind of run goes first in its group.
+    own = sorted(known, key=lambda value: value in entries(Settings))
+    for each in (*Group, None):
+        for value in own:
+            entry = known[value]
+            if entry.about.group is each and not {each, value} & {*unused}:
+                usage.add(entry.flag, each.value if each else group)
 
 
 def config(kind: type[Settings]) -> Settings:
     """Makes the config of the command line."""
     given = {
-        name: FLAGS[name].value for name in entries(kind) if FLAGS[name].present
+        name: FLAGS[entry.flag].value
+        for name, entry in entries(kind).items()
+        if FLAGS[entry.flag].present
     }
     return kind(**given)
 
 
 def define_estimate() -> None:
     """Defines the flags that ask what a run will take, instead of the run."""
-    program = sys.argv[0]
     flags.DEFINE_boolean(
         "estimate",
         False,
-        "Print what the run will take, from a few of its steps, and end.",
-        module_name=program,
+        "Print the time and the memory that the run will need, measured on a "
+        "few of its steps, and end.",
     )
     flags.DEFINE_float(
         "memory_gb",
         None,
-        "With --estimate: a memory, to say which batch sizes fit into it; "
-        "default: that of --card.",
-        module_name=program,
+        "With --estimate: also print which batch sizes fit into a memory of "
+        "this size. Default: the memory of --card.",
     )
     flags.DEFINE_string(
         "card",
         None,
-        "With --estimate: a graphics card that is not here, as T4. Times are "
-        "then rough estimates.",
-        module_name=program,
+        "With --estimate: estimate for a graphics card that is not here, as "
+        "T4. The times are then rough.",
     )
+    for name in ("estimate", "memory_gb", "card"):
+        usage.add(name, "Estimate")
 
 
 def estimated(config: Config | Comparison) -> bool:
@@ -115,7 +126,40 @@ def command() -> str:
 
 def as_flag(name: str, value) -> str:
     """Returns a value as it is typed."""
-    return f"--{name}={as_text(value)}"
+    return shlex.quote(f"--{_flags.get(name, name)}={as_text(value)}")
+
+
+def as_command(launcher: str, config: Settings, *more: str) -> str:
+    """Returns a command for the same data and target.
+
+    Args:
+        launcher: String. File name of the launcher.
+        config: `Settings`.
+        *more: Further flags.
+    """
+    shared = [
+        as_flag(name, getattr(config, name))
+        for name, entry in entries(Settings).items()
+        if name in config.given
+        and entry.about.role is not Role.PLACE
+        and (
+            entry.about.group is Group.DATA
+            and name != "augment"
+            or name in ("epsilon", "norm")
+        )
+    ]
+    return " ".join([f"python launch/{launcher}", *shared, *more])
+
+
+def named(text: str) -> str:
+    """Returns a text with flags in place of values in backticks."""
+    return re.sub(
+        r"`(\w+)`",
+        lambda match: (
+            f"--{_flags[match[1]]}" if match[1] in _flags else match[0]
+        ),
+        text,
+    )
 
 
 def as_flags(text: str, kind: type[Settings] | None = None) -> str:
@@ -125,7 +169,9 @@ def as_flags(text: str, kind: type[Settings] | None = None) -> str:
         text: String that names values in backticks, or as `name=value`.
         kind: Class of configs. By default all flags that there are.
     """
-    known = list(FLAGS if kind is None else entries(kind))
+    known = {**{name: name for name in FLAGS}, **_flags}
+    if kind is not None:
+        known = {name: entry.flag for name, entry in entries(kind).items()}
     names = "|".join(map(re.escape, known))
     # Arguments within a call, as PGD(norm='l2'), are Python's.
     named = rf"\w+\([^()]*\)|`({names})`|(?<![\w.\-])({names})=(?=\S)"
@@ -133,7 +179,7 @@ def as_flags(text: str, kind: type[Settings] | None = None) -> str:
     def typed(match):
         quoted, given = match.groups()
         if quoted:
-            return f"--{quoted}"
-        return f"--{given}=" if given else match[0]
+            return f"--{known[quoted]}"
+        return f"--{known[given]}=" if given else match[0]
 
     return re.sub(named, typed, text)

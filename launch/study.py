@@ -1,4 +1,4 @@
-r"""Runs a grid of fine-tunings, and gathers what comes out in one table.
+r"""Runs a grid of fine-tunings, and gathers the results in one table.
 
 The grid is a TOML file. Every key is a flag of finetune.py:
 
@@ -15,14 +15,14 @@ The grid is a TOML file. Every key is a flag of finetune.py:
   match = {backbone = "CNX"}
   flags = {learning_rate = 1e-4}
 
-Cells are tasks of Ray, on this machine or on a cluster (RAY_ADDRESS; the run
-folder must then be on a file system that all machines share). One that fails
-or dies is tried again and goes on where it was, unless flags or data are wrong;
---resume does the same for a study that was interrupted. Needs
-`pip install -e ".[study]"`.
+Flags of the command line are the same in all cells. Cells are tasks of Ray, on
+this machine or on a cluster (set RAY_ADDRESS; all machines must then share the
+file system of the run folder). A cell that fails is tried again and resumes,
+unless its flags or data are wrong. --resume resumes a study that was
+interrupted. Needs `pip install -e ".[study]"`.
 
-Leaves results.parquet, a row a cell, for report.py, beside a run folder for
-each cell. Flags on the command line hold in all cells.
+The run folder gets results.parquet, with a row for each cell, for report.py,
+and a run folder for each cell.
 
 Examples:
   python launch/study.py --study=reproduction/digits.toml --output=runs/digits
@@ -39,7 +39,7 @@ import run_flags
 from keras_epsched import studies
 
 CONFIG = studies.Study
-run_flags.define(CONFIG, required=("study",))
+run_flags.define(CONFIG, "Study", required=("study",))
 
 
 def main():

@@ -32,6 +32,20 @@ class Role(enum.Enum):
     PLACE = "place"
 
 
+class Group(enum.Enum):
+    """The heading under which `--help` lists a value."""
+
+    DATA = "Data"
+    MODEL = "Model"
+    TARGET = "Target"
+    ATTACK = "Epsilon schedule and training attack"
+    ADAPTATION = "What is trained"
+    TRAINING = "Training"
+    MONITORS = "Monitoring"
+    EVALUATION = "Evaluation"
+    RUN = "Run and run folder"
+
+
 class Card(enum.Enum):
     """Whether a model card states a value."""
 
@@ -51,6 +65,9 @@ class Value:
     Args:
         help: String. What it is; other values are named in backticks.
         role: `Role`.
+        group: `Group` of `--help`. By default the launcher decides.
+        flag: String or `None`. The launcher's flag, where it is not called as
+            the value.
         card: `Card`. By default a card states what differs from the default,
             of the values of the role `SCIENCE`.
         column: Boolean. Whether results have a column for it. By default those
@@ -67,6 +84,8 @@ class Value:
 
     help: str
     role: Role = Role.SCIENCE
+    group: Group | None = None
+    flag: str | None = None
     card: Card | None = None
     column: bool | None = None
     of_attack: bool = False
@@ -125,6 +144,11 @@ class Entry:
     item: type | None
     optional: bool
     choices: tuple[str, ...] | None
+
+    @property
+    def flag(self) -> str:
+        """The name of the launcher's flag."""
+        return self.about.flag or self.name
 
     @property
     def before(self):
@@ -281,6 +305,9 @@ def _sequence(given, entry):
         # Quotes protect a comma, as in lists of other flags.
         rows = list(csv.reader([given], strict=True, skipinitialspace=True))
         given = [each.strip() for each in rows[0]] if rows else []
+    elif isinstance(given, numbers.Real) and entry.item is float:
+        # One number is a list of one, as one name is.
+        given = [given]
     item = _PARSERS[entry.item]
     try:
         return tuple(item(each, entry) for each in given)

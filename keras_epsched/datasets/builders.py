@@ -1,6 +1,9 @@
 """Finds the stored examples for a name or a folder."""
 
+import contextlib
+import difflib
 import importlib
+import io
 import os
 import pathlib
 import re
@@ -95,7 +98,13 @@ def _prepare_embedded(name: str, data_dir: str | os.PathLike | None):
         prefix="incomplete.", dir=target.parent
     ) as temporary:
         staged = packaged(data_dir=temporary)
-        staged.download_and_prepare()
+        # tfds would say that it downloads, and show bars.
+        said = io.StringIO()
+        with (
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+        ):
+            staged.download_and_prepare()
         try:
             os.rename(staged.data_dir, target)
         except OSError:
@@ -122,11 +131,15 @@ def _prepare_registered(
         builders = [tfds.builder(each, data_dir=data_dir) for each in names]
     except tfds.core.DatasetNotFoundError:
         # Replaces the message of tfds, which lists a thousand names.
+        known = (*embedded.NAMES, *paper.PAPER_DATASETS, *tfds.list_builders())
+        near = difflib.get_close_matches(name, dict.fromkeys(known), n=5)
         raise ValueError(
             f"{name!r} is neither a dataset that tfds knows or has prepared "
-            f"in {_folder_of(data_dir)}, nor an existing folder. These "
-            f"datasets need no download: {', '.join(embedded.NAMES)}. The "
-            f"paper's datasets: {', '.join(paper.PAPER_DATASETS)}. {_LAYOUTS}"
+            f"in {_folder_of(data_dir)}, nor an existing folder. "
+            + (f"Near matches: {', '.join(near)}. " if near else "")
+            + "These datasets need no download: "
+            f"{', '.join(embedded.NAMES)}. The paper's datasets: "
+            f"{', '.join(paper.PAPER_DATASETS)}. {_LAYOUTS}"
         ) from None
     except (AssertionError, ValueError) as error:
         # tfds asserts that the version exists.

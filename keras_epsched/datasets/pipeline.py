@@ -48,14 +48,18 @@ def evaluation_batches(
     The arguments are those of `training_batches`.
 
     Returns:
-        `tf.data.Dataset` of `(images, labels)`.
+        `tf.data.Dataset` of `(images, labels)`. Its attribute `is_cached` says
+        whether the first pass fills a cache, which it must then read to the
+        end.
     """
     import tensorflow as tf
 
     images = _prepare(records, decode, image_size)
     if cache:
         images = _cached(images, num_examples)
-    return images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    batches = images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    batches.is_cached = cache
+    return batches
 
 
 def training_batches(

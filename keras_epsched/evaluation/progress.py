@@ -11,9 +11,11 @@ from keras_epsched.attacks.base import Attack
 from keras_epsched.attacks.fab import FAB
 from keras_epsched.epsilons import format_epsilon
 
-# Seconds until the first line of a log, and between two lines.
+# Seconds until the first line of a log, and the least and the most between two
+# lines. In this range, a line is printed when the time has doubled.
 _FIRST_LINE = 10.0
 _BETWEEN_LINES = 30.0
+_MOST_BETWEEN_LINES = 600.0
 # From this number of passes per image on, the cost is printed in advance.
 _EXPENSIVE = 5000
 # If a window takes longer than the earlier ones, this share of their time is
@@ -114,10 +116,11 @@ class Progress:
         # Passes and seconds of batches that compiled nothing, for the speed.
         self.paced_passes, self.paced_seconds = 0, 0.0
         self.compiled: set[Attack] = set()
-        self.next_line = 0.0
+        self.began = self.next_line = 0.0
 
     def __enter__(self):
-        self.next_line = time.monotonic() + _FIRST_LINE
+        self.began = time.monotonic()
+        self.next_line = self.began + _FIRST_LINE
         if self.verbose:
             self.sweep.watch = self._watch
         return self
@@ -194,7 +197,8 @@ class Progress:
     def _write_line(self):
         now = time.monotonic()
         if self.writes_lines and now >= self.next_line:
-            self.next_line = now + _BETWEEN_LINES
+            between = min(now - self.began, _MOST_BETWEEN_LINES)
+            self.next_line = now + max(between, _BETWEEN_LINES)
             tqdm.write(self.line(), file=sys.stderr)
 
     def line(self) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 
 from keras_epsched import optional
 from keras_epsched.models import applications, presets
@@ -127,6 +128,36 @@ def resolved(name: str) -> str:
             )
         return backbone.source
     return name
+
+
+def check(name: str) -> None:
+    """Checks that `classifier` knows a name, without loading anything.
+
+    Args:
+        name: A name, or the path of a file or folder.
+
+    Raises:
+        ValueError: There is no such backbone, or no such file. Says which
+            names are like it.
+        ImportError: Only KerasHub may have it, and that is not installed.
+    """
+    plain = resolved(name)
+    if (
+        plain.removeprefix(applications.PREFIX) in applications.names()
+        or plain in presets.bundled_presets()
+        or os.path.exists(plain)
+        # A handle of Hugging Face or Kaggle, which only they know.
+        or "://" in plain
+    ):
+        return
+    if plain.endswith(".keras"):
+        raise ValueError(
+            "Expected the path of an existing `.keras` file. Received: "
+            f"{name!r}, resolved to {os.path.abspath(plain)}"
+        )
+    keras_hub(plain)
+    if plain not in image_presets():
+        raise unknown(name)
 
 
 def keras_hub(name: str):

@@ -9,13 +9,11 @@ import numpy as np
 
 from keras_epsched import files, reports
 from keras_epsched.configs.config import Comparison, Settings, as_comparison
-from keras_epsched.epsilons import format_epsilon
 from keras_epsched.onset import onset_threshold
-from keras_epsched.reports import wording
-from keras_epsched.reports.statistics import standard_error
-from keras_epsched.runs import build, card, caveats
-from keras_epsched.runs.finetuning import evaluate, train
+from keras_epsched.runs import build, card, caveats, costs, outcome
+from keras_epsched.runs.finetuning import HISTORY, MODEL, evaluate, train
 from keras_epsched.runs.prepare import Run, prepared
+from keras_epsched.runs.time_left import ArmsLeft
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Compared:
         histories: Dict from schedules to lists of histories, one a seed; as
             `Finetuned.history`.
         learning_rate: Float, the same in all fine-tunings.
-        tables: String, a table for each protocol, as in table.txt.
+        tables: String, the table with what it means, as in table.txt.
         config: `Comparison`.
         seconds: Float. How long it took.
     """
@@ -43,30 +41,58 @@ class Compared:
     seconds: float
 
     def text(self, spell=caveats.as_python) -> str:
-        """Returns tables, advice and caveats.
+        """Returns the table, the verdicts and caveats.
 
         Args:
             spell: See `caveats.text`.
         """
         first = self.config.seed
-        advice = [
-            f"{arm}, seed {first}: {found}"
+        several = self.config.seeds > 1
+        verdicts = [
+            outcome.wrapped(f"- {arm}: {run['verdict']}: {run['advice']}")
             for arm in self.config.schedules
-            if (found := self.histories[arm][0].get("advice"))
+            # Without an attack there is nothing to change.
+            if arm != "standard"
+            and (run := self.histories[arm][0]).get("verdict")
         ]
+        if verdicts:
+            seed = f", seed {first}" if several else ""
+            verdicts.insert(0, f"Verdict on each training{seed}")
         measured = {
-            f"{arm}, seed {first + number}, {protocol}": report
+            f"{arm} ({protocol}"
+            + (f", seed {first + number})" if several else ")"): report
             for arm in self.config.schedules
             for protocol in self.config.protocols
             for number, report in enumerate(self.reports[arm][protocol])
         }
         parts = [
-            "\n".join([self.tables, *advice]),
+            self.tables.rstrip(),
+            "\n".join(verdicts),
             caveats.text(measured, self.config, spell),
-            f"learning rate {self.learning_rate:g}, the same in all arms\n"
-            f"run folder {self.folder} ({self.seconds:.0f} s)",
+            outcome.pictures(self.folder),
         ]
-        return "\n\n".join(parts)
+        if len(self.config.learning_rates) > 1:
+            rate = f"Best learning rate: {self.learning_rate:g}"
+            parts.insert(1, rate)
+        return "\n\n".join(part for part in parts if part)
+
+    @property
+    def best(self) -> str:
+        """The schedule with the largest expected robustness."""
+        protocol = self.config.protocols[0]
+        return max(
+            self.config.schedules,
+            key=lambda arm: np.mean(
+                [
+                    report.expected_robustness()
+                    for report in self.reports[arm][protocol]
+                ]
+            ),
+        )
+
+    def model(self, arm: str) -> pathlib.Path:
+        """The saved model of a schedule, of the first seed."""
+        return place(self.folder, self.config.seed, arm) / MODEL
 
     def __str__(self):
         return self.text()
@@ -122,14 +148,17 @@ def compare(
             for arm in comparison.schedules
         }
         histories = {arm: [] for arm in comparison.schedules}
+        left = ArmsLeft(_work(run, seeds))
         for seed in seeds:
             standard = None
             # The others are judged by the standard one.
             for arm in sorted(
                 comparison.schedules, key=lambda arm: arm != "standard"
             ):
-                run.say(f"\n=== {arm}, seed {seed}")
-                history = _train_arm(run, arm, seed, rate, standard, found)
+                run.say(f"\n=== {arm}, seed {seed}: {left.text((arm, seed))}")
+                history = _train_arm(
+                    run, arm, seed, rate, standard, found, left
+                )
                 histories[arm].append(history)
                 if arm == "standard":
                     standard = history["val_accuracy"]
@@ -165,7 +194,7 @@ def choose_learning_rate(run: Run[Comparison]) -> tuple[float, list[dict]]:
             rate,
             run.config.seed,
             None,
-            verbose=0,
+            verbose=run.verbose,
         )
         report = evaluate(
             run.config,
@@ -192,34 +221,54 @@ def choose_learning_rate(run: Run[Comparison]) -> tuple[float, list[dict]]:
     return best["learning_rate"], rows
 
 
-def _train_arm(run, arm, seed, rate, standard, found):
+def place(folder: pathlib.Path, seed: int, arm: str) -> pathlib.Path:
+    """Returns the folder of one training of a comparison."""
+    # Hinges may hold a slash.
+    return folder / f"seed{seed}" / arm.replace("/", "-")
+
+
+def _work(run, seeds):
+    """Passes of the training by each schedule with each seed."""
+    config, steps = run.config, len(run.data.train)
+    plain, attacked = run.step_work
+    work = {}
+    for arm in config.schedules:
+        scheduler = build.make_scheduler(config, arm, config.seed)
+        some = sum(costs.attacked_steps(scheduler, config.epochs, steps))
+        work[arm] = plain * (config.epochs * steps - some) + attacked * some
+    return {(arm, seed): work[arm] for seed in seeds for arm in work}
+
+
+def _train_arm(run, arm, seed, rate, standard, found, left):
     """Trains by one schedule, evaluates by all protocols."""
     config = run.config
-    # Hinges may hold a slash.
-    place = run.folder / f"seed{seed}" / arm.replace("/", "-")
+    folder = place(run.folder, seed, arm)
+    is_there = (folder / HISTORY).exists()
+    began = time.monotonic()
     classifier, data, history = train(
         config,
         build.make_scheduler(config, arm, seed),
         rate,
         seed,
-        place,
-        verbose=2 if run.verbose else 0,
+        folder,
+        verbose=run.verbose,
         reference=standard,
     )
+    trained = time.monotonic()
     for protocol in config.protocols:
         report = evaluate(
             config,
             classifier,
             data.test,
             protocol,
-            folder=place / protocol,
+            folder=folder / protocol,
             resume=config.resume,
             verbose=run.verbose,
         )
         found[arm][protocol].append(report)
         if protocol == config.protocols[0]:
             card.write(
-                place,
+                folder,
                 config,
                 report,
                 data,
@@ -228,72 +277,35 @@ def _train_arm(run, arm, seed, rate, standard, found):
                 learning_rate=rate,
                 epochs=len(history["epoch"]),
             )
-        run.say(f"\n{report}")
+    of_seed = {name: each[-1] for name, each in found[arm].items()}
+    run.say(f"{arm}: {outcome.in_short(of_seed)}")
+    left.done(
+        (arm, seed),
+        None if is_there else trained - began,
+        time.monotonic() - trained,
+    )
     return history
 
 
 def _tables(run, found, histories):
-    first = run.config.schedules[0]
-    return (
-        "\n\n".join(
-            f"{_heading(run, found[first][protocol][0])}\n\n"
-            f"{_table(run.config, found, histories, protocol)}"
-            for protocol in run.config.protocols
-        )
-        + "\n"
-    )
-
-
-def _heading(run, report):
-    """What the numbers of a table are, and how far to trust them."""
     config = run.config
-    subject = wording.subject(report)
-    target = format_epsilon(config.epsilon, config.norm)
-    return (
-        f"attack: {subject['attack']}\n"
-        f"protocol: {subject['protocol']}\n"
-        f"{target} {config.norm}, {run.data.name}, {report.num_images} images, "
-        f"{config.seeds} seed(s). {wording.bound(report)}"
-    )
-
-
-def _table(config, found, histories, protocol):
-    """The table of one protocol, a row a schedule."""
-    from tabulate import tabulate
-
     rows = []
     for arm in config.schedules:
-        runs = found[arm][protocol]
-        low, high = runs[0].expected_robustness_interval()
         onsets = [history["onset"] for history in histories[arm]]
-        rows.append(
-            (
-                arm,
-                _over_seeds([run.clean_accuracy for run in runs]),
-                _over_seeds([run.accuracy[-1] for run in runs]),
-                _over_seeds([run.expected_robustness() for run in runs]),
-                f"{low:.3f} to {high:.3f}",
-                ", ".join("never" if o is None else str(o) for o in onsets),
-                ", ".join(run.get("verdict") or "" for run in histories[arm]),
-            )
-        )
-    headers = (
-        "arm",
-        "clean",
-        "at target",
-        "expected robustness",
-        "95 % interval (images, first seed)",
-        "onset (epoch)",
-        "transfer",
+        learned = ", ".join("never" if o is None else str(o) for o in onsets)
+        verdicts = [history.get("verdict") or "" for history in histories[arm]]
+        verdict = ", ".join(dict.fromkeys(verdicts))
+        rows.append((arm, found[arm], learned, verdict))
+    first = {
+        protocol: each[0]
+        for protocol, each in found[config.schedules[0]].items()
+    }
+    parts = (
+        outcome.heading([*first.values()], config.seeds),
+        outcome.table("schedule", rows, ("learned\nin epoch", "verdict")),
+        outcome.explained(first),
     )
-    return tabulate(rows, headers=headers, disable_numparse=True)
-
-
-def _over_seeds(values):
-    text = f"{np.mean(values):.3f}"
-    return (
-        text if len(values) == 1 else f"{text} ± {standard_error(values):.3f}"
-    )
+    return "\n\n".join(parts) + "\n"
 
 
 def _summary(config, found, histories):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from keras_epsched import reports
 from keras_epsched.configs.config import Settings
 from keras_epsched.reports import wording
+from keras_epsched.runs import outcome
 
 # Attacks that need no gradients, or average them: what helps where more of
 # the same does not.
@@ -20,7 +21,10 @@ _STRONGER = {
     "margin_ensemble-thorough": "autoattack",
     "autoattack": "autoattack-plus",
 }
-_PAPER = "; the protocol must be nested"
+_LOOSE = (
+    "too high: a stronger attack breaks more images. Use the other columns."
+)
+_PAPER = " and the protocol nested"
 
 
 def as_python(name: str, value: str) -> str:
@@ -33,7 +37,7 @@ def text(
     config: Settings,
     spell: Callable[[str, str], str] = as_python,
 ) -> str:
-    """Returns the notes and the self-checks that fired, and what to do.
+    """Returns notes, self-checks that found a problem, and what to do.
 
     Args:
         found: Mapping from names, as tables have them, to `Report`s.
@@ -42,41 +46,61 @@ def text(
             writes it. Defaults to Python.
     """
     what, counts = {}, {"passed": 0, "fired": 0, "not run": 0}
+    nested = any(report.protocol == "nested" for report in found.values())
     for name, report in found.items():
         for note in report.notes:
             what.setdefault((note, "", ""), []).append((name, ""))
         for check in report.checks:
             counts[check["status"]] += 1
-            if check["status"] == "fired":
+            if check["status"] != "fired":
+                continue
+            if (
+                nested
+                and check["name"] in _TOO_WEAK
+                and wording.is_paper_protocol(report)
+            ):
+                # The stronger attack was made as well.
+                key = _LOOSE, "", ""
+            else:
                 remedy = _remedy(check["name"], report, config, spell)
                 key = "", check["name"], remedy
-                what.setdefault(key, []).append((name, check["message"]))
+            what.setdefault(key, []).append((name, check["message"]))
     total = sum(counts.values())
-    lines = [f"Self-checks: {counts['fired']} of {total} fired"]
+    first = f"Self-checks: {counts['fired']} of {total} found a problem"
     if counts["not run"]:
-        lines[0] += f", {counts['not run']} not run (the reports say why)"
-    if what:
-        lines += ["", "What to know about these numbers"]
+        first += f"; {counts['not run']} not run (the reports say why)"
+    lines = [f"{first}."]
+    remedies = False
     for (note, check, remedy), where in what.items():
         names = ", ".join(name for name, _ in where[:3])
         if len(where) > 3:
             names += f" and {len(where) - 3} more"
         if check:
-            note = f"the self-check '{check}' fired. {where[0][1]}"
-        lines.append(f"- {names}: {note}")
-        if remedy:
-            lines.append(f"  Type {remedy}")
-    if any(remedy for _, _, remedy in what):
+            note = f"self-check '{check}': {_sentence(where[0][1])}"
+        # Some messages say it themselves.
+        if remedy and "command line" not in note:
+            note += f" Measure again with {remedy}."
+            remedies = True
+        lines.append(outcome.wrapped(f"- {names}: {note}"))
+    if remedies:
+        model = spell("model", ".../model.keras")
         lines.append(
-            "To measure a saved model again: launch/evaluate.py, in Python "
-            "keras_epsched.runs.evaluate, with that and "
-            f"{spell('model', '.../model.keras')}."
+            outcome.wrapped(
+                f"To measure a saved model again, pass this and {model} to "
+                "launch/evaluate.py, or in Python to "
+                "keras_epsched.runs.evaluate."
+            )
         )
     return "\n".join(lines)
 
 
+def _sentence(text):
+    """A text that ends with a full stop."""
+    return text if text.endswith((".", "`")) else f"{text}."
+
+
 def _remedy(check, report, config, spell):
-    """What to type where a check has fired, or nothing."""
+    """What to pass where a check has found a problem, or nothing."""
     if check in _REMEDIES:
         return spell("eval_attack", _REMEDIES[check])
     if check not in _TOO_WEAK:

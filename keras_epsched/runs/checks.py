@@ -7,6 +7,7 @@ from keras_epsched import optional
 from keras_epsched.configs.config import Settings
 from keras_epsched.configs.values import ConfigError
 from keras_epsched.epsilons import check_epsilon
+from keras_epsched.models import names
 from keras_epsched.runs import build
 from keras_epsched.runs.folder import RunUnderWay, check_output
 
@@ -28,10 +29,12 @@ def refusing() -> Iterator[None]:
 
 
 def check(config: Settings) -> None:
-    """Refuses what would only fail after the first epochs.
+    """Refuses what would only fail later, before anything is loaded.
 
     Raises:
-        ConfigError: If values do not go together.
+        ConfigError: If values do not go together, or nothing can be written to
+            the run folder.
+        ValueError: If there is no such backbone or model.
         ImportError: If a package is missing that a value needs.
     """
     check_output(config)
@@ -62,6 +65,9 @@ def check(config: Settings) -> None:
         )
     _check_evaluation(config)
     _check_monitors(config)
+    # Last, for to know all names takes a second.
+    for name in getattr(config, "model", (config.backbone,)):
+        names.check(name)
 
 
 def _check_evaluation(config):

@@ -12,9 +12,16 @@ from keras_epsched import datasets, models, reports
 from keras_epsched.configs.config import Evaluation
 from keras_epsched.configs.values import ConfigError
 from keras_epsched.evaluation.inputs import check_grid, check_target
-from keras_epsched.runs import build, caveats, checks, finetuning, folder
+from keras_epsched.runs import (
+    build,
+    caveats,
+    checks,
+    finetuning,
+    folder,
+    outcome,
+)
 from keras_epsched.runs.device import computing_as, describe_device
-from keras_epsched.runs.prepare import Run, announce
+from keras_epsched.runs.prepare import Run, announce, describe_data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,19 +39,34 @@ class Evaluated:
     config: Evaluation
 
     def text(self, spell=caveats.as_python) -> str:
-        """Returns paired comparisons and caveats.
+        """Returns the results, paired comparisons and caveats.
+
+        One model has its whole report, several share a table.
 
         Args:
             spell: See `caveats.text`.
         """
-        first, *others = self.reports.values()
-        parts = [str(reports.compare(first, other)) for other in others]
+        first, *others = found = list(self.reports.values())
+        if others:
+            protocol = str(self.config.protocol)
+            rows = [
+                (name, {protocol: [each]})
+                for name, each in self.reports.items()
+            ]
+            parts = [
+                outcome.heading(found),
+                outcome.table("model", rows),
+                outcome.explained({protocol: first}),
+                *(str(reports.compare(first, other)) for other in others),
+            ]
+        else:
+            parts = [str(first)]
         parts.append(caveats.text(self.reports, self.config, spell))
+        parts.append(outcome.pictures(self.folder))
         return "\n\n".join(parts)
 
     def __str__(self):
-        found = "\n\n".join(str(report) for report in self.reports.values())
-        return f"{found}\n\n{self.text()}"
+        return self.text()
 
 
 def evaluate_one(run: Run[Evaluation], classifier: keras.Model, **arguments):
@@ -101,9 +123,12 @@ def evaluate(
             config, points = with_grid(config)
             stack.enter_context(computing_as(config))
             checks.check(config)
+            folder.check_begun(config)
             if verbose:
                 announce(config)
             data = build.load_data(config, config.seed)
+            if verbose:
+                print(describe_data(data), flush=True)
             classifiers = {
                 name: load_classifier(config, model, data)
                 for name, model in names(config.model).items()
@@ -112,7 +137,8 @@ def evaluate(
                 folder.opened(config, "evaluate", command)
             )
         run = Run(config, where, data, command, verbose)
-        run.say(f"\n{describe_device()}")
+        run.say(describe_device())
+        run.say(f"run folder: {where}\n")
         run.write_config()
         found = {}
         for name, model in names(config.model).items():
@@ -126,7 +152,8 @@ def evaluate(
                 trained_on=trained_on(pathlib.Path(model)),
                 model_name=name,
             )
-            run.say(f"\n{found[name]}")
+            one = {str(config.protocol): found[name]}
+            run.say(f"{name}: {outcome.in_short(one)}")
         reports.plot_curves(found, [where / "curve.png", where / "curve.svg"])
         title = f"Robustness on {data.name}"
         reports.write_html(found, where / "report.html", title)

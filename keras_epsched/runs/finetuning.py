@@ -3,16 +3,19 @@
 import dataclasses
 import json
 import pathlib
+import warnings
 
 import keras
 
 import keras_epsched as ke
 from keras_epsched import files, models, optional, provenance, reports, training
 from keras_epsched.configs.config import Config, Settings
+from keras_epsched.epsilons import format_epsilon
 from keras_epsched.onset import onset
-from keras_epsched.runs import build, card, caveats, costs, monitors
+from keras_epsched.runs import build, card, caveats, costs, monitors, outcome
+from keras_epsched.runs.epoch_lines import EpochLines
 from keras_epsched.runs.prepare import prepared
-from keras_epsched.runs.time_left import TimeLeft
+from keras_epsched.runs.time_left import Pace
 
 HISTORY = "history.json"
 LOG = "history.csv"
@@ -42,16 +45,22 @@ class Finetuned:
     config: Config
 
     def text(self, spell=caveats.as_python) -> str:
-        """Returns the reports, the verdict and caveats.
+        """Returns the results in one table, the verdict and caveats.
 
         Args:
             spell: See `caveats.text`.
         """
-        parts = [str(report) for report in self.reports.values()]
+        found = {name: [each] for name, each in self.reports.items()}
+        parts = [
+            outcome.heading(list(self.reports.values())),
+            outcome.table("schedule", [(self.config.schedule, found)]),
+            outcome.explained(self.reports),
+        ]
         if self.history.get("verdict"):
-            verdict = f"{self.history['verdict']} transfer"
-            parts.append(f"{verdict}: {self.history['advice']}")
+            advice = f"{self.history['verdict']}: {self.history['advice']}"
+            parts.append(outcome.wrapped(f"Verdict: {advice}"))
         parts.append(caveats.text(self.reports, self.config, spell))
+        parts.append(outcome.pictures(self.folder))
         return "\n\n".join(parts)
 
     def __str__(self):
@@ -95,8 +104,9 @@ def finetune(
             config.learning_rate,
             config.seed,
             run.folder,
-            verbose=2 if verbose else 0,
+            verbose=verbose,
         )
+        run.say("")
         first = config.protocols[0]
         found = {
             protocol: evaluate(
@@ -139,15 +149,27 @@ def evaluate(
     """
     if "epsilons" not in arguments:
         arguments["epsilons"] = build.evaluation_grid(config)
-    return ke.evaluate(
-        classifier,
-        dataset,
-        attack=attack or build.make_final_attack(config, protocol),
-        protocol=protocol,
-        bisect=config.bisect if protocol == "nested" else None,
-        seed=config.seed,
-        **arguments,
-    )
+    with warnings.catch_warnings(record=True) as caught:
+        report = ke.evaluate(
+            classifier,
+            dataset,
+            attack=attack or build.make_final_attack(config, protocol),
+            protocol=protocol,
+            bisect=config.bisect if protocol == "nested" else None,
+            seed=config.seed,
+            **arguments,
+        )
+    # What the report itself states, the run says once, at its end.
+    stated = {
+        *report.notes,
+        *(f"{each['name']}: {each['message']}" for each in report.checks),
+    }
+    for each in caught:
+        if str(each.message) not in stated:
+            warnings.warn_explicit(
+                each.message, each.category, each.filename, each.lineno
+            )
+    return report
 
 
 def train(
@@ -156,7 +178,7 @@ def train(
     learning_rate: float,
     seed: int,
     folder: pathlib.Path | None,
-    verbose: int = 2,
+    verbose: int = 1,
     callbacks=(),
     reference: list[float] | None = None,
 ):
@@ -171,7 +193,7 @@ def train(
         learning_rate: Peak learning rate.
         seed: Of head, data order and random starts.
         folder: Where the training is kept, or `None`.
-        verbose: As of `fit`.
+        verbose: Int. 0 for silence.
         callbacks: More callbacks.
         reference: Clean validation accuracies of a standard fine-tuning.
 
@@ -213,23 +235,35 @@ def train(
             costs.of_epochs(trainer, [each], steps, config.batch_size).work
             for each in attacked
         ]
-        told.append(TimeLeft(work, at_most=costs.is_adaptive(scheduler)))
-    history = trainer.fit(
-        data.train,
-        validation_data=data.validation,
-        epochs=config.epochs,
-        callbacks=[
-            scheduler,
-            *watching.values(),
-            *callbacks,
-            *written,
-            *told,
-            *backups,
-        ],
-        # tf.data shuffles; Keras would warn that it does not.
-        shuffle=False,
-        verbose=verbose,
-    ).history
+        pace = Pace(work, at_most=costs.is_adaptive(scheduler))
+        told.append(EpochLines(config.norm, pace))
+        probe_monitor = watching.get("robust_overfitting")
+        if probe_monitor is not None:
+            title = probe_monitor.default_attack(config.norm).title
+            at = format_epsilon(config.epsilon, config.norm)
+            print(
+                f"robust val.: accuracy of {len(probe_monitor.images)} "
+                f"validation images under {title}, at epsilon {at}"
+            )
+    with warnings.catch_warnings():
+        # The verdict of `TransferMonitor` stands in the result.
+        warnings.filterwarnings("ignore", "(failure|suboptimal) transfer")
+        history = trainer.fit(
+            data.train,
+            validation_data=data.validation,
+            epochs=config.epochs,
+            callbacks=[
+                scheduler,
+                *watching.values(),
+                *callbacks,
+                *written,
+                *told,
+                *backups,
+            ],
+            # tf.data shuffles; Keras would warn that it does not.
+            shuffle=False,
+            verbose=0,
+        ).history
     if config.reestimate_batchnorm:
         # Not where `fit` left off: after a kill it has read nothing.
         data.train.seek(config.epochs)
@@ -267,6 +301,9 @@ def probe_linearly(config, classifier, data, learning_rate, seed, verbose):
         )
         constant = ke.schedules.Constant(config.epsilon)
         callbacks = [ke.callbacks.EpsilonScheduler(constant)]
+    if verbose:
+        print("Linear probe", flush=True)
+        callbacks.append(EpochLines(config.norm))
     probe.compile(
         optimizer=keras.optimizers.AdamW(
             learning_rate * config.head_multiplier, weight_decay=0.0
@@ -280,7 +317,7 @@ def probe_linearly(config, classifier, data, learning_rate, seed, verbose):
         epochs=config.probe_epochs,
         callbacks=callbacks,
         shuffle=False,
-        verbose=verbose,
+        verbose=0,
     )
 
 

@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -61,13 +62,7 @@ def opened(
     )
     resumes = is_begun(folder)
     if resumes:
-        if not config.resume:
-            raise ConfigError(
-                f"the run folder {folder} already holds a run or other files: "
-                "pass `resume` to continue it, choose another `output`, or "
-                "move it away"
-            )
-        config = as_begun(config, folder / CONFIG, may_differ)
+        config = resumed(config, folder, may_differ)
     else:
         # A named folder may exist; one named by the time must be new.
         folder.mkdir(parents=True, exist_ok=bool(config.output))
@@ -79,9 +74,57 @@ def opened(
 
 
 def check_output(config: Settings) -> None:
-    """Raises a `ConfigError` if there is no telling which run resumes."""
+    """Checks the run folder, without making it.
+
+    Raises:
+        ConfigError: If it is not said which run resumes, or nothing can be
+            written to the folder.
+    """
     if config.resume and config.output is None:
         raise ConfigError("`resume` needs the `output` of the run")
+    folder = pathlib.Path(config.output or "runs").absolute()
+    nearest = next(
+        each for each in (folder, *folder.parents) if os.path.lexists(each)
+    )
+    try:
+        # It has no name, and is gone when it is closed.
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"nothing can be written to the run folder {folder}: {nearest}: "
+            f"{error.strerror}. Choose another `output`"
+        ) from error
+
+
+def check_begun(config: Settings) -> None:
+    """Refuses a run folder that holds another run.
+
+    Raises:
+        ConfigError: If it does.
+    """
+    if config.output is not None and is_begun(pathlib.Path(config.output)):
+        resumed(config, pathlib.Path(config.output))
+
+
+def resumed(
+    config: Kind, folder: pathlib.Path, may_differ: tuple[str, ...] = ()
+) -> Kind:
+    """Returns the config with which the run in a folder resumes.
+
+    See `as_begun`.
+
+    Raises:
+        ConfigError: If the run is not to be resumed, or was begun by other
+            values.
+    """
+    if not config.resume:
+        raise ConfigError(
+            f"the run folder {folder} already holds a run or other files: "
+            "pass `resume` to resume the run, choose another `output`, or move "
+            "the folder away"
+        )
+    return as_begun(config, folder / CONFIG, may_differ)
 
 
 def is_begun(folder: pathlib.Path) -> bool:

@@ -9,16 +9,17 @@ from typing import Generic
 from keras_epsched import datasets, models
 from keras_epsched.configs import recipes
 from keras_epsched.configs.config import Kind, Settings
-from keras_epsched.configs.values import ConfigError, entries
-from keras_epsched.runs import build, checks, folder
+from keras_epsched.configs.values import ConfigError
+from keras_epsched.runs import build, checks, costs, folder, outcome
 from keras_epsched.runs.device import computing_as, describe_device
+from keras_epsched.runs.epoch_lines import LEGEND
 
 _ROBUST_BACKBONE = (
-    "The backbone is robust already: the schedule is not a free win here. It "
-    "was made for non-robust backbones. On robust ones it traded robustness "
-    "for clean accuracy: at 4/255, expected robustness fell in 6 of the 12 "
-    "cells of arXiv 2509.23325, table 3, against a fixed epsilon. Compare both "
-    "(launch/compare.py) before you choose."
+    "The backbone is robust already, and schedules were made for non-robust "
+    "ones. On robust backbones a schedule gave more clean accuracy and less "
+    "robustness: at 4/255, expected robustness was lower than with a fixed "
+    "epsilon in 6 of the 12 cells of arXiv 2509.23325, table 3. Compare both "
+    "with launch/compare.py before you choose."
 )
 
 
@@ -32,6 +33,8 @@ class Run(Generic[Kind]):
         data: The dataset, in the order of the first seed.
         command: String or `None`. What was called.
         verbose: Int. 0 for silence.
+        step_work: Pair of ints. The work of a training step for one image,
+            without and with an attack, in forward passes.
     """
 
     config: Kind
@@ -39,6 +42,7 @@ class Run(Generic[Kind]):
     data: datasets.ImageData
     command: str | None
     verbose: int
+    step_work: tuple[int, int] = (0, 0)
 
     def say(self, text: str) -> None:
         """Prints, unless the run is silent."""
@@ -78,55 +82,79 @@ def prepared(
         with checks.refusing():
             stack.enter_context(computing_as(config))
             checks.check(config)
+            folder.check_begun(config)
             if verbose:
                 announce(config)
             data = build.load_data(config, config.seed)
             if verbose:
-                print(f"\n{data}", flush=True)
-            check_training(config, data, verbose)
+                print(describe_data(data), flush=True)
+            step_work = check_training(config, data, verbose)
             where, config = stack.enter_context(
                 folder.opened(config, name, command)
             )
-        run = Run(config, where, data, command, verbose)
-        run.say(f"\n{describe_device()}")
+        run = Run(config, where, data, command, verbose, step_work)
+        run.say(describe_device())
+        run.say(f"run folder: {where}")
+        run.say(f"\n{LEGEND}")
         yield run
 
 
 def announce(config: Settings) -> None:
-    """Prints what is run: the recipe, if there is one, and all values."""
+    """Prints what is run: the recipe, and the values that were changed."""
     if config.recipe:
-        kind = type(config)
-        print(f"{recipes.for_config(config.recipe, kind)}\n")
-        others = set(recipes.get(config.recipe).flags) - set(entries(kind))
-        if "learning_rates" in entries(kind):
-            # A comparison takes the rate of a recipe as its only one.
-            others -= {"learning_rate"}
-        if others:
+        recipe = recipes.for_config(config.recipe, type(config))
+        print(f"recipe: {recipe.source}")
+        if recipe.choices:
             print(
-                f"recipe={config.recipe}: there are no values "
-                f"{sorted(others)} here\n"
+                outcome.wrapped(
+                    "not stated by the source, chosen here: "
+                    f"{', '.join(recipe.choices)}"
+                )
             )
-    print(config, flush=True)
+    text = f"values: {config} (config.json in the run folder has all)"
+    print(outcome.wrapped(text), flush=True)
+
+
+def describe_data(data: datasets.ImageData) -> str:
+    """Says how many images there are of what."""
+    train, validation, test = (
+        f"{getattr(data, part).split_info.num_examples:,}"
+        for part in ("train", "validation", "test")
+    )
+    height, width = data.image_size
+    return (
+        f"data: {data.name}, {data.num_classes} classes, {height} x {width} "
+        f"pixels; {train} images for training, {validation} for validation, "
+        f"{test} for the test"
+    )
 
 
 def check_training(
     config: Settings, data: datasets.ImageData, verbose: int
-) -> None:
-    """Refuses a training that the data or the backbone are not fit for."""
+) -> tuple[int, int]:
+    """Refuses a training that the data or the backbone are not fit for.
+
+    Returns:
+        The work of a training step for one image, without and with an attack,
+        in forward passes.
+    """
     batches = config.epochs * len(data.train)
     if config.accumulate > batches:
         raise ConfigError(
-            f"the training has {batches} batches, so it would take no step. "
+            f"the training has {batches} batches, so it would make no step. "
             f"Received: accumulate={config.accumulate}"
         )
     if config.robust_backbone and verbose:
-        print(f"\n{_ROBUST_BACKBONE}", flush=True)
+        print(outcome.wrapped(f"note: {_ROBUST_BACKBONE}"), flush=True)
     classifier = build.make_classifier(config, data.num_classes, config.seed)
     build.adapt(config, classifier)
     if verbose:
-        print(models.trainable_parameters(classifier), flush=True)
+        parameters = models.trainable_parameters(classifier)
+        print(f"network: {config.backbone}, {parameters}", flush=True)
     # Not every objective goes with every network.
-    build.make_trainer(config, classifier, config.seed)
+    trainer = build.make_trainer(config, classifier, config.seed)
+    plain, attacked = (costs.of_step(trainer, each) for each in (False, True))
+    return plain.work, attacked.work
 
 
 def splits_of(data: datasets.ImageData) -> dict:

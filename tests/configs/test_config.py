@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from keras_epsched.configs.config import as_comparison
-from keras_epsched.configs.values import Card, Role, entries
+from keras_epsched.configs.values import Card, Group, Role, entries
 from keras_epsched.runs import (
     Comparison,
     Config,
@@ -89,6 +89,7 @@ def test_every_value_has_a_role_and_a_help():
     for kind in (Config, Comparison, Evaluation):
         for name, entry in entries(kind).items():
             assert isinstance(entry.about.role, Role), name
+            assert isinstance(entry.about.group, Group), name
             assert entry.about.help.endswith((".", ".)")), name
             # A default is a value.
             assert entry.parse(entry.default) == entry.default, name
@@ -104,6 +105,17 @@ def test_every_value_has_a_role_and_a_help():
         if entry.about.role is Role.PLACE
     }
     assert place == {"output", "resume", "download", "backup_minutes"}
+
+
+def test_one_or_several():
+    assert Comparison(learning_rates=1e-3).learning_rates == (1e-3,)
+    assert Comparison(schedules="fixed").schedules == ("fixed",)
+    with pytest.raises(ConfigError, match="launch/compare.py"):
+        Config(schedule="fixed,scheduled")
+    # A launcher's flag has one name, whatever the number.
+    flags = {name: each.flag for name, each in entries(Comparison).items()}
+    assert flags["learning_rates"] == "learning_rate"
+    assert flags["schedules"] == "schedule" and flags["epochs"] == "epochs"
 
 
 def test_a_fine_tuning_becomes_a_comparison():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_epsched import datasets
+from keras_epsched import batches, datasets
 from keras_epsched.datasets import pipeline
 
 SIZE = (16, 16)
@@ -52,6 +52,12 @@ def stacked(dataset):
 
 def rows(images):
     return sorted(image.tobytes() for image in images)
+
+
+def test_what_is_built_in_is_not_said_to_be_downloaded(tmp_path, capsys):
+    digits(tmp_path)
+    said = capsys.readouterr()
+    assert "ownload" not in said.out and "splits/s" not in said.err
 
 
 def test_digits_sizes_and_ranges(data_dir):
@@ -192,6 +198,35 @@ def test_a_stream_that_breaks_off_does_not_become_the_cache(train):
     for _ in range(2):
         numbers = [int(i) for _, labels in batches for i in labels]
         assert sorted(numbers) == list(range(40))
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_look_at_one_batch_fills_the_cache(train):
+    passes = tf.Variable(0, dtype=tf.int64)
+    records = (
+        tf.data.Dataset.range(1)
+        .map(lambda _: passes.assign_add(1))
+        .flat_map(lambda _: tf.data.Dataset.range(4000))
+        .map(lambda i: (tf.zeros((4, 4, 3), tf.uint8), i))
+    )
+    arguments = {
+        "decode": lambda image: image,
+        "image_size": (4, 4),
+        "batch_size": 8,
+        "cache": True,
+        "num_examples": 4000,
+    }
+    if train:
+        found = pipeline.training_batches(
+            records, **arguments, augmentations=(), seed=0
+        )
+    else:
+        found = pipeline.evaluation_batches(records, **arguments)
+    (images, _), again = batches.look(found)
+    assert images.shape == (8, 4, 4, 3) and again is found
+    for _ in range(2):
+        assert len(list(found)) == 500
+    assert int(passes) == 1
 
 
 def test_augmentation_is_seeded_and_for_training_only(data_dir):
@@ -462,6 +497,8 @@ def store(folder, features, image, splits):
     "name, message",
     [
         ("no_such_dataset", "neither a dataset that tfds knows"),
+        ("standford_dogs", "Near matches: stanford_dogs"),
+        ("digit", "Near matches: digits"),
         ("mnist", "download=True"),
         ("mnist:9.9.9", "cannot build 'mnist:9.9.9'"),
         ("mnist/no_such_config", "cannot build"),

@@ -216,6 +216,7 @@ def test_durations(seconds, text):
 def test_an_evaluation_writes_lines_and_finds_the_same(lines, monkeypatch):
     monkeypatch.setattr(progress, "_FIRST_LINE", 0.0)
     monkeypatch.setattr(progress, "_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress, "_MOST_BETWEEN_LINES", 0.0)
     monkeypatch.setattr(progress, "_EXPENSIVE", 1)
     network, data = trained_net(), make_data(20)
     reports = [

@@ -7,12 +7,12 @@ import shutil
 import subprocess
 import sys
 
-import absl.app
 import keras
 import pytest
 
 import keras_epsched as ke
 from keras_epsched import runs
+from keras_epsched.configs.values import Group, entries
 from keras_epsched.runs import build
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -42,16 +42,13 @@ def comparison(tmp_path_factory):
 
 def test_compare_leaves_a_whole_run_folder(comparison):
     folder, text = comparison
-    # What made each of the two tables.
-    tables = (folder / "table.txt").read_text()
-    assert tables in text
-    nested, paper = tables.split("attack: ")[1:]
-    assert nested.startswith("APGD-2 on cross-entropy\n")
-    assert "protocol: nested (an image" in nested and "bisection" in nested
-    assert paper.startswith("APGD-10 on cross-entropy\n")
-    assert "the protocol of the paper" in paper
-    assert "known to be loose" in paper
-    assert re.search(r"\nSelf-checks: \d+ of \d+ fired", text)
+    # One table, and what made its two groups of columns.
+    table = (folder / "table.txt").read_text()
+    assert table in text
+    assert "nested: APGD-2 on cross-entropy looks for the smallest" in table
+    assert "paper: APGD-10 on cross-entropy attacks each image" in table
+    assert "a loose upper bound" in " ".join(table.split())
+    assert re.search(r"\nSelf-checks: \d+ of \d+ found a problem", text)
     for name in ("curve.png", "curve.svg", "story.png", "story.svg"):
         assert (folder / name).stat().st_size > 1000
     config = json.loads((folder / "config.json").read_text())
@@ -78,9 +75,32 @@ def test_compare_leaves_a_whole_run_folder(comparison):
     # Judged against the standard arm, in the table as well.
     assert "transfer_gap" in story
     assert story["verdict"] in ("healthy", "suboptimal", "failure")
-    assert f"fixed, seed 3: {story['advice']}" in text
+    # In one line, in the words of the shell.
+    advice = re.sub(r"`(\w+)`", r"--\1", story["advice"])
+    assert f"- fixed: {story['verdict']}: {advice}" in " ".join(text.split())
     results = json.loads((folder / "results.json").read_text())
     assert results["fixed"]["verdict"] == [story["verdict"]]
+
+
+def test_compare_prints_what_a_user_needs(comparison):
+    folder, text = comparison
+    lines = text.splitlines()
+    # Six epochs, six evaluations, the beginning and the end.
+    assert len(lines) < 60
+    assert max(map(len, lines)) <= 110
+    assert lines[0].startswith("values: ") and "epochs=2" in lines[0]
+    assert "weight_decay" not in text
+    for arm in ("1", "2", "3"):
+        assert f": arm {arm} of 3" in text
+    assert len(re.findall(r"\n +[12]/2 ", text)) == 6
+    # Neither logs of TensorFlow nor a path of a line of code.
+    assert not re.search(r"^[IWE]\d{4} |Warning:|absl::", text, re.MULTILINE)
+    assert f"Look at {folder}/curve.png" in text
+    command = re.search(r"Next: python launch/evaluate.py (.*)", text)[1]
+    assert "--image_size=16" in command and "--test_examples=100" in command
+    models = re.search(r"--model=(\S+)", command)[1]
+    assert pathlib.Path(models).exists()
+    assert json.dumps({"run_folder": str(folder)}) in lines
 
 
 def evaluation(models, **values):
@@ -104,7 +124,7 @@ def test_saved_models_are_evaluated_side_by_side(comparison, tmp_path, capsys):
     )
     result = runs.evaluate(config)
     assert "second - first" in result.text()
-    assert str(result.reports["standard"]) in capsys.readouterr().out
+    assert "\nscheduled: clean accuracy" in capsys.readouterr().out
     before = ke.Report.load(models[0].parent / "nested")
     for arm in arms:
         report = ke.Report.load(output / arm)
@@ -173,12 +193,15 @@ def test_finetune_writes_a_report(tmp_path):
     assert "Fast is better than free" in text
     assert "parameters are trained" in text
     assert "computes on device:CPU:0, by tensorflow" in text
+    assert "Linear probe\n" in text
     config = json.loads((output / "config.json").read_text())["flags"]
     assert (config["train_attack"], config["schedule"]) == ("fgsm", "fixed")
     assert config["epochs"] == 2  # a flag of _SHORT, above the recipe
     assert "expected robustness" in text
     history = json.loads((output / "history.json").read_text())
-    assert f"{history['verdict']} transfer: {history['advice']}" in text
+    said = " ".join(text.replace("--", "").split())
+    advice = history["advice"].replace("`", "")
+    assert f"Verdict: {history['verdict']}: {advice}" in said.replace("`", "")
     assert len(history["probe_target_accuracy"]) == 2
     assert "transfer_gap" not in history
     assert list((output / "logs" / "adversarial").glob("events*"))
@@ -188,8 +211,8 @@ def test_finetune_writes_a_report(tmp_path):
     assert report.attack["config"]["steps"] == 2
     assert ke.Report.load(output / "paper").attack["config"]["steps"] == 10
     assert (
-        "probe_target_accuracy: accuracy under APGD-10 on the probability "
-        "margin, at epsilon 8/255"
+        "robust val.: accuracy of 256 validation images under APGD-10 on the "
+        "probability margin, at epsilon 8/255"
     ) in text
     _run("finetune.py", f"--output={output}", *_SHORT, code=1)
 
@@ -276,16 +299,114 @@ def test_a_device_out_of_memory_is_told_with_what_to_do():
     assert "--batch_size" in done.stderr.splitlines()[-1]
 
 
-def test_the_end_of_a_launcher(monkeypatch):
+def test_the_end_of_a_launcher(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(_ROOT / "launch"))
     import app
 
     # As a study of which cells have failed.
     assert app.in_flags(lambda: 3) == 3
-    with pytest.raises(absl.app.UsageError, match="expected flags alone"):
-        app.checked(lambda: 0)(["compare.py", "epsilon=8/255"])
+    assert app.checked(lambda: 3)(["compare.py"]) == 3
     assert app._is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: 3 GiB"))
     assert not app._is_out_of_memory(RuntimeError("other"))
+    monkeypatch.setattr(app, "_warned", ["a b", "seen", "a b"])
+    app.finish("The result. seen", "runs/x", "python launch/y.py")
+    assert capsys.readouterr().out.splitlines() == [
+        "",
+        "The result. seen",
+        "",
+        "Warnings of this run",
+        "- a b",
+        "",
+        "Next: python launch/y.py",
+        '{"run_folder": "runs/x"}',
+    ]
+
+
+def test_errors_of_the_system_are_sentences(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(_ROOT / "launch"))
+    import app
+
+    error = PermissionError(13, "Permission denied", "/proc/x")
+    error.is_refusal = True
+    app._show(PermissionError, error, None)
+    text = capsys.readouterr().err
+    assert text == "\nerror: /proc/x cannot be used: Permission denied\n"
+
+
+# All launchers in one process: to import what they use takes seconds.
+_LAUNCHERS = """
+import importlib, json, sys
+sys.path.insert(0, sys.argv[1])
+from absl import flags
+shared, found = set(flags.FLAGS), {}
+for name in ("compare", "evaluate", "finetune", "pretrain", "report", "study"):
+    module = importlib.import_module(name)
+    import app, usage
+    errors = {}
+    for typed in sys.argv[2:]:
+        try:
+            flags.FLAGS(["x", *typed.split()])
+        except flags.Error as error:
+            errors[typed] = app.flag_error(error)
+    own = usage.own_flags()
+    found[name] = [usage.text(module.__doc__), own, errors]
+    flags.FLAGS.remove_flag_values(set(flags.FLAGS) - shared)
+    usage._groups.clear()
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def launchers():
+    """The help, the flags and some errors of each launcher."""
+    typed = ("--epsilom=1", "--noresum", "--norm=l3", "--schedules=fixed")
+    done = subprocess.run(
+        [sys.executable, "-c", _LAUNCHERS, str(_ROOT / "launch"), *typed],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_help_shows_the_flags_of_the_launcher_in_groups(launchers):
+    for name, (text, own, _) in launchers.items():
+        assert "Examples:\n" in text and f"python launch/{name}.py" in text
+        for flag in own:
+            assert re.search(rf"^  --(\[no\])?{flag}\b", text, re.MULTILINE)
+        # None of absl's and of other packages.
+        assert "logtostderr" not in text and "--pdb" not in text
+        flags = text.partition("Flags, each with its default:")[2]
+        assert max(map(len, flags.splitlines())) <= 80
+    assert set(launchers["finetune"][1]) == {
+        *entries(runs.Config),
+        *("estimate", "memory_gb", "card"),
+    }
+    text = launchers["compare"][0]
+    headings = [group.value for group in Group]
+    places = [text.index(f"\n\n{heading}\n") for heading in headings]
+    assert places == sorted(places)
+    # An evaluation has no training.
+    assert "--model=" in launchers["evaluate"][0]
+    assert not {"epochs", "train_attack"} & set(launchers["evaluate"][1])
+
+
+def test_a_flag_has_the_same_name_in_finetune_and_compare(launchers):
+    finetune, compare = (set(launchers[n][1]) for n in ("finetune", "compare"))
+    assert finetune < compare and compare - finetune == {"seeds"}
+
+
+def test_wrong_flags_are_told_in_a_sentence(launchers):
+    errors = launchers["compare"][2]
+    assert errors["--epsilom=1"] == (
+        "there is no flag --epsilom. Did you mean --epsilon? See --help."
+    )
+    assert "Did you mean --resume?" in errors["--noresum"]
+    assert "Did you mean --schedule?" in errors["--schedules=fixed"]
+    assert errors["--norm=l3"] == (
+        "--norm must be one of linf, l2, l1. Received: --norm='l3'"
+    )
 
 
 def test_defaults_and_the_learning_rate_with_accumulation():

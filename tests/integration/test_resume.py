@@ -160,7 +160,7 @@ def test_twenty_kills_change_nothing(backbone, tmp_path):
 
 @pytest.mark.slow
 def test_a_comparison_goes_on_with_its_arms(backbone, tmp_path):
-    rates = "--learning_rates=1e-3,3e-3"
+    rates = "--learning_rate=1e-3,3e-3"
     whole, output = tmp_path / "whole", tmp_path / "killed"
     run("compare.py", backbone, whole, rates)
     for seconds in (1, 9, 6):

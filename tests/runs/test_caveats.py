@@ -5,6 +5,14 @@ from records import make_report
 
 from keras_epsched.runs import Config, caveats
 
+_OF_THE_PAPER = {
+    "class_name": "APGD",
+    "config": {
+        **{"steps": 10, "norm": "linf", "loss": "ce"},
+        **{"random_start": True, "restarts": 1, "eot": 1},
+    },
+}
+
 
 def text(attack, reports):
     config = Config(eval_attack=attack)
@@ -25,28 +33,21 @@ def test_what_fired_is_said_once_with_what_to_type():
             checks=[weak],
             notes=[],
             protocol="independent",
-            attack={
-                "class_name": "APGD",
-                "config": {
-                    **{"steps": 10, "norm": "linf", "loss": "ce"},
-                    **{"random_start": True, "restarts": 1, "eot": 1},
-                },
-            },
+            attack=_OF_THE_PAPER,
         ),
     }
     lines = text("margin_ensemble", reports).splitlines()
     assert lines == [
-        "Self-checks: 3 of 4 fired, 1 not run (the reports say why)",
-        "",
-        "What to know about these numbers",
+        "Self-checks: 3 of 4 found a problem; 1 not run (the reports say why).",
         "- fixed: seen before",
-        "- fixed, scheduled: the self-check 'stronger attack' fired. 2 "
-        "of 8 images fall.",
-        "  Type --eval_attack=margin_ensemble-thorough",
-        "- paper: the self-check 'stronger attack' fired. 2 of 8 images fall.",
-        "  Type --eval_attack=margin_ensemble; the protocol must be nested",
-        "To measure a saved model again: launch/evaluate.py, in Python "
-        "keras_epsched.runs.evaluate, with that and --model=.../model.keras.",
+        "- fixed, scheduled: self-check 'stronger attack': 2 of 8 images fall. "
+        "Measure again with",
+        "  --eval_attack=margin_ensemble-thorough.",
+        "- paper: too high: a stronger attack breaks more images. Use the "
+        "other columns.",
+        "To measure a saved model again, pass this and "
+        "--model=.../model.keras to launch/evaluate.py, or in",
+        "  Python to keras_epsched.runs.evaluate.",
     ]
 
 
@@ -63,15 +64,34 @@ def test_what_fired_is_said_once_with_what_to_type():
 def test_each_check_has_its_remedy(attack, name, flag):
     report = make_report(checks=[check(name)], notes=[])
     said = text(attack, {"one": report})
-    assert ("Type" in said) == bool(flag)
+    assert ("Measure again" in said) == bool(flag)
     if flag:
-        assert f"Type --eval_attack={flag}\n" in said
+        assert f"with --eval_attack={flag}." in " ".join(said.split())
+
+
+def test_the_protocol_of_the_paper_alone_is_too_weak():
+    report = make_report(
+        checks=[check("stronger attack")],
+        notes=[],
+        protocol="independent",
+        attack=_OF_THE_PAPER,
+    )
+    said = " ".join(text("margin_ensemble", {"one": report}).split())
+    assert "with --eval_attack=margin_ensemble and the protocol nested" in said
+
+
+def test_a_message_that_says_what_to_do_is_enough():
+    message = "So evaluate with `x`, on the command line `--attack=y`"
+    report = make_report(
+        checks=[check("stronger attack", message=message)], notes=[]
+    )
+    assert "Measure again" not in text("pgd", {"one": report})
 
 
 def test_nothing_fired():
     report = make_report(checks=[check("zero gradients", "passed")], notes=[])
     said = text("margin_ensemble", {"one": report})
-    assert said == "Self-checks: 0 of 1 fired"
+    assert said == "Self-checks: 0 of 1 found a problem."
 
 
 def test_python_reads_python():
