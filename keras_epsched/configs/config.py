@@ -538,6 +538,13 @@ class Settings:
         group=Group.RUN,
         at_least=0.0,
     )
+    jit_compile: Literal["auto", "true", "false"] = value(
+        "auto",
+        "Whether XLA compiles training and evaluation. 'auto': on a GPU, and "
+        "on a CPU where it is expected or measured to be faster.",
+        Role.MACHINE,
+        group=Group.RUN,
+    )
     deterministic: bool = value(
         False,
         "Compute the same numbers bit by bit each time on this machine. This "

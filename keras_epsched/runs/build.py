@@ -227,8 +227,14 @@ def compiled_trainer(
         optimizer=make_optimizer(config, learning_rate, steps, trainer),
         loss=make_loss(config),
         metrics=["accuracy"],
+        jit_compile=jit_compile(config),
     )
     return trainer
+
+
+def jit_compile(config: Settings) -> bool | str:
+    """Returns the argument of that name, of `compile` and `evaluate`."""
+    return {"true": True, "false": False}.get(config.jit_compile, "auto")
 
 
 def make_optimizer(

@@ -157,6 +157,7 @@ def evaluate(
             protocol=protocol,
             bisect=config.bisect if protocol == "nested" else None,
             seed=config.seed,
+            jit_compile=build.jit_compile(config),
             **arguments,
         )
     # What the report itself states, the run says once, at its end.
@@ -245,6 +246,12 @@ def train(
                 f"robust val.: accuracy of {len(probe_monitor.images)} "
                 f"validation images under {title}, at epsilon {at}"
             )
+        if trainer.compiler_is_open and trainer.jit_compile:
+            print(
+                "XLA compiles the training, as it is faster for this kind of "
+                "network (--jit_compile=false: without)"
+            )
+    with_xla = trainer.jit_compile
     with warnings.catch_warnings():
         # The verdict of `TransferMonitor` stands in the result.
         warnings.filterwarnings("ignore", "(failure|suboptimal) transfer")
@@ -264,6 +271,9 @@ def train(
             shuffle=False,
             verbose=0,
         ).history
+    if verbose and trainer.jit_compile != with_xla:
+        faster = "with" if trainer.jit_compile else "without"
+        print(f"most steps were compiled {faster} XLA, which was faster")
     if config.reestimate_batchnorm:
         # Not where `fit` left off: after a kill it has read nothing.
         data.train.seek(config.epochs)
@@ -272,6 +282,7 @@ def train(
     # A monitor may have stopped it.
     history["epoch"] = list(range(1, len(history["val_accuracy"]) + 1))
     history["onset"] = onset(history["val_accuracy"], data.num_classes)
+    history["jit_compile"] = bool(trainer.jit_compile)
     transfer = watching.get("transfer")
     history["verdict"] = transfer and transfer.verdict
     history["advice"] = transfer and transfer.advice

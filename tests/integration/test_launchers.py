@@ -202,6 +202,7 @@ def test_finetune_writes_a_report(tmp_path):
     said = " ".join(text.replace("--", "").split())
     advice = history["advice"].replace("`", "")
     assert f"Verdict: {history['verdict']}: {advice}" in said.replace("`", "")
+    assert history["jit_compile"] is False  # convolutions, on a CPU
     assert len(history["probe_target_accuracy"]) == 2
     assert "transfer_gap" not in history
     assert list((output / "logs" / "adversarial").glob("events*"))
