@@ -13,7 +13,7 @@ from keras_epsched.epsilons import format_epsilon
 
 # Seconds to the first line of a log, and the least and the most from one line
 # to the next. In between, a line comes when the time has doubled.
-_FIRST_LINE = 10.0
+_FIRST_LINE = 15.0
 _BETWEEN_LINES = 30.0
 _MOST_BETWEEN_LINES = 600.0
 # Passes an image from which the cost is told before the first attack.
