@@ -24,6 +24,7 @@ import app
 import run_flags
 
 from keras_epsched import runs
+from keras_epsched.configs.values import Group
 
 CONFIG = runs.Config
 run_flags.define(CONFIG)
@@ -37,7 +38,7 @@ def main():
     result = runs.finetune(config, command=run_flags.command())
     if result.history.get("verdict") == "undecided":
         # A standard fine-tuning is missing.
-        following = run_flags.as_command("compare.py", config)
+        following = run_flags.as_command("compare.py", config, groups=(*Group,))
     else:
         model = result.folder / "model.keras"
         following = run_flags.as_command(

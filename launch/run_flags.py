@@ -8,7 +8,8 @@ import flag_types
 import usage
 from absl import flags
 
-from keras_epsched.configs.values import Group, Role, as_text, entries
+from keras_epsched.configs.config import typed
+from keras_epsched.configs.values import Group, Role, entries
 from keras_epsched.runs import (
     Comparison,
     Config,
@@ -126,27 +127,32 @@ def command() -> str:
 
 def as_flag(name: str, value) -> str:
     """Returns a value as it is typed."""
-    return shlex.quote(f"--{_flags.get(name, name)}={as_text(value)}")
+    return shlex.quote(f"--{_flags.get(name, name)}={typed(name, value)}")
 
 
-def as_command(launcher: str, config: Settings, *more: str) -> str:
-    """Returns a command for the same data and target.
+def as_command(
+    launcher: str,
+    config: Settings,
+    *more: str,
+    groups: tuple[Group, ...] = (Group.DATA, Group.TARGET),
+) -> str:
+    """Returns a command that repeats flags which were given.
 
     Args:
         launcher: String. File name of the launcher.
         config: `Settings`.
         *more: Further flags.
+        groups: Groups of the flags to repeat: by default the data and the
+            target.
     """
     shared = [
         as_flag(name, getattr(config, name))
-        for name, entry in entries(Settings).items()
+        for name, entry in entries(config).items()
         if name in config.given
+        and entry.about.group in groups
         and entry.about.role is not Role.PLACE
-        and (
-            entry.about.group is Group.DATA
-            and name != "augment"
-            or name in ("epsilon", "norm")
-        )
+        # Another command has its own.
+        and name not in ("schedule", "schedules")
     ]
     return " ".join([f"python launch/{launcher}", *shared, *more])
 

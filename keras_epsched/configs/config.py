@@ -14,8 +14,10 @@ from keras_epsched.configs.values import (
     Role,
     as_text,
     entries,
+    parse_number,
     value,
 )
+from keras_epsched.epsilons import format_epsilon
 
 PROTOCOLS = ("nested", "independent", "paper")
 # Schedules that the epochs seen so far decide: callbacks of their own.
@@ -99,6 +101,20 @@ _PROTOCOLS_HELP = (
 
 
 Kind = TypeVar("Kind", bound="Settings")
+
+
+def typed(name: str, value: Any) -> str:
+    """Returns a value as a user types it, an epsilon as 4/255.
+
+    Args:
+        name: String. The name of the value.
+        value: The value.
+    """
+    if name == "epsilon":
+        text = format_epsilon(value)
+        if parse_number(text) == value:
+            return text
+    return as_text(value)
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)
@@ -633,7 +649,7 @@ class Settings:
             spell: Function from a name and its value to how the reader writes
                 them. Defaults to `name=value`.
         """
-        spell = spell or (lambda name, value: f"{name}={as_text(value)}")
+        spell = spell or (lambda name, value: f"{name}={typed(name, value)}")
         changed = [
             spell(name, getattr(self, name))
             for name, entry in entries(self).items()

@@ -13,7 +13,7 @@ from keras_epsched.epsilons import format_epsilon
 
 # Seconds until the first line of a log, and the least and the most between two
 # lines. In this range, a line is printed when the time has doubled.
-_FIRST_LINE = 10.0
+_FIRST_LINE = 15.0
 _BETWEEN_LINES = 30.0
 _MOST_BETWEEN_LINES = 600.0
 # From this number of passes per image on, the cost is printed in advance.

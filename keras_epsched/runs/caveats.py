@@ -21,9 +21,7 @@ _STRONGER = {
     "margin_ensemble-thorough": "autoattack",
     "autoattack": "autoattack-plus",
 }
-_LOOSE = (
-    "too high: a stronger attack breaks more images. Use the other columns."
-)
+_LOOSE = "too high: a stronger attack breaks more images"
 _PAPER = " and the protocol nested"
 
 

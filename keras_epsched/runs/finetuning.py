@@ -106,7 +106,6 @@ def finetune(
             run.folder,
             verbose=verbose,
         )
-        run.say("")
         first = config.protocols[0]
         found = {
             protocol: evaluate(

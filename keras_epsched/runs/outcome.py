@@ -15,7 +15,7 @@ WIDTH = 100
 _PICTURES = ("report.html", "curve.png", "story.png")
 _SWEEPS = {
     "nested": "looks for the smallest epsilon that breaks each image",
-    "independent": "attacks each image afresh at each epsilon",
+    "independent": "attacks afresh at each epsilon",
 }
 
 
@@ -94,7 +94,7 @@ def table(
         cells.append([*row, *others])
     heads = [label, "clean"]
     for number, protocol in enumerate(protocols):
-        heads += [f"{protocol}:\nat target", "expected\nrobustn."]
+        heads += [f"{protocol}:\nat target", "expected\nrobustness"]
         if not number:
             heads.append("its 95 %\ninterval")
     return tabulate(cells, headers=[*heads, *more], disable_numparse=True)
@@ -122,7 +122,7 @@ def explained(found: Mapping[str, reports.Report]) -> str:
     for name, report in found.items():
         text = f"{name}: {report.attack_title} {_SWEEPS[report.protocol]}"
         if wording.is_paper_protocol(report):
-            text += " (arXiv 2509.23325); a loose upper bound"
+            text += " (arXiv 2509.23325); loose upper bound"
         lines.append(wrapped(text))
     return "\n".join(lines)
 

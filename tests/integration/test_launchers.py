@@ -46,8 +46,8 @@ def test_compare_leaves_a_whole_run_folder(comparison):
     table = (folder / "table.txt").read_text()
     assert table in text
     assert "nested: APGD-2 on cross-entropy looks for the smallest" in table
-    assert "paper: APGD-10 on cross-entropy attacks each image" in table
-    assert "a loose upper bound" in " ".join(table.split())
+    assert "paper: APGD-10 on cross-entropy attacks afresh" in table
+    assert "loose upper bound" in " ".join(table.split())
     assert re.search(r"\nSelf-checks: \d+ of \d+ found a problem", text)
     for name in ("curve.png", "curve.svg", "story.png", "story.svg"):
         assert (folder / name).stat().st_size > 1000
@@ -276,6 +276,28 @@ def test_errors_name_what_is_typed(monkeypatch):
         "--epochs with --epsilon=8, APGD(steps=1, norm='l2') and `fit`"
     )
     assert run_flags.as_flag("augment", ("flip",)) == "--augment=flip"
+
+
+def test_the_next_command_repeats_what_was_given(monkeypatch):
+    monkeypatch.syspath_prepend(str(_ROOT / "launch"))
+    import run_flags
+
+    config = runs.Config(
+        dataset="cub 200",
+        epsilon=4 / 255,
+        epochs=3,
+        schedule="fixed",
+        output="x",
+        download=True,
+    )
+    assert run_flags.as_command("evaluate.py", config, "--model=m") == (
+        "python launch/evaluate.py '--dataset=cub 200' --epsilon=4/255 "
+        "--model=m"
+    )
+    assert run_flags.as_command("compare.py", config, groups=(*Group,)) == (
+        "python launch/compare.py '--dataset=cub 200' --epsilon=4/255 "
+        "--epochs=3"
+    )
 
 
 _MAIN = """

@@ -43,8 +43,7 @@ def test_what_fired_is_said_once_with_what_to_type():
         "- fixed, scheduled: self-check 'stronger attack': 2 of 8 images fall. "
         "Measure again with",
         "  --eval_attack=margin_ensemble-thorough.",
-        "- paper: too high: a stronger attack breaks more images. Use the "
-        "other columns.",
+        "- paper: too high: a stronger attack breaks more images",
         "To measure a saved model again, pass this and "
         "--model=.../model.keras to launch/evaluate.py, or in",
         "  Python to keras_epsched.runs.evaluate.",

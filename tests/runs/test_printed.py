@@ -104,14 +104,14 @@ def test_the_end_is_one_table():
         ("learned", "verdict"),
     )
     lines = table.splitlines()
-    assert len(lines) == 4 and max(map(len, lines)) <= 110
+    assert len(lines) == 4 and max(map(len, lines)) <= 112
     assert lines[-1].split()[:4] == ["scheduled", "80.0", "±", "0.0"]
     assert "paper:" in lines[0] and lines[0].count("95 %") == 1
     first = {name: each[0] for name, each in found.items()}
     assert outcome.explained(first).splitlines() == [
         "nested: APGD(steps=10) looks for the smallest epsilon that breaks "
         "each image",
-        "paper: APGD(steps=10) attacks each image afresh at each epsilon",
+        "paper: APGD(steps=10) attacks afresh at each epsilon",
     ]
     assert outcome.heading([report]) == (
         "Results on stanford_dogs:0.2.0: 5 images, target epsilon 4/255 "
@@ -128,6 +128,8 @@ def test_only_values_that_were_changed_are_printed():
     assert str(runs.Config()) == "all values are the defaults"
     config = runs.Config(epochs=3, augment=("flip",), epsilon=0.3)
     assert str(config) == "augment=flip epochs=3"
+    assert str(runs.Config(epsilon=4 / 255)) == "epsilon=4/255"
+    assert str(runs.Config(epsilon=0.12345)) == "epsilon=0.12345"
 
 
 @pytest.mark.parametrize(
