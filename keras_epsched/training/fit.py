@@ -1,11 +1,11 @@
-"""What `AdversarialTrainer.fit` arranges before Keras takes over.
+"""Prepares a call of `AdversarialTrainer.fit`, before Keras trains.
 
-A callback may have these attributes, which `fit` asks for; those of
-`keras_epsched.callbacks` have them from `TrainerCallback`, others need none:
+`fit` reads these attributes of a callback, if it has them. Callbacks of
+`keras_epsched.callbacks` inherit them from `TrainerCallback`:
 
-- `fit_order`, 0 by default: callbacks with a lower number are called first.
-- `drives_epsilon`, `False` by default: whether it sets epsilon.
-- `before_fit`, a method that is told what `fit` was given.
+- `fit_order`, by default 0: callbacks with a lower number are called first.
+- `drives_epsilon`, by default `False`: whether the callback sets epsilon.
+- `before_fit`: a method that receives what `fit` was given.
 """
 
 import warnings
@@ -48,18 +48,18 @@ def arrange(
         steps_per_epoch: As in `keras.Model.fit`.
 
     Returns:
-        What takes the place of `x`, `validation_data` and `callbacks`.
+        The replacements of `x`, `validation_data` and `callbacks`.
 
     Raises:
-        ValueError: If data, logits or loss are not fit for an attack.
+        ValueError: If data, logits or loss do not allow an attack.
     """
     callbacks = _as_list(callbacks)
     _set_directions(callbacks)
-    # Keras then spreads an epoch of the data over several of its own.
+    # With it, Keras spreads one pass over the data over several epochs.
     spread = steps_per_epoch is not None
     seek = None if spread else getattr(x, "seek", None)
     if seek is not None:
-        # What is looked at here is then the same when a training is resumed.
+        # The look then sees the same batch when a training resumes.
         seek(0)
     most = min(batch_size or _MOST_IMAGES, _MOST_IMAGES)
     batch, x = first_batch.check(trainer, x, y, most)
@@ -114,9 +114,9 @@ def _order(callback):
 
 
 def _set_directions(callbacks):
-    """Tells callbacks such as `EarlyStopping` that accuracies are to rise.
+    """Tells callbacks such as `EarlyStopping` that a high accuracy is good.
 
-    Keras finds that out by itself for the metrics given to `compile` alone.
+    Keras knows this only for metrics that were given to `compile`.
     """
     for each in callbacks:
         monitored = str(getattr(each, "monitor", ""))
@@ -127,10 +127,10 @@ def _set_directions(callbacks):
 
 
 def _check_validation(trainer, validation_data, size):
-    """Checks validation data; returns what to validate on in its place.
+    """Checks validation data, and returns its replacement.
 
-    It looks at as many images as of the training, for which the pass is
-    compiled.
+    Looks at as many images as in the training data, because the pass is
+    compiled for that number.
     """
 
     def look(*data):
@@ -163,7 +163,7 @@ def _warn_of_no_attack(trainer, callbacks):
 
 
 class EpochSeeker(keras.callbacks.Callback):
-    """Tells data which epoch begins: what they yield then follows from it."""
+    """Tells data which epoch begins, so that their order depends on it."""
 
     def __init__(self, *datasets):
         super().__init__()
@@ -177,9 +177,9 @@ class EpochSeeker(keras.callbacks.Callback):
 class StateBuilder(keras.callbacks.Callback):
     """Makes the state of optimizer and metrics before the first step.
 
-    Keras does so itself but on TensorFlow without a distribution strategy,
-    where they come into being while the step is traced: that trace is thrown
-    away, and the step with all of its attack is traced a second time.
+    Without it, Keras on TensorFlow (without a distribution strategy) makes them
+    while it traces the first step. It then discards that trace, and traces the
+    step and its attack a second time.
     """
 
     def __init__(self, batch):

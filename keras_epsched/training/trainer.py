@@ -1,4 +1,4 @@
-"""The trainer: perturb the batch, then Keras' own training step."""
+"""The trainer: perturbs each batch, then takes a training step of Keras."""
 
 import contextlib
 import inspect
@@ -30,33 +30,35 @@ _SEED_KEY = "seed_state"
 
 @register
 class AdversarialTrainer(backend.TrainerSteps, keras.Model):
-    """Trains a classifier on adversarial images, by an ordinary `fit`.
+    """Trains a classifier on adversarial images, with an ordinary `fit`.
 
-    A training device around a classifier: each step perturbs the batch within
-    the current epsilon, then does what Keras does. Sample and class weights,
-    loss scaling, gradient accumulation, weight averaging, metrics and
-    distribution are Keras' own. The trained classifier is `trainer.model`:
-    export, serve and evaluate that one.
+    Wrap a classifier in it, then call `compile` and `fit` as usual. Each step
+    first perturbs the batch within the current epsilon, and then takes a
+    training step of Keras on the result. Sample weights, class weights, loss
+    scaling, gradient accumulation, weight averaging, metrics and distribution
+    work as in Keras. Export, serve and evaluate `trainer.model`, the trained
+    classifier.
 
-    Epsilon is a weight, driven by the `EpsilonScheduler` callback and read
-    inside the compiled step: no retracing, and every checkpoint has it. At
-    epsilon 0 no attack runs, and a step of the default objective costs what
-    plain training costs.
+    Epsilon is a weight of the trainer. The `EpsilonScheduler` callback sets
+    it, and every checkpoint contains it. A new value needs no new compilation.
+    At epsilon 0 no attack runs, and a step of the default objective costs as
+    much as plain training.
 
-    **What the logs mean.** In training, `loss` and `accuracy` are those of
-    the *adversarial* images at the current epsilon (`clean_accuracy` stands
-    beside them when asked for). In validation, `val_loss` and `val_accuracy`
-    are *clean*, and `val_robust_accuracy` (with a `validation_attack`) is
-    always at the *target* epsilon of the schedule. A checkpoint chosen by
-    `val_accuracy` comes from the phase of epsilon 0 and is not robust: use
+    **Names in the logs.** In training, `loss` and `accuracy` are measured on
+    *adversarial* images at the current epsilon; `clean_accuracy=True` adds the
+    accuracy on clean images. In validation, `val_loss` and `val_accuracy` are
+    measured on *clean* images. With a `validation_attack`,
+    `val_robust_accuracy` is measured at the *target* epsilon of the schedule.
+    Do not choose a checkpoint by `val_accuracy`: it is usually highest while
+    epsilon is 0, and such a checkpoint is not robust. Use
     `keras_epsched.callbacks.RobustCheckpoint`.
 
-    **BatchNorm.** The attack sees the network in `attack_mode`; its own
-    passes never change moving statistics or seeds. The usual advice is
-    inference mode. In a short fine-tuning of a network with BatchNorm it
-    fools stale moving statistics, not the network that is being trained, and
-    the result is not robust; hence the default. For the measurements see
-    [BatchNorm](../how-to/methods.md#batchnorm).
+    **BatchNorm.** `attack_mode` decides which statistics the attack sees. Its
+    passes never change moving statistics or seeds. Most publications use
+    inference mode. In a short fine-tuning of a network with BatchNorm, such an
+    attack misleads old moving statistics instead of the network that is being
+    trained, and the result is not robust. The default is therefore training
+    mode. [BatchNorm](../how-to/methods.md#batchnorm) has the measurements.
 
     Reference: Madry et al., ICLR 2018 (arXiv 1706.06083).
 
@@ -67,36 +69,37 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         objective: `"adversarial"`, `"mixed"`, `"trades"`, `"mart"`, `"alp"`,
             `"twins"`, `"autolora"` or an `Objective` of
             `keras_epsched.training`.
-        epsilon: Float. Strength until a scheduler sets it, on the [0, 1]
-            scale.
-        attack_mode: `"inference"` or `"training"`: whether the attack sees
-            the moving statistics of BatchNorm (and no dropout), or those of
-            the batch (and one dropout mask for all its steps). The same for
-            networks with neither.
-        batchnorm_momentum: Float or `None`. Sets the momentum of all the
-            BatchNorm layers of `model`. With `None` they keep their own, but
-            where it is too high for short epochs: `fit` then lowers it to
-            `0.2 ** (1 / steps)`, for `steps` in an epoch (0.9 if their number
-            is unknown), so that what is validated and saved has statistics
-            that belong to its weights.
-        freeze_batchnorm: Boolean. Keep statistics, scale and offset of all
-            the BatchNorm layers as they are.
-        weight_perturbation: Float. Each step goes down at the worst weights
-            nearby: kernels move up the loss first, by this share of their
-            norm, and back afterwards (AWP, arXiv 2004.05884, with 0.005 to
-            0.01). It costs one more forward and backward pass; 0 does not.
-        clean_accuracy: Boolean. Also log the accuracy on the clean images of
-            training, in inference mode; costs one more forward pass.
-        validation_attack: `Attack` or `None`. Attack of `evaluate` and of the
-            validation in `fit`, for `robust_accuracy`. To judge epochs take a
-            loss of margins, as `APGD(steps=10, loss="probability_margin")`:
-            at the cost of cross-entropy it is closer to what strong attacks
-            leave. `fit` prints which attack it is.
-        value_range: Pair or `None`. Lowest and highest pixel value; by default
-            that of a classifier which knows it, or `(0, 255)`.
-        seed: Int or `None`. Seed of the random starts.
+        epsilon: Float. Epsilon until a scheduler sets it, on the [0, 1] scale.
+        attack_mode: String. With `"training"`, the attack sees the BatchNorm
+            statistics of the batch, and one dropout mask for all its steps.
+            With `"inference"`, it sees the moving statistics and no dropout.
+            Without BatchNorm and dropout both are the same.
+        batchnorm_momentum: Float or `None`. The momentum of all BatchNorm
+            layers of `model`. With `None` the layers keep their own, except in
+            short epochs: `fit` then lowers it to `0.2 ** (1 / steps)`, where
+            `steps` is the number of steps in an epoch, or to 0.9 if that is
+            unknown. The validated and saved network then has statistics that
+            fit its weights.
+        freeze_batchnorm: Boolean. Whether statistics, scale and offset of all
+            BatchNorm layers stay as they are.
+        weight_perturbation: Float. If above 0, each step computes its gradient
+            at the worst weights nearby (adversarial weight perturbation, AWP,
+            arXiv 2004.05884): kernels move up the loss by this share of their
+            norm before the step, and back after it. 0.005 to 0.01 are usual.
+            It costs one more forward and backward pass.
+        clean_accuracy: Boolean. Whether to log the accuracy on clean training
+            images, in inference mode. It costs one more forward pass.
+        validation_attack: `Attack` or `None`. The attack for
+            `robust_accuracy`, in `evaluate` and in the validation of `fit`. To
+            compare epochs, use a margin loss, such as
+            `APGD(steps=10, loss="probability_margin")`. It costs as much as
+            cross-entropy, and its accuracy is closer to that under strong
+            attacks. `fit` prints the attack.
+        value_range: Pair or `None`. Lowest and highest pixel value. Defaults
+            to the range that the classifier was made for, or `(0, 255)`.
+        seed: Int or `None`. Seed of the random starts of the attack.
         name: String. Name of the model.
-        **kwargs: Other arguments of `keras.Model`, as `dtype`.
+        **kwargs: Other arguments of `keras.Model`, such as `dtype`.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -235,7 +238,7 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
 
     @property
     def epsilon(self) -> float:
-        """Current perturbation strength, on the [0, 1] scale."""
+        """Current epsilon, on the [0, 1] scale."""
         return self._read(self._epsilon)
 
     @epsilon.setter
@@ -246,7 +249,7 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
 
     @property
     def target_epsilon(self) -> float:
-        """Strength of robust validation, on the [0, 1] scale."""
+        """Epsilon of the robust validation, on the [0, 1] scale."""
         return self._read(self._target_epsilon)
 
     @target_epsilon.setter
@@ -257,11 +260,11 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
 
     @property
     def at_target(self) -> bool:
-        """Whether epsilon has reached its target, where there is one."""
+        """Whether there is a target and epsilon has reached it."""
         return self.target_epsilon > 0 and self.reaches_target(self.epsilon)
 
     def reaches_target(self, epsilon: float) -> bool:
-        """Whether a strength is that of the target or above, up to rounding."""
+        """Whether an epsilon is at least the target, up to rounding."""
         return epsilon >= self.target_epsilon * (1 - _ROUNDING)
 
     def _read(self, variable):
@@ -335,7 +338,7 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
     # === Steps ===
 
     def adversarial_view(self, images, labels, seed, mode=None):
-        """Returns the images under the attack; at epsilon 0 it costs nothing.
+        """Returns the adversarial images. At epsilon 0 no attack runs.
 
         Args:
             images: Float32 tensor `(batch, ...)` of pixels.
@@ -475,33 +478,33 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
         validation_batch_size=None,
         validation_freq=1,
     ):
-        """Trains the classifier, by `keras.Model.fit` and its arguments.
+        """Trains the classifier. Takes the arguments of `keras.Model.fit`.
 
-        First the data and the validation data are checked (arrays whole, all
-        else by the first batch, which a generator does not lose), then the
-        logits and the compiled loss. Data of `keras_epsched.datasets` is
-        remembered, so that an evaluation on a split that was trained on warns.
+        Before the first step, `fit` checks the training and the validation
+        data, the logits and the compiled loss. It checks arrays whole, and the
+        first batch of all other data; a generator does not lose that batch.
+        `fit` also remembers on which split of `keras_epsched.datasets` it
+        trained, so that an evaluation on the same split warns.
 
-        Callbacks are called in the order in which they are given, but for two
-        kinds: an `EpsilonScheduler` comes before the others, so that they find
-        epsilon in the logs, and an `ExactBackup` after them. `fit` adds by
-        itself:
+        Callbacks are called in the order in which they are given, except that
+        an `EpsilonScheduler` comes first, and an `ExactBackup` last. `fit` adds
+        these itself:
 
-        - On TensorFlow, on a CPU and with `jit_compile="auto"`, a trial of both
-          compilers on a few steps, if the training is so long that this costs
-          about 2 % of it at most. `fit` prints the choice.
-        - Where BatchNorm adapts, a `keras_epsched.callbacks.BatchNormMonitor`
-          on up to 64 training images, and no more than `batch_size`. At the
-          end of each epoch it costs about as much as one step, and once the
-          time to compile that.
-        - Where BatchNorm adapts and `batchnorm_momentum` is `None`, a lower
-          momentum in the steps of short epochs. `fit` prints it.
-        - With a `validation_attack` and validation data, a line that says
-          under which attack `val_robust_accuracy` is measured.
-        - The call `seek(epoch)` of data and validation data that have such a
-          method, as those of `keras_epsched.datasets`, when an epoch begins:
-          who calls `fit` for one epoch after the other passes `initial_epoch`.
-          With `steps_per_epoch` the data is left alone.
+        - On TensorFlow on a CPU, with `jit_compile="auto"`: a trial of both
+          compilers on a few steps. It runs only in trainings so long that it
+          costs about 2 % of them at most. `fit` prints the choice.
+        - With BatchNorm layers that adapt:
+          `keras_epsched.callbacks.BatchNormMonitor`, on up to 64 training
+          images. At the end of each epoch it takes about as long as one step,
+          and at the first one also the time to compile.
+        - With BatchNorm layers that adapt and `batchnorm_momentum=None`: a
+          lower momentum in short epochs. `fit` prints it.
+        - With a `validation_attack` and validation data: a line that names the
+          attack of `val_robust_accuracy`.
+        - If data have a method `seek`, as those of `keras_epsched.datasets`:
+          the call `seek(epoch)` when an epoch begins, but not with
+          `steps_per_epoch`. If you call `fit` once for each epoch, pass
+          `initial_epoch`.
         - What the objective needs: `"autolora"` sets its shares in each epoch.
 
         Args:
@@ -510,7 +513,7 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
             batch_size: As in `keras.Model.fit`.
             epochs: As in `keras.Model.fit`.
             verbose: As in `keras.Model.fit`.
-            callbacks: List of callbacks; an `EpsilonScheduler` among them.
+            callbacks: List of callbacks, with an `EpsilonScheduler`.
             validation_split: As in `keras.Model.fit`.
             validation_data: As in `keras.Model.fit`.
             shuffle: As in `keras.Model.fit`.
@@ -526,7 +529,7 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
             `keras.callbacks.History`, as `keras.Model.fit`.
 
         Raises:
-            ValueError: If data, logits or loss are not fit for an attack.
+            ValueError: If data, logits or loss do not allow an attack.
         """
         x, validation_data, callbacks = arrange(
             self,
