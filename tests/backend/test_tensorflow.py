@@ -98,7 +98,12 @@ def _functions(graph):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"center": False}, {"scale": False}, {"dtype": "mixed_bfloat16"}],
+    [
+        {},
+        pytest.param({"center": False}, marks=pytest.mark.ci),
+        pytest.param({"scale": False}, marks=pytest.mark.ci),
+        pytest.param({"dtype": "mixed_bfloat16"}, marks=pytest.mark.ci),
+    ],
     ids=str,
 )
 def test_batchnorm_is_one_operation(arguments, monkeypatch):

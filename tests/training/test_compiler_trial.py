@@ -74,6 +74,7 @@ def test_the_faster_compiler_is_taken(fit, capsys):
     assert "with XLA" not in capsys.readouterr().out
 
 
+@pytest.mark.ci
 def test_what_was_compiled_first_comes_back(fit, capsys):
     trainer = make_trainer()
     seen = []
@@ -88,6 +89,7 @@ def test_what_was_compiled_first_comes_back(fit, capsys):
     assert "TensorFlow's graph" in capsys.readouterr().out
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("compiled", "arguments"),
     [
@@ -105,6 +107,7 @@ def test_nothing_is_tried(fit, compiled, arguments):
     assert not trainer.jit_compile
 
 
+@pytest.mark.ci
 def test_a_resumed_training_has_the_compiler_that_was_chosen(fit, tmp_path):
     examples = list(zip(IMAGES.astype("uint8"), LABELS, strict=True))
     data = ke.datasets.ImageBatches(examples, (8, 8), 8)
