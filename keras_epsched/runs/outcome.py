@@ -41,7 +41,8 @@ def heading(found: Sequence[reports.Report], seeds: int = 1) -> str:
     target = format_epsilon(report.target_epsilon, report.norm)
     text = (
         f"Results on {wording.dataset_name(report)}: {report.num_images:,} "
-        f"images, target epsilon {target} ({report.norm}), in percent"
+        f"images, target epsilon {target} ({report.norm}); accuracy and "
+        "expected robustness in percent"
     )
     if seeds > 1:
         text += f", mean and standard error of {seeds} seeds"

@@ -115,7 +115,7 @@ def test_the_end_is_one_table():
     ]
     assert outcome.heading([report]) == (
         "Results on stanford_dogs:0.2.0: 5 images, target epsilon 4/255 "
-        "(linf), in percent"
+        "(linf); accuracy and expected robustness in percent"
     )
     assert outcome.heading([report], 3).endswith("error of 3 seeds")
     assert outcome.in_short(first) == (
