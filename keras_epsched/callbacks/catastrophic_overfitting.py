@@ -40,6 +40,7 @@ class CatastrophicOverfittingAlarm(MonitoredImages):
             fires. A normal network also has a small difference, because one
             step is weaker than several.
         action: String. What to do when the callback fires:
+
             - `"warn"`: warn only;
             - `"stop"`: restore the weights of the last epoch without the gap,
               and end the training;

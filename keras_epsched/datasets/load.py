@@ -88,6 +88,7 @@ def load(
 
     Args:
         name: String or path. One of:
+
             - `"digits"` or `"letters"`. They need no download and are
               prepared on first use.
             - A dataset of the paper: `"caltech256"`, `"cub200"`,

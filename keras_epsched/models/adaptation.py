@@ -47,6 +47,7 @@ def adapt(
             `keras_epsched.models.classifier` makes it. It is changed in
             place.
         mode: String. The weights to train:
+
             - `"full"`: all weights;
             - `"head"`: only the last `Dense` layer (a linear probe);
             - `"last"`: the head and the last blocks (`blocks` lists them);

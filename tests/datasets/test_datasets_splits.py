@@ -305,7 +305,7 @@ def test_a_test_set_is_cut_where_there_is_none(tmp_path, splits):
         assert infos[2].split == "train[80:100]"
     with pytest.raises(ValueError, match="would have no images"):
         load(folder, validation_split=0.5, test_split=0.5)
-    with pytest.raises(ValueError, match="without `test_examples`"):
+    with pytest.raises(ValueError, match="combined with `test_examples`"):
         load(folder, test_split=0.2, test_examples=5)
 
 

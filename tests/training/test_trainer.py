@@ -568,7 +568,7 @@ def test_fit_says_what_robust_accuracy_is_under(verbose, capsys):
     epsilon = ke.epsilons.format_epsilon(EPSILON)
     line = (
         "val_robust_accuracy: accuracy under APGD-2 on the probability margin, "
-        f"epsilon {epsilon}\n"
+        f"at epsilon {epsilon}\n"
     )
     said = printed(validation_data=(images, labels))
     assert said.count(line) == bool(verbose)
