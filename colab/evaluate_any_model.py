@@ -13,11 +13,12 @@
 # %% [markdown]
 # # How robust is it, really?
 #
-# Measure any Keras classifier: its accuracy at every strength, AutoAttack, the
-# self-checks that tell a weak attack from a robust network, a paired comparison
-# of two models. As it stands it fine-tunes two small networks on built-in
-# digits first, and takes a quarter of an hour on two CPU cores; a free T4 should
-# be faster (estimates). Put your own models in their place.
+# This tutorial measures the robustness of a Keras classifier: its accuracy at
+# every strength of attack, the result under AutoAttack, the self-checks that find
+# attacks which failed, and a paired comparison of two models. It first
+# fine-tunes two small networks on built-in digits. It takes about 20 minutes on
+# two CPU cores. A free T4 should be faster, which we did not measure. You can put
+# your own models in their place.
 
 # %%
 import os
@@ -44,9 +45,9 @@ EPSILON = 0.2  # on the [0, 1] scale of pixels
 # %% [markdown]
 # ## Two models
 #
-# Yours: `ke.models.load("model.keras")`, or any Keras model from pixels to
-# *logits*. (A softmax is refused: it flattens the gradients that attacks
-# follow.)
+# To measure your own model, use `ke.models.load("model.keras")`, or any Keras
+# model from pixels to *logits*. A model that ends in a softmax is refused,
+# because a softmax hides the gradients that attacks follow.
 
 # %%
 data = ke.datasets.load(
@@ -86,10 +87,13 @@ models = {
 # %% [markdown]
 # ## The default attack at all strengths
 #
-# Auto-PGD on the margin of probabilities, then towards each of the five
-# likeliest other classes, by bisection: an image that is broken at one strength
-# is broken at every larger one, so most of the work falls away. It ends close to
-# AutoAttack, at a small share of its passes.
+# The default attack has three parts. Ten steps of Auto-PGD on the margin of
+# probabilities find roughly at which epsilon an image breaks. A hundred steps on
+# cross-entropy follow, and then a hundred steps towards each of the four wrong
+# classes that the network thinks the likeliest. An image that is broken at one
+# epsilon counts as broken at every larger one. Bisection therefore saves most of
+# the work. The result is close to that of AutoAttack, in a small share of its
+# passes.
 
 # %%
 grid = ke.epsilon_grid(EPSILON, 3 if SMOKE else 6)
@@ -103,10 +107,13 @@ ke.evaluation.plot_curves(reports)
 # %% [markdown]
 # ## Before you claim it: AutoAttack
 #
-# Four attacks, each on what the others have left: the standard of the field.
-# One of them, Square, needs no gradients.
-# With `folder=` the evaluation goes on where it was interrupted; for another
-# model give another folder.
+# AutoAttack is the standard of the field. It runs four attacks, and each one
+# attacks only the images that the earlier ones did not break. The last one,
+# Square, needs no gradients. With `folder=`, an interrupted evaluation resumes;
+# use another folder for another model.
+#
+# Compare the accuracy at the largest epsilon with the one above: AutoAttack
+# should break only few images more.
 
 # %%
 attack = ke.attacks.AutoAttack("standard")
@@ -131,11 +138,12 @@ print(strongest["scheduled"])
 # %% [markdown]
 # ## A network that only looks robust
 #
-# The standard network with a layer in front whose value is its input, and whose
-# gradient is the opposite of the true one. The network is the same, but attacks
-# that follow gradients walk the wrong way, and its robust accuracy *looks* high.
-# (A rounding, which has no gradient at all, is refused with an error.) The
-# self-checks notice, and Square, which needs no gradients, breaks it.
+# Some networks only look robust. Here a layer in front of the standard network
+# returns its input, but its gradient is the opposite of the true one. The network
+# is the same, but attacks that follow gradients go the wrong way, so its measured
+# accuracy is too high. Two self-checks find this. Square, which needs no
+# gradients, breaks the network. (A rounding, which has no gradient at all, is
+# refused with an error.)
 
 # %%
 inputs = keras.Input((32, 32, 3))
@@ -160,20 +168,23 @@ for check in fired:
 assert fired or SMOKE, "a check should have noticed"
 
 # %% [markdown]
-# ## Is one better than the other?
+# ## Compare two models
 #
-# Compared on the same images; overlapping intervals of each alone say little.
+# Both models are tested on the same images, so compare them image by image. The
+# paired test finds differences that the overlap of two intervals hides.
 
 # %%
 comparison = ke.evaluation.compare(reports["standard"], reports["scheduled"])
 print(comparison)
 
 # %% [markdown]
-# ## Look at what the attack made
+# ## Look at the adversarial images
 #
-# What PGD makes of the same digits at half the target for each network, and
-# what the network then takes them for, red if wrong; below, four times the
-# difference.
+# The picture shows adversarial images of PGD at half the target, for each
+# network. The number above an image is the class that the network predicts, in
+# red if it is wrong. The row below shows the perturbation, four times as large.
+# Look for the perturbations of the robust network: they follow the shape of the
+# digit.
 
 # %%
 images, labels = next(iter(data.test))
@@ -202,9 +213,10 @@ for number, (name, net) in enumerate(models.items()):
 plt.show()
 
 # %% [markdown]
-# ## Send it to somebody
+# ## Share the report
 #
-# One file with the curves, the checks and the gallery; and a model card.
+# `robustness.html` is one file with curves, self-checks and adversarial images. The
+# model card states the accuracies and how they were measured.
 
 # %%
 ke.evaluation.write_html(strongest, "robustness.html")
