@@ -222,7 +222,9 @@ def check_logits(logits, model=None) -> None:
             f"softmax or sigmoids) from {least:.3g} to {most:.3g}. The "
             "gradients of confident probabilities round to zero, and the "
             "attack would fail silently. Remove the last activation "
-            "(`activation=None`) and use `from_logits=True` in the loss."
+            "(`activation=None`, or `model.layers[-1].activation = "
+            "keras.activations.linear` of a trained model) and use "
+            "`from_logits=True` in the loss."
         )
 
 

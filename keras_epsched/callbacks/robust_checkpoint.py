@@ -93,7 +93,14 @@ class RobustCheckpoint(TrainerCallback, keras.callbacks.ModelCheckpoint):
 
     def on_train_end(self, logs=None):
         super().on_train_end(logs)
-        if not self._reached:
+        if not self.model.target_epsilon:
+            warnings.warn(
+                "RobustCheckpoint: no checkpoint was saved, because the target "
+                "epsilon is 0: this training has no attack. Save "
+                "`trainer.model` instead.",
+                stacklevel=2,
+            )
+        elif not self._reached:
             warnings.warn(
                 "RobustCheckpoint: no checkpoint was saved, because epsilon "
                 f"never reached its target of {self.model.target_epsilon:g}. "
@@ -106,5 +113,13 @@ class RobustCheckpoint(TrainerCallback, keras.callbacks.ModelCheckpoint):
                 "RobustCheckpoint: no checkpoint was saved, because no epoch "
                 f"at the target epsilon had {self.monitor!r} in its logs. Pass "
                 "`validation_data` to `fit`.",
+                stacklevel=2,
+            )
+        elif self.best == 0:
+            warnings.warn(
+                f"RobustCheckpoint: {self.monitor!r} was 0 in every epoch at "
+                f"the target epsilon of {self.model.target_epsilon:g}, so the "
+                "checkpoint is not robust there. Choose a smaller target, for "
+                "example half of it, or train for more epochs.",
                 stacklevel=2,
             )

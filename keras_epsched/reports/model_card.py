@@ -1,5 +1,6 @@
 """Model cards in the format of the Hugging Face hub."""
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,9 @@ def write_model_card(
         report: `Report` on test images.
         path: Path of the card, usually `README.md` in the model's folder.
         recipe: Dict of the settings of the training, for example
-            `{"backbone": "ResNet-50", "schedule": "scheduled"}`.
+            `{"backbone": "ResNet-50", "schedule": "scheduled"}`. Its value of
+            `"dataset"` names the data if the report does not, as after an
+            evaluation on arrays.
         name: Optional string, the name of the model. Defaults to the name of
             the folder.
         classes: Optional names of the classes, in the order of the logits.
@@ -61,6 +64,9 @@ def write_model_card(
 
     if not isinstance(report, Report):
         raise ValueError(f"`report` must be a `Report`. Received: {report!r}")
+    if not report.dataset and "dataset" in recipe:
+        dataset = {"dataset": str(recipe["dataset"])}
+        report = dataclasses.replace(report, dataset=dataset)
     path = pathlib.Path(path)
     name = name or path.resolve().parent.name
     target = format_epsilon(report.target_epsilon, report.norm)
