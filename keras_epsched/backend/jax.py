@@ -188,7 +188,7 @@ def compile(
     return run if batch_size is None else common.filled(run, batch_size)
 
 
-def resolve_jit_compile(jit_compile: bool | str, model) -> bool:
+def resolve_jit_compile(jit_compile: bool | str, trained=None) -> bool:
     """True: JAX has no other compiler than XLA."""
     return True
 

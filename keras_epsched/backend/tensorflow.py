@@ -251,27 +251,30 @@ def compile(
     return _of_any_size(function)
 
 
-def resolve_jit_compile(jit_compile: bool | str, model) -> bool:
-    """Decides whether a model and attacks on it are compiled with XLA.
+def resolve_jit_compile(jit_compile: bool | str, trained=None) -> bool:
+    """Decides whether attacks on a model, and its training, use XLA.
 
     `"auto"` takes XLA on a GPU. On a CPU XLA computes transformers faster
-    than a graph of TensorFlow does, and convolutions several times slower, so
-    `"auto"` takes it for networks without spatial convolutions that are large
-    enough to repay the longer compilation. The choice depends on the layers
-    alone, so that it is the same in each run.
+    than a graph of TensorFlow does, and convolutions several times slower. In
+    a training, `"auto"` therefore takes it for networks without spatial
+    convolutions that are large enough to repay the longer compilation. The
+    choice depends on the layers alone, so that it is the same in each run. In
+    an evaluation XLA loses time on a CPU with batches that are not full.
 
     Args:
         jit_compile: Boolean or `"auto"`.
-        model: `keras.Model`.
+        trained: `keras.Model` that is trained; `None` in an evaluation.
     """
     if jit_compile != "auto":
         return bool(jit_compile)
-    layers = model._flatten_layers()
+    if trained is None:
+        return _has_gpu()
+    layers = trained._flatten_layers()
     if not all(layer.supports_jit for layer in layers):
         return False
     if _has_gpu():
         return True
-    parameters = sum(math.prod(each.shape) for each in model.weights)
+    parameters = sum(math.prod(each.shape) for each in trained.weights)
     return parameters >= _LARGE and not any(
         map(_is_spatial_convolution, layers)
     )

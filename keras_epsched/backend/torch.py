@@ -75,7 +75,7 @@ def compile(
     )
 
 
-def resolve_jit_compile(jit_compile: bool | str, model) -> bool:
+def resolve_jit_compile(jit_compile: bool | str, trained=None) -> bool:
     """Whether `torch.compile` is asked for: it takes minutes at first."""
     return jit_compile is True
 

@@ -138,12 +138,20 @@ class TransferMonitor(TrainerCallback):
                     f"{final:.1%} after epsilon rose, so the network lost the "
                     f"task. {self._longer()}, or lower `target_epsilon`."
                 )
-            return "failure", (
-                f"clean validation accuracy ended at {final:.1%}. The network "
-                f"did not adapt to the task, which takes {threshold:.1%}. Keep "
-                "epsilon at 0 for longer: set "
+            remedy = (
+                "Keep epsilon at 0 for longer: set "
                 f"`ramp_start={self._adapted_share():g}` or later. If epsilon "
                 "was 0 for that long already, change the learning rate."
+            )
+            if max(self._epsilons) == 0:
+                remedy = (
+                    "There was no attack: change the learning rate, or train "
+                    "for more epochs."
+                )
+            return "failure", (
+                f"clean validation accuracy ended at {final:.1%}. The network "
+                f"did not adapt to the task, which takes {threshold:.1%}. "
+                f"{remedy}"
             )
         # The clean accuracy that a reference demands.
         enough = _SUBOPTIMAL * max(self.reference or [0.0])

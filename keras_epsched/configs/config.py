@@ -148,7 +148,7 @@ class Settings:
         "(caltech256, cub200, stanford_dogs, stanford_cars, fgvc_aircraft, "
         "imagenette); any other name of TensorFlow Datasets; a folder that "
         "TensorFlow Datasets has prepared; or a folder of images laid out as "
-        "split/class/image.png.",
+        "class/image.png or split/class/image.png.",
         group=Group.DATA,
         card=Card.ALWAYS,
     )
@@ -556,8 +556,8 @@ class Settings:
     )
     jit_compile: Literal["auto", "true", "false"] = value(
         "auto",
-        "Whether XLA compiles training and evaluation. 'auto': on a GPU, and "
-        "on a CPU where it is expected or measured to be faster.",
+        "Whether XLA compiles training and evaluation. 'auto': on a GPU; on a "
+        "CPU in trainings where it is expected or measured to be faster.",
         Role.MACHINE,
         group=Group.RUN,
     )

@@ -87,7 +87,7 @@ class AttackRunner:
         self.classifier = classifier
         self.value_range = checks.check_value_range(value_range)
         self.batch_size = batch_size
-        self.jit_compile = backend.resolve_jit_compile(jit_compile, classifier)
+        self.jit_compile = backend.resolve_jit_compile(jit_compile)
         now = identify_model(classifier)
         before, compiled = _kept.get(classifier, (None, {}))
         if before != now:

@@ -123,8 +123,8 @@ def evaluate(
         resume: Boolean. Whether to resume the evaluation in `folder`.
         self_check: Boolean. Whether to run the self-checks.
         jit_compile: Boolean or `"auto"`. Whether to compile the attack with
-            XLA. `"auto"` takes XLA on a GPU, and on a CPU for large networks
-            without spatial convolutions, such as transformers.
+            XLA. `"auto"` takes XLA on a GPU. On a CPU, `True` may be faster
+            for a transformer with many images.
         trained_on: Splits (`SplitInfo`) on which the classifier was trained.
             An overlap with `dataset` raises a warning. Splits used by
             `AdversarialTrainer.fit` in this process are known and need not be

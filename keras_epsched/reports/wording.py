@@ -135,7 +135,7 @@ def breakers(report) -> tuple[tuple, list[tuple]]:
             report.member_titles, report.broken_counts, strict=True
         )
     ]
-    return ("images first broken by", *header), rows
+    return ("images broken up to", *header), rows
 
 
 def percent_interval(interval: tuple[float, float]) -> str:
@@ -186,7 +186,7 @@ def cost(report) -> dict[str, str]:
     """Returns what the evaluation cost, as a dict from line names to texts."""
     lines = {
         "cost": f"{report.forward_passes:,} forward and "
-        f"{report.backward_passes:,} backward passes, counted per image; "
+        f"{report.backward_passes:,} backward passes of single images; "
         f"{report.seconds:.1f} s"
     }
     if np.isfinite(report.saving_factor):

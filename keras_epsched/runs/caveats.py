@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from keras_epsched import reports
-from keras_epsched.configs.config import Settings
+from keras_epsched.configs.config import Comparison, Config, Settings
 from keras_epsched.reports import wording
 from keras_epsched.runs import outcome
 
@@ -80,6 +80,13 @@ def text(
             note += f" Measure again with {remedy}."
             remedies = True
         lines.append(outcome.wrapped(f"- {names}: {note}"))
+    if broken := _broken_at_the_target(found, config):
+        lines.append(
+            outcome.wrapped(
+                f"- {', '.join(broken)}: accuracy at the target is 0 %. Choose "
+                "a smaller epsilon, an earlier ramp_end or more epochs."
+            )
+        )
     if remedies:
         model = spell("model", ".../model.keras")
         lines.append(
@@ -90,6 +97,20 @@ def text(
             )
         )
     return "\n".join(lines)
+
+
+def _broken_at_the_target(found, config):
+    """Names of what was trained with an attack, and withstands none there."""
+    schedule = getattr(config, "schedule", None)
+    if schedule == "standard" or not isinstance(config, (Config, Comparison)):
+        return []
+    return [
+        name
+        for name, report in found.items()
+        if report.protocol == "nested"
+        and report.accuracy_at(report.target_epsilon) == 0
+        and not name.startswith("standard")
+    ]
 
 
 def _sentence(text):

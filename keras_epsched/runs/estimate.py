@@ -50,6 +50,7 @@ class Estimate:
         fits: Tuple of what fits into `memory_gb`.
         memory_gb: Float or `None`.
         note: String. What the times rest on.
+        memory_source: String. What `bytes` rest on, if not on `memory`.
     """
 
     parts: tuple[Part, ...]
@@ -59,6 +60,7 @@ class Estimate:
     fits: tuple[fitting.Fit, ...]
     memory_gb: float | None
     note: str
+    memory_source: str = ""
 
     @property
     def seconds(self) -> float:
@@ -88,12 +90,13 @@ class Estimate:
         lines = [
             self.parameters,
             f"a training step holds {self.bytes / fitting.GB:.2f} GB "
-            f"({self.memory.source})",
+            f"({self.memory_source or self.memory.source})",
         ]
         if self.memory_gb is not None:
             lines.append(f"into {self.memory_gb:g} GB fit:")
             fits = self.fits or ("nothing, whatever the batch size",)
             lines += [f"  {each}" for each in fits]
+            lines.append("  (batches of more images were not tried)")
         return "\n".join([table, "", self.note, *lines])
 
 
@@ -218,8 +221,9 @@ def _from_card(config, data, memory_gb, name):
     flops = backend.flops(lambda x: network(x, training=False), image)
     peak = card.float32 if config.dtype == "float32" else card.half
     note = (
-        f"rough, for nothing ran on a {name}: {flops / 1e9:.3g} GFLOP a pass, "
-        f"at {EFFICIENCY:.0%} of {peak:g} TFLOPS"
+        f"rough, as nothing ran on a {name}: {flops / 1e9:.3g} GFLOP a pass, "
+        f"at {EFFICIENCY:.0%} of {peak:g} TFLOPS. Loading, start-up and "
+        "compiling come on top, and small batches do not fill the card"
     )
     return _estimate(
         config,
@@ -230,6 +234,7 @@ def _from_card(config, data, memory_gb, name):
         "mixed_bfloat16" if card.bfloat16 else "mixed_float16",
         memory_gb or card.memory,
         note,
+        f"scaled from a step here, not measured on a {name}",
     )
 
 
@@ -279,7 +284,9 @@ class _OnCard:
         return passes.work * self._seconds
 
 
-def _estimate(config, data, training, pace, memory, half, memory_gb, note):
+def _estimate(
+    config, data, training, pace, memory, half, memory_gb, note, source=""
+):
     fits = ()
     if memory_gb is not None:
         fits = fitting.find(config, memory, half, memory_gb)
@@ -294,6 +301,7 @@ def _estimate(config, data, training, pace, memory, half, memory_gb, note):
         fits=fits,
         memory_gb=memory_gb,
         note=note,
+        memory_source=source,
     )
 
 

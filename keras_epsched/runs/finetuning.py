@@ -118,6 +118,7 @@ def finetune(
                 else run.folder / protocol,
                 resume=config.resume,
                 verbose=verbose,
+                model_name=config.schedule,
             )
             for protocol in config.protocols
         }

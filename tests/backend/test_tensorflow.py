@@ -62,6 +62,7 @@ def large(*layers, width=1000):
 )
 def test_the_compiler_that_is_faster_for_a_network(model, expected, recwarn):
     assert backend.resolve_jit_compile("auto", model) is expected
+    assert backend.resolve_jit_compile("auto") is False
     assert make_trainer(model).jit_compile is expected
     assert not recwarn.list
     for given in (True, False):

@@ -253,7 +253,7 @@ def test_other_batches_are_compiled_where_shapes_are_fixed(counter):
     evaluate(model)
     counter.clear()
     evaluate(model, batch_size=5)
-    fixed = backend.resolve_jit_compile("auto", model)
+    fixed = backend.resolve_jit_compile("auto")
     assert bool(counter.made) == fixed
 
 

@@ -129,7 +129,7 @@ def test_an_ensemble_is_the_worst_case_of_its_members(trained):
     assert together.attack_members == [
         repr(member) for member in attack.members
     ]
-    assert "images first broken by" in str(together)
+    assert "images broken up to" in str(together)
 
 
 def test_bisection_finds_the_same_for_less(trained):

@@ -455,7 +455,7 @@ def test_ensemble_says_which_attack_broke_what(write):
         write({"tiny": report})
         .section("breakers")
         .startswith(
-            "Which attack broke the images images first broken by 1/255 2/255 "
+            "Which attack broke the images images broken up to 1/255 2/255 "
             "3/255 4/255 first 1 1 1 1 last 0 1 1 2 "
         )
     )

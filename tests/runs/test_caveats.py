@@ -1,7 +1,8 @@
 """What runs say last: which self-checks fired, and what to do."""
 
+import numpy as np
 import pytest
-from records import make_report
+from records import CORRECT, make_report
 
 from keras_epsched.runs import Config, caveats
 
@@ -97,3 +98,13 @@ def test_python_reads_python():
     report = make_report(checks=[check("random outputs")], notes=[])
     said = caveats.text({"one": report}, Config())
     assert "eval_attack='autoattack-rand'" in said
+
+
+def test_a_training_that_withstands_nothing_at_the_target():
+    correct = CORRECT & (np.arange(5) < 4)
+    broken = make_report(checks=[], notes=[], correct=correct)
+    found = {"standard": broken, "fixed": broken, "scheduled": make_report()}
+    assert "- fixed: accuracy at the target is 0 %." in text("apgd", found)
+    config = Config(schedule="standard")
+    assert "at the target" not in caveats.text({"nested": broken}, config)
+    assert "at the target" not in text("apgd", {"fixed": make_report()})
