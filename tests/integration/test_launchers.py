@@ -138,7 +138,8 @@ def test_saved_models_are_evaluated_side_by_side(comparison, tmp_path, capsys):
     assert again.clean_accuracy == before.clean_accuracy
     page = (output / "report.html").read_text()
     assert "standard" in page and "scheduled" in page
-    assert "scheduled minus that of standard" in page
+    words = " ".join(page.split())
+    assert "scheduled minus expected robustness of standard" in words
     assert again.attack_title in page
     # One of them is lost: the other is not evaluated again.
     created = ke.Report.load(output / "standard").created
@@ -250,7 +251,7 @@ def test_bad_flags_are_told_before_training(tmp_path):
         ({"backbone": "no_such_preset"}, "no_such_preset"),
         ({"adaptation": "lora"}, "freeze the whole backbone"),
         ({"objective": "twins", "freeze_batchnorm": True}, "are frozen"),
-        ({"objective": "autolora", "adaptation": "head"}, "besides the head"),
+        ({"objective": "autolora", "adaptation": "head"}, "outside the head"),
         ({"accumulate": 1000}, "no step"),
     ],
 )

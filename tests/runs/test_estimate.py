@@ -247,7 +247,7 @@ def test_a_card_that_is_not_here(measured):
     fast = runs.estimate(config, card="H100")
     assert slow.seconds > 50 * fast.seconds
     text = str(slow)
-    assert "rough, for nothing ran on a T4" in text
+    assert "rough, as nothing ran on a T4" in text
     assert "into 15 GB fit:" in text and "mixed_float16" in text
     # All weights, but not this process.
     assert slow.bytes == 2**20 + 4 * fitting.GB
