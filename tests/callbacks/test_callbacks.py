@@ -223,6 +223,19 @@ def test_a_checkpoint_that_never_comes_warns(tmp_path):
         assert checkpoint_fit(tmp_path, schedule, epochs=2) == []
 
 
+def test_a_training_without_attack_has_no_checkpoint(tmp_path):
+    schedule = ke.schedules.Constant(0.0)
+    with pytest.warns(UserWarning, match="the target epsilon is 0"):
+        assert checkpoint_fit(tmp_path, schedule, epochs=1) == []
+
+
+def test_a_checkpoint_that_withstands_nothing_warns(tmp_path):
+    # No network withstands that.
+    schedule = ke.schedules.Constant(0.9)
+    with pytest.warns(UserWarning, match="was 0 in every epoch"):
+        assert checkpoint_fit(tmp_path, schedule, epochs=2) == [1]
+
+
 def test_an_epoch_without_validation_is_never_saved(tmp_path):
     schedule = ke.schedules.Constant(TARGET)
     saved = checkpoint_fit(tmp_path, schedule, epochs=3, validation_freq=2)

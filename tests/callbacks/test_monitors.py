@@ -150,6 +150,7 @@ RAMP = [0, 0, 0, *np.linspace(0, TARGET, 6)[1:], TARGET, TARGET]
     [
         # Never adapts, with the target from the start.
         ([0.1] * 10, [TARGET] * 10, "failure", "`ramp_start=0.4`"),
+        ([0.1] * 10, [0.0] * 10, "failure", "There was no attack"),
         # Adapts late, and ends far below.
         (
             [0.1] * 6 + [0.3, 0.4, 0.5, 0.5],

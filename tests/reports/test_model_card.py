@@ -85,6 +85,16 @@ def test_a_card_names_no_folder(report, tmp_path):
     assert "| seed | 0" in text
 
 
+def test_a_card_of_arrays_names_the_dataset_of_the_recipe(report, tmp_path):
+    of_arrays = copy.copy(report)
+    of_arrays.dataset = None
+    path = tmp_path / "README.md"
+    ke.evaluation.write_model_card(of_arrays, path, {"dataset": "my digits"})
+    text = path.read_text(encoding="utf-8")
+    assert "- dataset: my digits" in text and "unnamed" not in text
+    assert of_arrays.dataset is None
+
+
 def test_a_card_needs_a_report(tmp_path):
     with pytest.raises(ValueError, match="Report"):
         ke.evaluation.write_model_card({}, tmp_path / "README.md", {})
