@@ -291,8 +291,9 @@ _LARGE = 1_000_000
 
 def _is_spatial_convolution(layer):
     """Whether the windows of a convolution overlap, unlike those of patches."""
-    sizes = getattr(layer, "kernel_size", ())
-    strides = getattr(layer, "strides", ())
+    sizes = getattr(layer, "kernel_size", None)
+    strides = getattr(layer, "strides", None)
+    # Pooling has strides alone.
     if not isinstance(sizes, tuple) or not isinstance(strides, tuple):
         return False
     return any(

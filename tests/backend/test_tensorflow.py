@@ -55,10 +55,11 @@ def large(*layers, width=1000):
         (large(keras.layers.DepthwiseConv2D(3, padding="same")), False),
         (large(keras.layers.Conv2D(8, (1, 2))), False),
         (large(keras.layers.Conv2D(8, 1)), True),
+        (large(keras.layers.MaxPooling2D(2)), True),
         (large(Uncompilable()), False),
         (keras.Sequential([large(keras.layers.Conv2D(8, 2))]), False),
     ],
-    ids="patches small depthwise wide pointwise unable nested".split(),
+    ids="patches small depthwise wide pointwise pooling unable nested".split(),
 )
 def test_the_compiler_that_is_faster_for_a_network(model, expected, recwarn):
     assert backend.resolve_jit_compile("auto", model) is expected
