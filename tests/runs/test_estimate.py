@@ -32,14 +32,23 @@ class Counted(keras.layers.Layer):
         self.clear()
 
     def clear(self):
-        self.forward = self.backward = 0
+        # Threads of TensorFlow add at the same time; a list loses nothing.
+        self._forward, self._backward = [], []
+
+    @property
+    def forward(self):
+        return sum(self._forward)
+
+    @property
+    def backward(self):
+        return sum(self._backward)
 
     def call(self, x):
         def add_forward(number):
-            self.forward += int(number)
+            self._forward.append(int(number))
 
         def add_backward(number):
-            self.backward += int(number)
+            self._backward.append(int(number))
 
         @ops.custom_gradient
         def counted(x):
