@@ -184,7 +184,7 @@ def _from_here(config, data, memory_gb):
     training = measuring.measure_training(config, data, epsilons)
     images, _ = batches.as_arrays(next(iter(data.test)))
     attack = measuring.measure_attack(
-        training.trainer.model, images, config.norm
+        training.trainer.model, images, config.norm, build.jit_compile(config)
     )
     times = dict(zip(epsilons, training.steps, strict=True))
     note = (

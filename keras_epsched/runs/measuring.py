@@ -298,7 +298,10 @@ class ResidentSet:
 
 
 def measure_attack(
-    classifier: keras.Model, images: np.ndarray, norm: str
+    classifier: keras.Model,
+    images: np.ndarray,
+    norm: str,
+    jit_compile: bool | str = "auto",
 ) -> Attack:
     """Times passes of a batch through a classifier under an attack.
 
@@ -306,10 +309,11 @@ def measure_attack(
         classifier: `keras.Model` from pixels to logits.
         images: Array, a batch of images.
         norm: String. Norm of the attack.
+        jit_compile: Boolean or `"auto"`, as of the evaluation.
     """
     value_range = provenance.value_range_of(classifier) or (0, 255)
     count = len(images)
-    runner = AttackRunner(classifier, value_range, count)
+    runner = AttackRunner(classifier, value_range, count, jit_compile)
     _, forward = _timed(lambda: runner.predict(images))
     # Every image is attacked to the end.
     labels = runner.predict(images).argmax(axis=-1)

@@ -162,6 +162,22 @@ def test_training_is_a_function_of_seed_epoch_and_index(data_dir, cache):
     assert not np.any(found[:5])
 
 
+def cached_batches(train, records, num_examples):
+    """Batches of 8 small images, for training or for evaluation."""
+    arguments = {
+        "decode": lambda image: image,
+        "image_size": (4, 4),
+        "batch_size": 8,
+        "cache": True,
+        "num_examples": num_examples,
+    }
+    if not train:
+        return pipeline.evaluation_batches(records, **arguments)
+    return pipeline.training_batches(
+        records, **arguments, augmentations=(), seed=0
+    )
+
+
 @pytest.mark.parametrize("train", [False, True])
 def test_a_stream_that_breaks_off_does_not_become_the_cache(train):
     looks = tf.Variable(0, dtype=tf.int64)
@@ -180,23 +196,11 @@ def test_a_stream_that_breaks_off_does_not_become_the_cache(train):
         )
         .map(lambda i: (tf.zeros((4, 4, 3), tf.uint8), i))
     )
-    arguments = {
-        "decode": lambda image: image,
-        "image_size": (4, 4),
-        "batch_size": 8,
-        "cache": True,
-        "num_examples": 40,
-    }
-    if train:
-        batches = pipeline.training_batches(
-            records, **arguments, augmentations=(), seed=0
-        )
-    else:
-        batches = pipeline.evaluation_batches(records, **arguments)
+    found = cached_batches(train, records, 40)
     with pytest.raises(tf.errors.FailedPreconditionError, match="only 19"):
-        list(batches)
+        list(found)
     for _ in range(2):
-        numbers = [int(i) for _, labels in batches for i in labels]
+        numbers = [int(i) for _, labels in found for i in labels]
         assert sorted(numbers) == list(range(40))
 
 
@@ -209,19 +213,7 @@ def test_a_look_at_one_batch_fills_the_cache(train):
         .flat_map(lambda _: tf.data.Dataset.range(4000))
         .map(lambda i: (tf.zeros((4, 4, 3), tf.uint8), i))
     )
-    arguments = {
-        "decode": lambda image: image,
-        "image_size": (4, 4),
-        "batch_size": 8,
-        "cache": True,
-        "num_examples": 4000,
-    }
-    if train:
-        found = pipeline.training_batches(
-            records, **arguments, augmentations=(), seed=0
-        )
-    else:
-        found = pipeline.evaluation_batches(records, **arguments)
+    found = cached_batches(train, records, 4000)
     (images, _), again = batches.look(found)
     assert images.shape == (8, 4, 4, 3) and again is found
     for _ in range(2):
