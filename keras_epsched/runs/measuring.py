@@ -1,7 +1,6 @@
 """A few timed steps of a training and of an attack, and their memory."""
 
 import contextlib
-import ctypes
 import dataclasses
 import io
 import math
@@ -141,12 +140,13 @@ def measure_training(
             verbose=0,
         )
     seconds = time.perf_counter() - began
+    batch = as_arrays(next(iter(data.train)))
     return Training(
         trainer=trainer,
         startup=max(seconds - watch.steady(), 0.0),
         steps=watch.step(),
         epoch=watch.epoch(),
-        memory=_memory(trainer, data, held.peak, watch.resting),
+        memory=_memory(trainer, batch, held.peak, second),
     )
 
 
@@ -163,8 +163,6 @@ class _Stopwatch(keras.callbacks.Callback):
     def __init__(self, validation_batches: int):
         super().__init__()
         self.validation_batches = validation_batches
-        # Bytes that the process holds when the second epoch begins.
-        self.resting = 0
         # Seconds in each epoch: of steps, of batches of the validation, and of
         # what comes before and after the validation.
         self._steps, self._tests, self._ends = [], [], []
@@ -173,8 +171,6 @@ class _Stopwatch(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         for each in (self._steps, self._tests, self._ends):
             each.append([])
-        _give_back_free_memory()
-        self.resting = resident_set()
         self._last = time.perf_counter()
 
     def _lap(self, laps):
@@ -223,28 +219,77 @@ class _Stopwatch(keras.callbacks.Callback):
         return steps + tests + 2 * sum(self._ends[1])
 
 
-def _memory(trainer, data, peak, resting):
+def _memory(trainer, batch, peak, epsilon):
+    """What a step holds.
+
+    Args:
+        trainer: `AdversarialTrainer` that has made steps.
+        batch: Pair of arrays, images and labels.
+        peak: Int. The most that this process has held.
+        epsilon: Float.
+    """
     gradient = _bytes(trainer.trainable_variables)
-    state = _bytes(trainer.variables) + gradient
-    batch = as_arrays(next(iter(data.train)))
+    kept = (*trainer.variables, *trainer.optimizer.variables)
+    state = _bytes(kept) + gradient
     analysed = backend.step_memory(trainer, batch)
     on_device = backend.peak_memory()
-    fixed = resting + gradient if on_device is None else state
+    source = "the peak of a few steps"
     if analysed is not None:
-        images = analysed[1] - gradient
+        images = max(analysed[1] - gradient, 0)
         source = "XLA's analysis of the step"
+    elif on_device is not None:
+        images = max(on_device - state, 0)
     else:
-        images = (peak if on_device is None else on_device) - fixed
-        source = "the peak of a few steps"
+        images = _held_by_images(trainer, batch, epsilon)
+    fixed = state if on_device is not None else max(peak - images, state)
     place = "this process" if on_device is None else "the device"
     return Memory(
         fixed=fixed,
-        images=max(images, 0),
+        images=images,
         state=state,
         gradient=gradient,
         batch_size=len(batch[0]),
         source=f"{source}, in {place}",
     )
+
+
+def _held_by_images(trainer, batch, epsilon):
+    """Bytes that grow with the batch, in a step of this process.
+
+    What the process held before the step does not tell: backends keep memory
+    for the next step. So this takes a step with more images, and sees how much
+    the process grows. It does so without XLA, whose compilation for another
+    size of batch takes memory too.
+    """
+    few = len(batch[0])
+    many = few + math.ceil(few / 2)
+    sizes = [few, few, many, many]
+    peaks = []
+    trainer.jit_compile = False
+    trainer.train_function = None
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        warnings.catch_warnings(action="ignore"),
+        ResidentSet() as held,
+    ):
+        # Batches of a generator have no static shape. A trace for each size
+        # would count as memory of the images.
+        trainer.fit(
+            (
+                tuple(np.resize(each, (size, *each.shape[1:])) for each in batch)
+                for size in sizes
+            ),
+            steps_per_epoch=len(sizes),
+            callbacks=[
+                callbacks.EpsilonScheduler(Constant(epsilon)),
+                keras.callbacks.LambdaCallback(
+                    on_train_batch_end=lambda *_, logs=None: peaks.append(held.peak)
+                ),
+            ],
+            verbose=0,
+        )
+    grown = max(peaks[-1] - peaks[1], 0)
+    return int(grown * few / (many - few))
 
 
 def _bytes(variables):
@@ -257,17 +302,6 @@ def _bytes(variables):
 def resident_set() -> int:
     """Bytes of memory that this process holds."""
     return psutil.Process().memory_info().rss
-
-
-def _give_back_free_memory():
-    """Gives memory that was freed back to the system.
-
-    Else it counts as held, and what a step takes of it is not seen. Only the C
-    library of Linux has a function for that.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 class ResidentSet:

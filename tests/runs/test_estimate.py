@@ -1,5 +1,7 @@
 """What a run will take: counted, timed, and what fits into a memory."""
 
+import subprocess
+import sys
 import types
 
 import keras
@@ -297,6 +299,45 @@ def test_an_estimate_leaves_nothing_behind(tmp_path, monkeypatch):
     assert found.memory.batch_size == 128 and found.memory.fixed > 2**20
     assert "s at epsilon 0, " in found.note and "at epsilon 0.3" in found.note
     assert not list(tmp_path.iterdir())
+
+
+# In a process of its own: memory that a backend keeps would hide what a step
+# takes.
+_MEMORY_OF_IMAGES = """
+import keras, numpy as np
+import keras_epsched as ke
+from keras_epsched.runs import measuring
+
+layers = [
+    keras.layers.Conv2D(64, 3, padding="same", activation="relu")
+    for _ in range(8)
+]
+head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10)]
+net = keras.Sequential([keras.Input((64, 64, 3)), *layers, *head])
+trainer = ke.AdversarialTrainer(net)
+trainer.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
+batch = np.full((16, 64, 64, 3), 100.0, "float32"), np.arange(16) % 10
+trainer.fit(*batch, batch_size=16, verbose=0)
+memory = measuring._memory(trainer, batch, measuring.resident_set(), 4 / 255)
+print(memory.images / 16, memory.state)
+"""
+
+
+@pytest.mark.ci
+def test_the_memory_of_images_is_at_least_that_of_the_activations():
+    found = subprocess.run(
+        [sys.executable, "-c", _MEMORY_OF_IMAGES],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    of_an_image, state = map(float, found.stdout.split()[-2:])
+    # Each layer keeps 64 * 64 * 64 floats of 4 bytes for the way back.
+    kept = 8 * 64**3 * 4
+    assert 0.8 * kept < of_an_image < 10 * kept
+    # Weights, two moments of Adam, and a gradient.
+    weights = 4 * (64 * 28 + 7 * 64 * 577 + 10 * 65)
+    assert 4 * weights < state < 4.1 * weights
 
 
 def test_the_time_left_follows_the_passes(monkeypatch, capsys):
