@@ -406,6 +406,14 @@ class Settings:
         "decay follows.",
         group=Group.TRAINING,
     )
+    decay_start: float | None = value(
+        None,
+        "Share of the training after which the learning rate falls. Default: "
+        "the end of the warm-up.",
+        group=Group.TRAINING,
+        at_least=0.0,
+        at_most=1.0,
+    )
     head_multiplier: float = value(
         1.0,
         "Learning rate of the head, as a multiple of that of the backbone.",

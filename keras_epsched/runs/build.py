@@ -245,12 +245,20 @@ def make_optimizer(
 ) -> keras.optimizers.Optimizer:
     """Makes AdamW by groups, with a short warm-up and cosine decay."""
     warmup = int(config.warmup * steps)
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else learning_rate,
-        max(steps - warmup, 1),
-        warmup_target=learning_rate if warmup else None,
-        warmup_steps=warmup,
-    )
+    if config.decay_start is None:
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup else learning_rate,
+            max(steps - warmup, 1),
+            warmup_target=learning_rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    else:
+        rate = training.HeldCosineDecay(
+            learning_rate,
+            steps,
+            warmup,
+            decay_start=int(config.decay_start * steps),
+        )
     # Without multiples too: Keras does not store exclude_from_weight_decay,
     # and groups take no time.
     options = {}

@@ -58,6 +58,12 @@ def check(config: Settings) -> None:
             f"probe={config.probe} needs `probe_epochs`. Received: "
             "probe_epochs=0"
         )
+    if config.decay_start is not None and config.decay_start < config.warmup:
+        raise ConfigError(
+            "`decay_start` must not be below `warmup`: the learning rate rises "
+            f"until then. Received: decay_start={config.decay_start:g}, "
+            f"warmup={config.warmup:g}"
+        )
     if config.awp and config.ema:
         raise ConfigError(
             "`awp` with `ema` is not available: Keras would average the "

@@ -276,14 +276,18 @@ def _held_by_images(trainer, batch, epsilon):
         # would count as memory of the images.
         trainer.fit(
             (
-                tuple(np.resize(each, (size, *each.shape[1:])) for each in batch)
+                tuple(
+                    np.resize(each, (size, *each.shape[1:])) for each in batch
+                )
                 for size in sizes
             ),
             steps_per_epoch=len(sizes),
             callbacks=[
                 callbacks.EpsilonScheduler(Constant(epsilon)),
                 keras.callbacks.LambdaCallback(
-                    on_train_batch_end=lambda *_, logs=None: peaks.append(held.peak)
+                    on_train_batch_end=lambda *_, logs=None: peaks.append(
+                        held.peak
+                    )
                 ),
             ],
             verbose=0,

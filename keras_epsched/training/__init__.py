@@ -6,6 +6,9 @@ from keras_epsched.training.batchnorm import (
 from keras_epsched.training.group_optimizer import (
     GroupOptimizer as GroupOptimizer,
 )
+from keras_epsched.training.held_cosine_decay import (
+    HeldCosineDecay as HeldCosineDecay,
+)
 from keras_epsched.training.objectives import ALP as ALP
 from keras_epsched.training.objectives import MART as MART
 from keras_epsched.training.objectives import TRADES as TRADES

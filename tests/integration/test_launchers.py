@@ -13,7 +13,7 @@ import pytest
 import keras_epsched as ke
 from keras_epsched import runs
 from keras_epsched.configs.values import Group, entries
-from keras_epsched.runs import build
+from keras_epsched.runs import build, checks
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _SHORT = ("--epochs=2", "--train_steps=1", "--seed=3", "--test_examples=100")
@@ -451,6 +451,25 @@ def test_defaults_and_the_learning_rate_with_accumulation():
         optimizer.apply([keras.ops.zeros(each.shape) for each in variables])
     assert max(rates) == pytest.approx(0.1, rel=0.02)
     assert rates[20] == pytest.approx(0.05, rel=0.1) and rates[-1] < 0.001
+
+
+def test_a_learning_rate_that_falls_only_in_the_second_half():
+    config = runs.Config(decay_start=0.5, warmup=0.1)
+    trainer = build.make_trainer(
+        config, build.make_classifier(config, 10, 0), 0
+    )
+    optimizer = build.make_optimizer(config, 0.1, 40, trainer)
+    variables = trainer.trainable_variables
+    optimizer.build(variables)
+    rates = []
+    for _ in range(40):
+        rates.append(float(optimizer.learning_rate))
+        optimizer.apply([keras.ops.zeros(each.shape) for each in variables])
+    assert rates[2] == pytest.approx(0.05)
+    assert rates[4:21] == pytest.approx([0.1] * 17)
+    assert rates[30] == pytest.approx(0.05) and rates[-1] < 0.001
+    with pytest.raises(runs.ConfigError, match="must not be below `warmup`"):
+        checks.check(config.replace(decay_start=0.05))
 
 
 @pytest.mark.slow
