@@ -1,8 +1,9 @@
 r"""Compares the speed of an evaluation with Foolbox, ART and torchattacks.
 
-A small network, trained robustly on the bundled digits, is attacked by PGD,
-APGD and the four attacks of AutoAttack, at one epsilon and at nine. Everything
-runs on the CPU.
+A network is attacked by PGD, APGD and the four attacks of AutoAttack, at one
+epsilon and at nine. It is a small one, trained robustly on the bundled digits
+here, or a MobileNet 0.75 or ViT-Ti that `launch/finetune.py` has trained.
+Everything runs on the CPU.
 
 - This package runs on each backend of Keras, in one nested sweep, without
   self-checks. Its attacks were compiled in an earlier call. The time to compile
@@ -29,6 +30,9 @@ the first backend, or leaves far less accuracy.
 Examples:
   python benchmarks/evaluation_speed.py
   python benchmarks/evaluation_speed.py --attacks=PGD,APGD --images=1000
+  python benchmarks/evaluation_speed.py --network=vit_tiny \
+      --model=runs/vit/model.keras --dataset=FOLDER --epsilon=0.0157 \
+      --attacks=default --images=16
 """
 
 import pathlib
@@ -60,8 +64,18 @@ flags.DEFINE_integer("steps", 20, "Steps of PGD and APGD.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
 flags.DEFINE_float("epsilon", 0.1, "The one epsilon, and the largest of nine.")
 flags.DEFINE_integer("rounds", 3, "Rounds of timing.", lower_bound=1)
+flags.DEFINE_enum(
+    "network",
+    "small",
+    ["small", "mobilenet", "vit_tiny"],
+    "Which network `model` has.",
+)
+flags.DEFINE_string(
+    "model", None, "A trained classifier. Default: trained here, if small."
+)
+flags.DEFINE_string("dataset", "digits", "Its test images.")
 
-_SIZE, _CLASSES, _POINTS = 32, 10, 9
+_SIZE, _POINTS = 32, 9
 _CPU = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
 _GRIDS = {"1 epsilon": 1, "9 epsilons": _POINTS}
 # How many times faster ours should be, if not just faster.
@@ -87,15 +101,39 @@ def images_of(attack, images):
     return images[: FLAGS.autoattack_images if few else FLAGS.images]
 
 
-def train(folder):
-    """Trains the network, and writes it for all the sides."""
+def prepare(folder):
+    """Writes the network and images for all the sides."""
     import keras
 
     import keras_epsched as ke
 
     keras.utils.set_random_seed(0)
-    data = ke.datasets.load("digits", image_size=(_SIZE, _SIZE), batch_size=64)
-    network = networks.make("small", _SIZE, _CLASSES)
+    network = FLAGS.model and ke.models.load(FLAGS.model)
+    size = network.input_shape[1] if network else _SIZE
+    data = ke.datasets.load(
+        FLAGS.dataset, image_size=(size, size), batch_size=64
+    )
+    network = network or trained(data)
+    network.save(folder / "network.keras")
+    batches = [(np.asarray(x), np.asarray(y)) for x, y in data.test]
+    images, labels = (np.concatenate(x) for x in zip(*batches, strict=True))
+    np.savez(
+        folder / "data.npz",
+        images=images[: FLAGS.images].astype("float32"),
+        labels=labels[: FLAGS.images],
+        logits=network.predict(images[:8].astype("float32"), verbose=0),
+        **{f"weight{i}": x for i, x in enumerate(network.get_weights())},
+    )
+    return {}, {}
+
+
+def trained(data):
+    """The small network, trained on digits."""
+    import keras
+
+    import keras_epsched as ke
+
+    network = networks.make("small", _SIZE, data.num_classes)
     trainer = ke.AdversarialTrainer(
         network, ke.attacks.PGD(steps=3), batchnorm_momentum=0.9
     )
@@ -110,17 +148,7 @@ def train(folder):
         verbose=0,
         callbacks=[ke.callbacks.EpsilonScheduler(schedule)],
     )
-    network.save(folder / "network.keras")
-    batches = [(np.asarray(x), np.asarray(y)) for x, y in data.test]
-    images, labels = (np.concatenate(x) for x in zip(*batches, strict=True))
-    np.savez(
-        folder / "data.npz",
-        images=images[: FLAGS.images].astype("float32"),
-        labels=labels[: FLAGS.images],
-        logits=network.predict(images[:8], verbose=0),
-        **{f"weight{i}": x for i, x in enumerate(network.get_weights())},
-    )
-    return {}, {}
+    return network
 
 
 def ours(folder):
@@ -165,24 +193,12 @@ def torch_copy(arrays):
     import torch
     import torch_loop
 
-    weights = [arrays[f"weight{i}"] for i in range(22)]
-    network = torch_loop.network("small", _SIZE, _CLASSES)
-    state = []
-    for kernel, *normalisation in zip(
-        *(weights[i:-2:5] for i in range(5)), strict=True
-    ):
-        state += [kernel.transpose(3, 2, 0, 1), *normalisation]
-    state += [weights[-2].T, weights[-1]]
-    slots = [
-        each
-        for name, each in network.state_dict().items()
-        if "num_batches" not in name
-    ]
-    for slot, value in zip(slots, state, strict=True):
-        slot.copy_(torch.from_numpy(np.array(value)))
-    for each in network.modules():
-        if isinstance(each, torch.nn.BatchNorm2d):
-            each.eps = 1e-3
+    count = sum(name.startswith("weight") for name in arrays)
+    network = torch_loop.with_weights_of_keras(
+        FLAGS.network,
+        arrays["images"].shape[1],
+        [arrays[f"weight{i}"] for i in range(count)],
+    )
 
     class Unit(torch.nn.Module):
         def __init__(self):
@@ -208,6 +224,7 @@ def peer(name, folder):
         model = torch_copy(arrays)
         images = torch.from_numpy(arrays["images"]).permute(0, 3, 1, 2) / 255
         labels = torch.from_numpy(arrays["labels"]).long()
+        classes = arrays["logits"].shape[-1]
     # As in ours, what is wrong without any attack is not attacked.
     right = model(images).argmax(-1) == labels
     attack_at = {
@@ -217,7 +234,7 @@ def peer(name, folder):
     }[name]
     variants = {}
     for attack in FLAGS.attacks:
-        if attack_at(model, attack, FLAGS.epsilon) is None:
+        if attack_at(model, attack, FLAGS.epsilon, images, classes) is None:
             continue
         count = len(images_of(attack, images))
         chosen = right[:count]
@@ -226,7 +243,9 @@ def peer(name, folder):
 
             def run(attack=attack, which=which, x=x, y=y, count=count):
                 for epsilon in grid_of(which):
-                    perturb = attack_at(model, attack, float(epsilon))
+                    perturb = attack_at(
+                        model, attack, float(epsilon), images, classes
+                    )
                     standing = 0
                     for at in range(0, len(x), FLAGS.batch_size):
                         part = slice(at, at + FLAGS.batch_size)
@@ -240,7 +259,7 @@ def peer(name, folder):
     return variants, {}
 
 
-def foolbox_attack(model, attack, epsilon):
+def foolbox_attack(model, attack, epsilon, images, classes):
     """A function from images and labels to adversarial images."""
     import foolbox
 
@@ -255,7 +274,7 @@ def foolbox_attack(model, attack, epsilon):
     return lambda x, y: pgd(wrapped, x, y, epsilons=epsilon)[1]
 
 
-def art_attack(model, attack, epsilon):
+def art_attack(model, attack, epsilon, images, classes):
     """A function from images and labels to adversarial images."""
     import torch
     from art.attacks import evasion
@@ -264,8 +283,8 @@ def art_attack(model, attack, epsilon):
     wrapped = PyTorchClassifier(
         model=model,
         loss=torch.nn.CrossEntropyLoss(),
-        input_shape=(3, _SIZE, _SIZE),
-        nb_classes=_CLASSES,
+        input_shape=tuple(images.shape[1:]),
+        nb_classes=classes,
         clip_values=(0, 1),
         device_type="cpu",
     )
@@ -301,11 +320,11 @@ def art_attack(model, attack, epsilon):
     else:
         return None
     return lambda x, y: torch.from_numpy(
-        made.generate(x.numpy(), np.eye(_CLASSES, dtype="float32")[y])
+        made.generate(x.numpy(), np.eye(classes, dtype="float32")[y])
     )
 
 
-def torchattacks_attack(model, attack, epsilon):
+def torchattacks_attack(model, attack, epsilon, images, classes):
     """A function from images and labels to adversarial images."""
     import torchattacks
 
@@ -324,7 +343,7 @@ def torchattacks_attack(model, attack, epsilon):
         made = torchattacks.PGD(model, eps=epsilon, alpha=epsilon / 4)
     else:
         made = torchattacks.AutoAttack(
-            model, eps=epsilon, n_classes=_CLASSES, version="standard"
+            model, eps=epsilon, n_classes=classes, version="standard"
         )
         # The standard has 100, not its default of 10.
         for each in made._autoattack.attacks[:3]:
@@ -335,8 +354,7 @@ def torchattacks_attack(model, attack, epsilon):
 def start(folder):
     """Starts the processes."""
     backends = workers.installed(FLAGS.backends)
-    trainer = workers.Worker(train, folder, backend=backends[0], **_CPU)
-    trainer.close()
+    workers.Worker(prepare, folder, backend=backends[0], **_CPU).close()
     sides = {}
     for backend in backends:
         sides[backend] = workers.Worker(ours, folder, backend=backend, **_CPU)
@@ -347,6 +365,9 @@ def start(folder):
 
 def main(_):
     from tabulate import tabulate
+
+    if FLAGS.network != "small" and not FLAGS.model:
+        sys.exit(f"--network={FLAGS.network} needs --model: it is not trained")
 
     headers = ("attack", "who", "seconds", "time / first", "accuracy left")
     missed = []

@@ -12,6 +12,7 @@ import functools
 import itertools
 import time
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -195,6 +196,78 @@ def network(name: str, image_size: int, classes: int) -> nn.Module:
         "vit_base": lambda: (_ViT(image_size, 12, 768, 12), 768),
     }
     return _Classifier(*makers[name](), classes)
+
+
+def with_weights_of_keras(
+    name: str, image_size: int, weights: list
+) -> nn.Module:
+    """Builds a network with the weights of that of networks.py.
+
+    Args:
+        name: `"small"`, `"mobilenet"` or `"vit_tiny"`.
+        image_size: Height and width.
+        weights: Arrays, as `get_weights` of the Keras model returns them.
+    """
+    made = network(name, image_size, len(weights[-1]))
+    found = [torch.from_numpy(np.array(each)) for each in weights]
+    take = iter(found[:-2]).__next__
+    fill = _fill_vit if name == "vit_tiny" else _fill_convolutions
+    with torch.no_grad():
+        fill(made.features, take)
+        made.head.weight.copy_(found[-2].T)
+        made.head.bias.copy_(found[-1])
+    return made
+
+
+def _fill_convolutions(features, take):
+    for each in features.modules():
+        if isinstance(each, nn.Conv2d):
+            order = (3, 2, 0, 1) if each.groups == 1 else (2, 3, 0, 1)
+            each.weight.copy_(take().permute(order))
+            if each.stride == (2, 2) and each.padding == (1, 1):
+                # Keras pads an even size below and to the right.
+                each.padding = (0, 0)
+                each.register_forward_pre_hook(
+                    lambda _, given: functional.pad(given[0], (0, 1, 0, 1))
+                )
+        elif isinstance(each, nn.BatchNorm2d):
+            each.eps = 1e-3
+            for slot in (
+                each.weight,
+                each.bias,
+                each.running_mean,
+                each.running_var,
+            ):
+                slot.copy_(take())
+
+
+def _fill_vit(features, take):
+    def fill_norm(norm):
+        norm.weight.copy_(take())
+        norm.bias.copy_(take())
+
+    def fill_linear(linear):
+        linear.weight.copy_(take().reshape(linear.in_features, -1).T)
+        linear.bias.copy_(take())
+
+    features.token.copy_(take())
+    features.patches.weight.copy_(take().permute(3, 2, 0, 1))
+    features.patches.bias.copy_(take())
+    features.positions.copy_(take()[None])
+    for layer in features.encoder.layers:
+        attention = layer.self_attn
+        width = attention.embed_dim
+        fill_norm(layer.norm1)
+        # Queries, keys and values.
+        for part in range(3):
+            rows = slice(part * width, (part + 1) * width)
+            attention.in_proj_weight[rows] = take().reshape(width, width).T
+            attention.in_proj_bias[rows] = take().flatten()
+        fill_linear(attention.out_proj)
+        fill_norm(layer.norm2)
+        fill_linear(layer.linear1)
+        fill_linear(layer.linear2)
+    fill_norm(features.encoder.norm)
 
 
 class Loop:
