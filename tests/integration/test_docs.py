@@ -108,7 +108,6 @@ def standing_in(function, known, made):
 @pytest.fixture
 def names(tmp_path, monkeypatch):
     """What a reader of the documentation has at hand, small."""
-    import jax
     import scipy.stats
     import tensorflow_datasets as tfds
 
@@ -178,7 +177,6 @@ def names(tmp_path, monkeypatch):
         "keras": keras,
         "keras_epsched": ke,
         "ke": ke,
-        "jax": jax,
         "scipy": scipy,
         "tfds": tfds,
         "data": data,
