@@ -177,7 +177,7 @@ def _call_fused(layer, inputs, training=None, mask=None):
 
 
 def _normalized_by_batch(layer, inputs, scale, offset):
-    """Normalises by the statistics of the batch, and updates the moving ones."""
+    """Normalises by statistics of the batch, and updates the moving ones."""
     outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
         inputs, scale, offset, epsilon=layer.epsilon, is_training=True
     )

@@ -7,7 +7,7 @@ from scipy import stats
 
 from keras_epsched.reports import figures as drawing
 from keras_epsched.schedules import parse_hinges
-from keras_epsched.studies import layout, panels
+from keras_epsched.studies import budget, layout, panels
 
 _ARMS = layout.ARMS
 
@@ -31,6 +31,7 @@ def draw(frame, folder, name):
         "hinge_curves": hinge_curves,
         "aggregates": aggregates,
         "trade_offs": trade_offs,
+        "budget_curves": budget_curves,
     }
     drawn = {}
     for kind, function in kinds.items():
@@ -265,4 +266,43 @@ def trade_offs(frame):
     for name in schedules:
         axes.plot([], [], markers[name], color="0.4", label=name)
     figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+def budget_curves(frame):
+    """Draws expected robustness against the cost, by steps of the attack."""
+    found = budget.trainings(frame)
+    if found is None:
+        return None
+    # A panel shows one schedule.
+    figure, placed = panels.panels(found.assign(task=found["place"]), width=4.4)
+    counts = sorted(found["train_steps"].unique())
+    for axes, group in placed:
+        for index, steps in enumerate(counts):
+            line = group[group["train_steps"] == steps].sort_values("cost")
+            axes.errorbar(
+                line["cost"],
+                100 * line["expected_robustness"],
+                [
+                    100 * panels.error(rows["expected_robustness"])
+                    for rows in line["rows"]
+                ],
+                label="1 step" if steps == 1 else f"{steps} steps",
+                capsize=3,
+                marker="o",
+                color=drawing.color(index),
+            )
+        first = group.iloc[0]
+        axes.set_title(
+            f"{layout.name_of(first['backbone'])} on "
+            f"{layout.name_of(first['dataset'])}, "
+            f"{layout.epsilon_text(first['epsilon'])}, {first['schedule']}",
+            fontsize="small",
+        )
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        drawing.tidy(axes)
+        axes.set_xlabel("cost (epochs of plain training)")
+        axes.set_ylabel("expected robustness (%)")
+    panels.legend(figure, placed, columns=4)
     return figure

@@ -42,6 +42,11 @@ _SECTIONS = {
         "Expected robustness and clean accuracy by objective",
         "The colour shows the objective, the marker shows the schedule.",
     ),
+    "budget_curves": (
+        "Expected robustness by the cost of the training",
+        "Each line is one number of attack steps, with more epochs to the "
+        "right.",
+    ),
     "main": (
         "Standard, fixed and scheduled",
         "Compare with Tables 1 and 2 of the paper.",
@@ -55,6 +60,10 @@ _SECTIONS = {
         "A random epsilon in each epoch",
         "Compare with Table 8 of the paper.",
     ),
+    "adaptive": (
+        "Schedules that adapt",
+        "`auto` is the automatic schedule of the paper. `paced` is ours.",
+    ),
     "delays": (
         "Delay of the fixed epsilon",
         "Means over the seeds, as in Figures 3 and 9 of the paper. Epsilon 0 "
@@ -62,6 +71,12 @@ _SECTIONS = {
         "validation accuracy of 5 %, or of twice chance if that is more (with "
         "two classes 75 %). A run that never reaches an accuracy counts with "
         "all its epochs.",
+    ),
+    "budget": (
+        "Steps and epochs by cost",
+        "`cost` is the work of the training in epochs of plain training, by "
+        "the number of passes. Bold: no training of the same schedule that "
+        "costs as much or less has as much expected robustness.",
     ),
     "methods": (
         "Objectives by schedule",

@@ -1,6 +1,14 @@
 """Tables of the results of a study."""
 
-from keras_epsched.studies import claims, methods, paired, paper, results
+from keras_epsched.configs.config import ADAPTIVE_SCHEDULES
+from keras_epsched.studies import (
+    budget,
+    claims,
+    methods,
+    paired,
+    paper,
+    results,
+)
 from keras_epsched.studies.layout import (
     ARMS,
     HEADERS,
@@ -20,6 +28,8 @@ def sections(frame):
         "main": main_table(frame),
         "hinges": hinge_table(frame),
         "random": random_table(frame),
+        "adaptive": adaptive_table(frame),
+        "budget": budget.table(frame),
         "methods": methods.table(frame),
         "methods_summary": methods.summary(frame),
         "methods_tests": methods.tests(frame),
@@ -99,6 +109,17 @@ def random_table(frame):
     chosen = frame["schedule"].isin(("random", *ARMS))
     chosen &= frame["setting"].isin(settings)
     return _table(frame[chosen], ("Table 8", "Table 1", "Table 2"))
+
+
+def adaptive_table(frame):
+    """Compares schedules that the training decides with the arms."""
+    if frame["objective"].nunique() > 1:
+        # The tables of objectives have them.
+        return ""
+    adaptive = frame["schedule"].isin(ADAPTIVE_SCHEDULES)
+    chosen = adaptive | frame["schedule"].isin(ARMS)
+    chosen &= frame["setting"].isin(set(frame[adaptive]["setting"]))
+    return _table(frame[chosen]) if adaptive.any() else ""
 
 
 def delay_table(frame):

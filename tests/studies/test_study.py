@@ -19,8 +19,8 @@ import pytest
 import keras_epsched as ke
 from keras_epsched import files, runs, studies
 from keras_epsched.configs.values import entries
-from keras_epsched.studies import cell as study_cell
 from keras_epsched.studies import (
+    budget,
     claims,
     figures,
     layout,
@@ -31,6 +31,7 @@ from keras_epsched.studies import (
     sections,
     tables,
 )
+from keras_epsched.studies import cell as study_cell
 from keras_epsched.studies import grid as study_grid
 from keras_epsched.studies import results as study_results
 
@@ -803,6 +804,82 @@ def test_methods_and_what_they_cost(tmp_path):
         round(float(bars[0].get_xdata()[0])) for bars in panels[0].containers
     ]
     assert points == 4 * [55]
+
+
+def known(tmp_path, *rows):
+    return study_results.read(stored(tmp_path, pd.DataFrame(rows)))
+
+
+def columns_of(table):
+    lines = [
+        [each.strip() for each in line.strip("|").split("|")]
+        for line in table.splitlines()
+    ]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+
+def test_what_a_fixed_budget_brings(tmp_path):
+    # Steps, epochs, epochs with an attack, and the clean accuracy.
+    trained = [(1, 10, 6, 0.4), (1, 20, 12, 0.5), (7, 10, 9, 0.6)]
+    trained += [(7, 20, 15, 0.2)]
+    frame = known(
+        tmp_path,
+        *(
+            cell(
+                0.3,
+                "scheduled",
+                seed,
+                clean,
+                train_attack="nfgsm" if steps == 1 else "pgd",
+                train_steps=steps,
+                epochs=epochs,
+                training_epsilon=[0.0] * (epochs - some) + [0.3] * some,
+            )
+            for steps, epochs, some, clean in trained
+            for seed in range(3)
+        ),
+    )
+    found = columns_of(budget.table(frame))
+    # 3 passes for a plain step, and 2 for each step of the attack.
+    assert [(row["attack"], row["steps"], row["cost"]) for row in found] == [
+        ("nfgsm", "1", "14"),
+        ("nfgsm", "1", "28"),
+        ("pgd", "7", "52"),
+        ("pgd", "7", "90"),
+    ]
+    # More for less is bold, and the last is worse than what costs less.
+    assert ["**" in row["expected"] for row in found] == [True] * 3 + [False]
+    figure = figures.budget_curves(frame)
+    (axes,) = [axes for axes in figure.axes if axes.get_title()]
+    lines = [bars[0].get_xydata().tolist() for bars in axes.containers]
+    assert np.allclose(lines[0], [[14, 20], [28, 25]])
+    assert np.allclose(lines[1], [[52, 30], [90, 10]])
+
+
+def test_a_budget_needs_steps_and_epochs(results):
+    frame = study_results.read(results)
+    assert budget.table(frame) == "" and figures.budget_curves(frame) is None
+
+
+def test_schedules_that_adapt_stand_beside_the_arms(tmp_path, results):
+    assert "adaptive" not in tables.sections(study_results.read(results))
+    frame = known(
+        tmp_path,
+        *(
+            cell(epsilon, schedule, seed, 0.5)
+            for epsilon, schedule in (
+                (0.3, "fixed"),
+                (0.3, "paced"),
+                (0.2, "fixed"),
+            )
+            for seed in range(3)
+        ),
+    )
+    found = columns_of(tables.sections(frame)["adaptive"])
+    assert [(row["epsilon"], row["schedule"]) for row in found] == [
+        ("0.3", "fixed"),
+        ("0.3", "paced"),
+    ]
 
 
 def test_the_paper_stands_beside_the_same_cell(tmp_path):
