@@ -1,8 +1,9 @@
 r"""Compares the speed of an evaluation with Foolbox, ART and torchattacks.
 
 A network is attacked by PGD, APGD and the four attacks of AutoAttack, at one
-epsilon and at nine. It is a small one, trained robustly on the bundled digits
-here, or a MobileNet 0.75 or ViT-Ti that `launch/finetune.py` has trained.
+epsilon and at nine. By default it is a small network, which this program trains
+on the bundled digits. `--model` takes a MobileNet 0.75 or a ViT-Ti that
+launch/finetune.py has trained with the flags of reproduction/flowers.toml.
 Everything runs on the CPU.
 
 - This package runs on each backend of Keras, in one nested sweep, without
@@ -68,12 +69,12 @@ flags.DEFINE_enum(
     "network",
     "small",
     ["small", "mobilenet", "vit_tiny"],
-    "Which network `model` has.",
+    "The network of `--model`.",
 )
 flags.DEFINE_string(
-    "model", None, "A trained classifier. Default: trained here, if small."
+    "model", None, "A trained classifier. Not needed for the small network."
 )
-flags.DEFINE_string("dataset", "digits", "Its test images.")
+flags.DEFINE_string("dataset", "digits", "Whose test images are attacked.")
 
 _SIZE, _POINTS = 32, 9
 _CPU = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
@@ -367,7 +368,7 @@ def main(_):
     from tabulate import tabulate
 
     if FLAGS.network != "small" and not FLAGS.model:
-        sys.exit(f"--network={FLAGS.network} needs --model: it is not trained")
+        sys.exit(f"--network={FLAGS.network} needs --model")
 
     headers = ("attack", "who", "seconds", "time / first", "accuracy left")
     missed = []

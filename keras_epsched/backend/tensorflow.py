@@ -122,7 +122,7 @@ class TrainerSteps(common.TrainerSteps):
 
 @contextlib.contextmanager
 def _fused_batchnorm(model):
-    """Makes the BatchNorm layers of a model run by TensorFlow's operation.
+    """Makes the BatchNorm layers of a model train by TensorFlow's operation.
 
     Keras uses several operations, each of which reads all activations. The
     results differ by rounding only.
@@ -147,7 +147,8 @@ def _fused_batchnorm(model):
 def _call_fused(layer, inputs, training=None, mask=None):
     """Does what `BatchNormalization.call` does."""
     if (
-        mask is not None
+        not (training and layer.trainable)
+        or mask is not None
         or layer.synchronized
         or getattr(layer, "renorm", False)
         or inputs.shape.rank != 4
@@ -161,28 +162,15 @@ def _call_fused(layer, inputs, training=None, mask=None):
     # As Keras does: half precision overflows.
     inputs = ops.cast(inputs, "float32")
     channels = inputs.shape[-1]
-    scale = ops.cast(layer.gamma, "float32") if layer.scale else None
-    offset = ops.cast(layer.beta, "float32") if layer.center else None
-    scale = tf.ones(channels) if scale is None else scale
-    offset = tf.zeros(channels) if offset is None else offset
-    if training and layer.trainable:
-        outputs = _normalized_by_batch(layer, inputs, scale, offset)
-    else:
-        mean = ops.cast(layer.moving_mean, "float32")
-        variance = ops.cast(layer.moving_variance, "float32")
-        outputs = _normalized(
-            inputs, scale, offset, mean, variance, layer.epsilon
-        )
-    return ops.cast(outputs, layer.compute_dtype)
-
-
-def _normalized_by_batch(layer, inputs, scale, offset):
-    """Normalises by statistics of the batch, and updates the moving ones."""
     outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-        inputs, scale, offset, epsilon=layer.epsilon, is_training=True
+        inputs,
+        ops.cast(layer.gamma, "float32") if layer.scale else tf.ones(channels),
+        ops.cast(layer.beta, "float32") if layer.center else tf.zeros(channels),
+        epsilon=layer.epsilon,
+        is_training=True,
     )
     # The operation returns the unbiased variance, and Keras keeps the biased.
-    count = tf.cast(tf.size(inputs) // inputs.shape[-1], "float32")
+    count = tf.cast(tf.size(inputs) // channels, "float32")
     variance *= (count - 1.0) / count
     for moving, seen in (
         (layer.moving_mean, mean),
@@ -191,40 +179,7 @@ def _normalized_by_batch(layer, inputs, scale, offset):
         own = ops.cast(moving, "float32")
         share = layer.momentum
         moving.assign(own * share + seen * (1.0 - share))
-    return outputs
-
-
-def _normalized(inputs, scale, offset, mean, variance, epsilon):
-    """Normalises by given statistics.
-
-    The gradient that TensorFlow has for the operation computes those of scale
-    and offset too, which an attack does not need.
-    """
-
-    @tf.custom_gradient
-    def normalize(inputs, scale, offset):
-        outputs, _, _ = tf.compat.v1.nn.fused_batch_norm(
-            inputs,
-            scale,
-            offset,
-            mean,
-            variance,
-            epsilon=epsilon,
-            is_training=False,
-        )
-
-        def gradient(upstream):
-            inverse = tf.math.rsqrt(variance + epsilon)
-            of_scale = upstream * (inputs - mean)
-            return (
-                upstream * (scale * inverse),
-                tf.reduce_sum(of_scale, [0, 1, 2]) * inverse,
-                tf.reduce_sum(upstream, [0, 1, 2]),
-            )
-
-        return outputs, gradient
-
-    return normalize(inputs, scale, offset)
+    return ops.cast(outputs, layer.compute_dtype)
 
 
 def vjp(function: Callable, x):

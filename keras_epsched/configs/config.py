@@ -402,8 +402,8 @@ class Settings:
     )
     warmup: float = value(
         0.05,
-        "Share of the training during which the learning rate rises. A cosine "
-        "decay follows.",
+        "Share of the training during which the learning rate rises. It falls "
+        "along half a cosine later, see `decay_start`.",
         group=Group.TRAINING,
     )
     decay_start: float | None = value(

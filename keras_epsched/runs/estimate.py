@@ -96,7 +96,7 @@ class Estimate:
             lines.append(f"into {self.memory_gb:g} GB fit:")
             fits = self.fits or ("nothing, whatever the batch size",)
             lines += [f"  {each}" for each in fits]
-            lines.append("  (batches of more images were not tried)")
+            lines.append("  (larger batches are not considered)")
         return "\n".join([table, "", self.note, *lines])
 
 

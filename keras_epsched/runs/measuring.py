@@ -241,6 +241,8 @@ def _memory(trainer, batch, peak, epsilon):
         images = max(on_device - state, 0)
     else:
         images = _held_by_images(trainer, batch, epsilon)
+        if not images:
+            source += "; too low for other batches, as nothing grew"
     fixed = state if on_device is not None else max(peak - images, state)
     place = "this process" if on_device is None else "the device"
     return Memory(
@@ -257,12 +259,12 @@ def _held_by_images(trainer, batch, epsilon):
     """Bytes that grow with the batch, in a step of this process.
 
     What the process held before the step does not tell: backends keep memory
-    for the next step. So this takes a step with more images, and sees how much
-    the process grows. It does so without XLA, whose compilation for another
-    size of batch takes memory too.
+    for the next step. So this takes a step with a quarter more images, and sees
+    how much the process grows. It does so without XLA, whose compilation for
+    another size of batch takes memory too.
     """
     few = len(batch[0])
-    many = few + math.ceil(few / 2)
+    many = few + math.ceil(few / 4)
     sizes = [few, few, many, many]
     peaks = []
     trainer.jit_compile = False

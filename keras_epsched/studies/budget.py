@@ -21,9 +21,10 @@ AXES = ("train_steps", "epochs")
 def cost(row) -> float:
     """Returns what a training costs, in epochs of plain training.
 
-    Plain training takes three forward passes of each image in each epoch: one
-    forward, and two for the gradients. Each step of the attack takes two. An
-    APGD takes one pass more.
+    A step of plain training takes as long as three forward passes: the forward
+    pass itself, and two more for the gradients. Each step of the attack takes
+    as long as two. APGD takes one forward pass more. Linear probes, weight
+    perturbations, and passes of the loss of the attack are not counted.
 
     Args:
         row: Row of the results, as a named tuple.
@@ -31,8 +32,9 @@ def cost(row) -> float:
     views = objectives.get(row.objective).num_views
     steps = 1 if row.train_attack in ("fgsm", "nfgsm") else row.train_steps
     attack = 2 * steps + (row.train_attack == "apgd")
-    attacked = np.count_nonzero(np.asarray(row.training_epsilon) > 0)
-    return (3 * views * row.epochs + attack * attacked) / 3
+    epsilons = np.asarray(row.training_epsilon)
+    # A monitor may have ended the training.
+    return (3 * views * len(epsilons) + attack * (epsilons > 0).sum()) / 3
 
 
 def trainings(frame):
@@ -42,13 +44,11 @@ def trainings(frame):
         A `pandas.DataFrame` with a row for each setting and schedule: its first
         row of the results, with the means of the measures, its `cost`, `rows`
         (those of the seeds), and `place`, a tuple that is equal for trainings
-        that differ in steps and epochs only. `None` if the study does not vary
-        both.
+        that differ in steps and epochs only. `None` if the study varies both
+        nowhere.
     """
     import pandas as pd
 
-    if any(frame[name].nunique() < 2 for name in AXES):
-        return None
     # The attack follows from the steps: one step may be N-FGSM.
     apart = [k for k in varying(frame) if k not in (*AXES, "train_attack")]
     found = []
@@ -62,7 +62,10 @@ def trainings(frame):
         first["rows"] = rows
         first["place"] = (*(name_of(first[key]) for key in apart), schedule)
         found.append(first)
-    return pd.DataFrame(found)
+    means = pd.DataFrame(found)
+    places = means.groupby("place")[list(AXES)].transform("nunique")
+    means = means[(places > 1).all(axis=1)]
+    return None if means.empty else means
 
 
 def table(frame) -> str:
@@ -77,12 +80,19 @@ def table(frame) -> str:
     keys = [k for k in varying(frame) if k not in (*AXES, "train_attack")]
     lines = []
     places = sorted(
-        found.groupby("place", sort=False),
-        key=lambda each: (each[0][:-1], schedule_order(each[0][-1])),
+        (group for _, group in found.groupby("place", sort=False)),
+        key=lambda group: (
+            *group.iloc[0][["dataset", "backbone", "epsilon"]],
+            schedule_order(group.iloc[0]["schedule"]),
+        ),
     )
-    for _, group in places:
+    for group in places:
         best = -1.0
-        for _, each in group.sort_values(["cost", "train_steps"]).iterrows():
+        # Of equal cost, the best comes first.
+        ordered = group.sort_values(
+            ["cost", "expected_robustness"], ascending=[True, False]
+        )
+        for _, each in ordered.iterrows():
             texts = {key: name_of(each[key]) for key in keys}
             texts["epsilon"] = epsilon_text(each["epsilon"])
             *others, expected = (percent(each["rows"][m]) for m in MEASURES)

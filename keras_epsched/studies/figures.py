@@ -280,23 +280,30 @@ def budget_curves(frame):
     for axes, group in placed:
         for index, steps in enumerate(counts):
             line = group[group["train_steps"] == steps].sort_values("cost")
+            name = "expected_robustness"
             axes.errorbar(
                 line["cost"],
-                100 * line["expected_robustness"],
-                [
-                    100 * panels.error(rows["expected_robustness"])
-                    for rows in line["rows"]
-                ],
+                100 * line[name],
+                [100 * panels.error(rows[name]) for rows in line["rows"]],
                 label="1 step" if steps == 1 else f"{steps} steps",
                 capsize=3,
                 marker="o",
                 color=drawing.color(index),
             )
+            for each in line.itertuples():
+                if panels.are_shown_singly(each.rows):
+                    panels.single_seeds(
+                        axes,
+                        each.cost,
+                        100 * each.rows[name],
+                        drawing.color(index),
+                    )
         first = group.iloc[0]
+        epsilon = layout.epsilon_text(first["epsilon"])
         axes.set_title(
             f"{layout.name_of(first['backbone'])} on "
-            f"{layout.name_of(first['dataset'])}, "
-            f"{layout.epsilon_text(first['epsilon'])}, {first['schedule']}",
+            f"{layout.name_of(first['dataset'])}, {epsilon}, "
+            f"{first['schedule']}",
             fontsize="small",
         )
         axes.set_xscale("log", base=2)

@@ -16,8 +16,8 @@ class HeldCosineDecay(keras.optimizers.schedules.LearningRateSchedule):
     It rises on a line, and falls along half a cosine.
 
     A schedule of epsilon reaches the target late. With a cosine decay over the
-    whole training the learning rate is then nearly 0. This schedule lets it
-    fall only where epsilon is at the target.
+    whole training, the learning rate is then at a sixth of its peak. Here it
+    falls only from `decay_start` on.
 
     Args:
         peak: Float. The largest learning rate.

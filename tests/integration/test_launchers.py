@@ -453,6 +453,19 @@ def test_defaults_and_the_learning_rate_with_accumulation():
     assert rates[20] == pytest.approx(0.05, rel=0.1) and rates[-1] < 0.001
 
 
+def test_a_fall_from_the_end_of_the_warmup_on_is_the_default():
+    rates = []
+    for given in ({}, {"decay_start": 0.1}):
+        config = runs.Config(warmup=0.1, **given)
+        trainer = build.make_trainer(
+            config, build.make_classifier(config, 10, 0), 0
+        )
+        optimizer = build.make_optimizer(config, 0.1, 40, trainer)
+        rate = optimizer._learning_rate
+        rates.append([float(rate(step)) for step in range(40)])
+    assert rates[0] == pytest.approx(rates[1], abs=1e-7)
+
+
 def test_a_learning_rate_that_falls_only_in_the_second_half():
     config = runs.Config(decay_start=0.5, warmup=0.1)
     trainer = build.make_trainer(

@@ -856,9 +856,40 @@ def test_what_a_fixed_budget_brings(tmp_path):
     assert np.allclose(lines[1], [[52, 30], [90, 10]])
 
 
-def test_a_budget_needs_steps_and_epochs(results):
+def test_a_budget_needs_steps_and_epochs_of_one_task(tmp_path, results):
     frame = study_results.read(results)
     assert budget.table(frame) == "" and figures.budget_curves(frame) is None
+    tasks = (("digits", 7, 20), ("flowers", 3, 12))
+    columns = {"train_attack": "pgd", "training_epsilon": [0.3]}
+    frame = known(
+        tmp_path,
+        *(
+            cell(0.3, "fixed", seed, 0.5, dataset=dataset, train_steps=steps)
+            | columns
+            | {"epochs": epochs}
+            for dataset, steps, epochs in tasks
+            for seed in range(2)
+        ),
+    )
+    assert budget.table(frame) == "" and figures.budget_curves(frame) is None
+
+
+def test_both_seeds_of_a_budget_are_seen(tmp_path):
+    frame = known(
+        tmp_path,
+        *(
+            cell(0.3, "fixed", seed, 0.5 + 0.1 * seed, epochs=epochs)
+            | {"train_attack": "pgd", "train_steps": steps}
+            | {"training_epsilon": [0.3] * epochs}
+            for steps, epochs in ((1, 5), (1, 10), (7, 5), (7, 10))
+            for seed in range(2)
+        ),
+    )
+    axes = figures.budget_curves(frame).axes[0]
+    alone = [x for x in axes.lines if x.get_marker() == "."]
+    assert [each.get_ydata().tolist() for each in alone] == 4 * [[25.0, 30.0]]
+    # Of two that cost the same, only the better one may be bold.
+    assert budget.table(frame).count("**") == 2
 
 
 def test_schedules_that_adapt_stand_beside_the_arms(tmp_path, results):
