@@ -259,9 +259,9 @@ def _held_by_images(trainer, batch, epsilon):
     """Bytes that grow with the batch, in a step of this process.
 
     What the process held before the step does not tell: backends keep memory
-    for the next step. So this takes a step with more images (a quarter, but at
-    least eight), and sees how much the process grows. It does so without XLA, whose compilation for
-    another size of batch takes memory too.
+    for the next step. So this takes a step with a quarter more images, or eight
+    more, and sees how much the process grows. It does so without XLA, whose
+    compilation for another size of batch takes memory too.
     """
     few = len(batch[0])
     many = few + max(math.ceil(few / 4), min(few, 8))
