@@ -177,6 +177,12 @@ def names(tmp_path, monkeypatch):
         "keras": keras,
         "keras_epsched": ke,
         "ke": ke,
+        # Who follows the README does not have it.
+        "jax": types.SimpleNamespace(
+            process_index=lambda: 0,
+            process_count=lambda: 1,
+            local_device_count=lambda: 1,
+        ),
         "scipy": scipy,
         "tfds": tfds,
         "data": data,
