@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_epsched.runs import Config, build
+from keras_epsched.runs.costs import Passes
 from keras_epsched.studies.layout import (
     HEADERS,
     MEASURES,
@@ -21,20 +23,29 @@ AXES = ("train_steps", "epochs")
 def cost(row) -> float:
     """Returns what a training costs, in epochs of plain training.
 
-    A step of plain training takes as long as three forward passes: the forward
-    pass itself, and two more for the gradients. Each step of the attack takes
-    as long as two. APGD takes one forward pass more. Linear probes, weight
-    perturbations, and passes of the loss of the attack are not counted.
+    The passes are those of an estimate, see `runs.costs`. Linear probes and the
+    re-estimation of BatchNorm are not counted.
 
     Args:
         row: Row of the results, as a named tuple.
     """
-    views = objectives.get(row.objective).num_views
-    steps = 1 if row.train_attack in ("fgsm", "nfgsm") else row.train_steps
-    attack = 2 * steps + (row.train_attack == "apgd")
-    epsilons = np.asarray(row.training_epsilon)
+    objective = objectives.get(row.objective)
+    views = objective.num_views * (2 if row.awp else 1)
+    config = Config(
+        train_attack=row.train_attack,
+        train_steps=int(row.train_steps),
+        norm=row.norm,
+    )
+    forward, backward = build.make_training_attack(config).training_passes(
+        int(row.num_classes)
+    )
+    forward += objective.attack_loss_passes
     # A monitor may have ended the training.
-    return (3 * views * len(epsilons) + attack * (epsilons > 0).sum()) / 3
+    epsilons = np.asarray(row.training_epsilon)
+    attacked = int((epsilons > 0).sum())
+    passes = Passes(views, views, views) * len(epsilons)
+    passes += Passes(forward, backward) * attacked
+    return passes.work / Passes(1, 1, 1).work
 
 
 def trainings(frame):

@@ -434,50 +434,42 @@ def test_wrong_flags_are_told_in_a_sentence(launchers):
     )
 
 
+def learning_rates(config, peak):
+    """Learning rates of the 40 steps of a training."""
+    trainer = build.make_trainer(
+        config, build.make_classifier(config, 10, 0), 0
+    )
+    optimizer = build.make_optimizer(config, peak, 40, trainer)
+    variables = trainer.trainable_variables
+    optimizer.build(variables)
+    rates = []
+    for _ in range(40):
+        rates.append(float(optimizer.learning_rate))
+        optimizer.apply([keras.ops.zeros(each.shape) for each in variables])
+    return rates
+
+
 def test_defaults_and_the_learning_rate_with_accumulation():
     config = runs.Config(accumulate=4)
     # What evaluates, if nothing is said.
     title = ke.attacks.MarginEnsemble().title
     assert build.make_final_attack(config).title == title
-    trainer = build.make_trainer(
-        config, build.make_classifier(config, 10, 0), 0
-    )
-    optimizer = build.make_optimizer(config, 0.1, 40, trainer)
-    variables = trainer.trainable_variables
-    optimizer.build(variables)
-    rates = []
-    for _ in range(40):
-        rates.append(float(optimizer.learning_rate))
-        optimizer.apply([keras.ops.zeros(each.shape) for each in variables])
+    rates = learning_rates(config, 0.1)
     assert max(rates) == pytest.approx(0.1, rel=0.02)
     assert rates[20] == pytest.approx(0.05, rel=0.1) and rates[-1] < 0.001
 
 
 def test_a_fall_from_the_end_of_the_warmup_on_is_the_default():
-    rates = []
-    for given in ({}, {"decay_start": 0.1}):
-        config = runs.Config(warmup=0.1, **given)
-        trainer = build.make_trainer(
-            config, build.make_classifier(config, 10, 0), 0
-        )
-        optimizer = build.make_optimizer(config, 0.1, 40, trainer)
-        rate = optimizer._learning_rate
-        rates.append([float(rate(step)) for step in range(40)])
-    assert rates[0] == pytest.approx(rates[1], abs=1e-7)
+    default, given = (
+        learning_rates(runs.Config(warmup=0.1, **values), 0.1)
+        for values in ({}, {"decay_start": 0.1})
+    )
+    assert given == pytest.approx(default, abs=1e-7)
 
 
 def test_a_learning_rate_that_falls_only_in_the_second_half():
     config = runs.Config(decay_start=0.5, warmup=0.1)
-    trainer = build.make_trainer(
-        config, build.make_classifier(config, 10, 0), 0
-    )
-    optimizer = build.make_optimizer(config, 0.1, 40, trainer)
-    variables = trainer.trainable_variables
-    optimizer.build(variables)
-    rates = []
-    for _ in range(40):
-        rates.append(float(optimizer.learning_rate))
-        optimizer.apply([keras.ops.zeros(each.shape) for each in variables])
+    rates = learning_rates(config, 0.1)
     assert rates[2] == pytest.approx(0.05)
     assert rates[4:21] == pytest.approx([0.1] * 17)
     assert rates[30] == pytest.approx(0.05) and rates[-1] < 0.001

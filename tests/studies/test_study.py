@@ -856,6 +856,27 @@ def test_what_a_fixed_budget_brings(tmp_path):
     assert np.allclose(lines[1], [[52, 30], [90, 10]])
 
 
+@pytest.mark.parametrize(
+    ("columns", "passes"),
+    [
+        ({}, 3 * 10 + 4 * 6),
+        # One forward pass more than steps.
+        ({"train_attack": "apgd"}, 3 * 10 + 5 * 6),
+        # Two views, and the clean prediction that the attack leaves.
+        ({"objective": "trades"}, 6 * 10 + 5 * 6),
+        ({"awp": 0.005}, 6 * 10 + 4 * 6),
+        # A monitor ended it in the seventh epoch.
+        ({"training_epsilon": [0.0] * 4 + [0.3] * 3}, 3 * 7 + 4 * 3),
+    ],
+    ids=str,
+)
+def test_the_passes_of_a_training(tmp_path, columns, passes):
+    row = cell(0.3, "scheduled", 0, 0.5, train_attack="pgd", train_steps=2)
+    row |= {"training_epsilon": [0.0] * 4 + [0.3] * 6, **columns}
+    (found,) = known(tmp_path, row).itertuples()
+    assert budget.cost(found) == pytest.approx(passes / 3)
+
+
 def test_a_budget_needs_steps_and_epochs_of_one_task(tmp_path, results):
     frame = study_results.read(results)
     assert budget.table(frame) == "" and figures.budget_curves(frame) is None
