@@ -36,6 +36,7 @@ def sections(frame):
         "tests": paired.table(frame),
         "delays": delay_table(frame),
         "claims": claims.table(frame),
+        "protocols": claims.by_both_protocols(frame),
         "ablations": claims.ablations(frame),
     }
     return {name: text for name, text in made.items() if text}

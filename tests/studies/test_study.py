@@ -617,6 +617,32 @@ def test_results_keep_what_they_were_measured_with(tmp_path):
     assert all(not row.split("|")[-2].strip() for row in older)
 
 
+def test_two_protocols_judge_the_same_networks(tmp_path):
+    frame = cells(eval_attack="margin_ensemble", protocol="nested")
+    path = stored(tmp_path, frame)
+    assert not claims.by_both_protocols(study_results.read(path))
+    # By the paper's protocol the schedule gains five points, by the other none.
+    scheduled = frame["schedule"] == "scheduled"
+    weaker = 0.3 + 0.05 * scheduled + 0.001 * frame["seed"] * scheduled
+    frame = frame.assign(
+        expected_robustness=0.3,
+        at_target_paper=0.2,
+        expected_robustness_paper=weaker,
+    )
+    found = study_results.read(stored(tmp_path, frame))
+    rows = columns_of(claims.by_both_protocols(found))
+    assert [row["protocol"] for row in rows] == 2 * [
+        "nested, margin_ensemble",
+        "paper",
+    ]
+    assert "+0.0 points" in rows[0]["measured"]
+    assert "+5.1 points" in rows[1]["measured"]
+    assert [row["verdict"] for row in rows[:2]] == ["undecided", "holds"]
+    # Its own verdicts are those of the table of claims.
+    told = columns_of(claims.table(found))[-1]
+    assert told.items() <= rows[2].items()
+
+
 def test_a_row_has_what_measured():
     from types import SimpleNamespace
 
