@@ -210,6 +210,8 @@ def train(
     if folder is not None and (folder / HISTORY).exists():
         ke.callbacks.ExactBackup(folder / "backups").clear()
         text = (folder / HISTORY).read_text(encoding="utf-8")
+        if verbose:
+            print(f"resumed: the training in {folder} is finished", flush=True)
         return _load(folder, data), data, json.loads(text)
     backups, written, told, epoch, watching = [], [], [], None, {}
     if folder is not None:
@@ -223,6 +225,10 @@ def train(
         epoch = None if backup is None else backup["epoch"]
         del backup  # It holds all the weights.
         written = log_writers(folder, epoch)
+    if verbose and epoch is not None:
+        print(
+            f"resumed: {epoch} of {config.epochs} epochs are done", flush=True
+        )
     classifier = build.make_classifier(config, data.num_classes, seed)
     if config.probe_epochs and epoch is None:
         probe_linearly(config, classifier, data, learning_rate, seed, verbose)

@@ -15,6 +15,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 import keras_epsched as ke
+from keras_epsched.runs import finetuning
 
 _LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
 _KILLS = 20
@@ -183,14 +184,31 @@ def test_a_finished_run_is_read(tmp_path):
     keras.Model(inputs, layers.Dense(10)(x)).save(backbone)
     output = tmp_path / "run"
     arguments = "finetune.py", backbone, output, "--adaptation=lora"
-    run(*arguments)
+    assert "resumed" not in run(*arguments)
     before = (output / "report.json").read_text()
     config = json.loads((output / "config.json").read_text())
-    run(*arguments)
+    assert f"resumed: the training in {output} is finished" in run(*arguments)
     assert (output / "report.json").read_text() == before
     after = json.loads((output / "config.json").read_text())
     assert after["versions"] == config["versions"]
     assert len(after["splits"]) == 3
+
+
+@pytest.mark.ci
+def test_a_training_tells_that_it_resumes(tmp_path, capsys):
+    class Interrupted(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    config = ke.runs.Config(epochs=3, train_steps=1)
+    scheduler = ke.callbacks.EpsilonScheduler(ke.schedules.Constant(0.0))
+    arguments = config, scheduler, 1e-3, 0, tmp_path
+    with pytest.raises(KeyboardInterrupt):
+        finetuning.train(*arguments, callbacks=[Interrupted()])
+    assert "resumed" not in capsys.readouterr().out
+    finetuning.train(*arguments)
+    assert "resumed: 2 of 3 epochs are done\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow
