@@ -336,6 +336,16 @@ class Settings:
         card=Card.ALWAYS,
         of_attack=True,
     )
+    train_attack_loss: Literal["ce", "margin", "dlr", "probability_margin"] = (
+        value(
+            "ce",
+            "The loss that the attack of the training maximises: cross-entropy "
+            "('ce'), a margin of logits or of probabilities, or the ratio of "
+            "AutoAttack ('dlr'). 'trades' attacks its divergence instead.",
+            group=Group.ATTACK,
+            of_attack=True,
+        )
+    )
     objective: Literal[
         "adversarial", "mixed", "trades", "mart", "alp", "twins", "autolora"
     ] = value(

@@ -1,7 +1,6 @@
 """What a config describes, made: data, network, attacks, schedule, trainer."""
 
 import json
-from typing import cast
 
 import keras
 
@@ -140,12 +139,13 @@ def make_choosing_attack(config: Settings):
 
 def make_training_attack(config: Settings) -> attacks.Attack:
     """Makes the attack that training uses."""
+    norm, loss = config.norm, config.train_attack_loss
     if config.train_attack == "nfgsm":
-        return attacks.NFGSM(config.norm)
+        return attacks.NFGSM(norm, loss)
     if config.train_attack == "fgsm":
-        return attacks.FGSM(config.norm, random_start=True, step_ratio=1.25)
-    attack = make_attack(config.train_attack, config.norm, config.train_steps)
-    return cast(attacks.Attack, attack)
+        return attacks.FGSM(norm, loss, step_ratio=1.25, random_start=True)
+    attack = {"pgd": attacks.PGD, "apgd": attacks.APGD}[config.train_attack]
+    return attack(config.train_steps, norm, loss)
 
 
 def evaluation_grid(config: Settings):
@@ -158,6 +158,11 @@ def evaluation_grid(config: Settings):
 
 def make_objective(config: Settings) -> training.Objective:
     """Makes what a step minimises."""
+    if config.objective == "trades" and config.train_attack_loss != "ce":
+        raise ConfigError(
+            "objective=trades attacks its divergence. Leave out "
+            f"`train_attack_loss`. Received: {config.train_attack_loss}"
+        )
     if config.beta is None:
         return training.objectives.get(config.objective)
     if config.objective not in _WITH_BETA:

@@ -13,6 +13,7 @@ from keras_epsched.runs import (
     Config,
     ConfigError,
     Evaluation,
+    build,
     checks,
 )
 
@@ -189,3 +190,15 @@ def test_the_default_target_is_for_digits():
 @pytest.mark.filterwarnings("ignore:epsilon jumps")
 def test_all_schedules_have_a_name(schedule):
     checks.check(Config(schedule=schedule))
+
+
+@pytest.mark.parametrize("name", ["fgsm", "nfgsm", "pgd", "apgd"])
+def test_the_attack_of_a_training_has_its_loss(name):
+    config = Config(train_attack=name, train_steps=3, norm="l2")
+    attack = build.make_training_attack(config)
+    assert (attack.loss, attack.norm) == ("ce", "l2")
+    config = config.replace(train_attack_loss="probability_margin")
+    other = build.make_training_attack(config)
+    assert type(other) is type(attack) and other.loss == "probability_margin"
+    one_step = name in ("fgsm", "nfgsm")
+    assert attack.steps == other.steps == (1 if one_step else 3)

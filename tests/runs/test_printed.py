@@ -139,6 +139,10 @@ def test_only_values_that_were_changed_are_printed():
         ({"backbone": "resnet_lettres"}, "Near matches: resnet_letters"),
         ({"backbone": "ConvNextBase"}, "Near matches: ConvNeXtBase"),
         ({"backbone": "lost.keras"}, "existing `.keras` file"),
+        (
+            {"objective": "trades", "train_attack_loss": "margin"},
+            "trades attacks its divergence. Leave out `train_attack_loss`",
+        ),
     ],
 )
 def test_what_can_be_refused_without_data_is(values, message, monkeypatch):
