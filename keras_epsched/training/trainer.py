@@ -57,8 +57,9 @@ class AdversarialTrainer(backend.TrainerSteps, keras.Model):
     passes never change moving statistics or seeds. Most publications use
     inference mode. In a short fine-tuning of a network with BatchNorm, such an
     attack misleads old moving statistics instead of the network that is being
-    trained, and the result is not robust. The default is therefore training
-    mode. [BatchNorm](../how-to/methods.md#batchnorm) has the measurements.
+    trained, and the network ends less robust. The default is therefore
+    training mode. [BatchNorm](../how-to/methods.md#batchnorm) has the
+    measurements.
 
     Reference: Madry et al., ICLR 2018 (arXiv 1706.06083).
 
