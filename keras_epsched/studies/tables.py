@@ -1,5 +1,7 @@
 """Tables of the results of a study."""
 
+import numpy as np
+
 from keras_epsched.configs.config import ADAPTIVE_SCHEDULES
 from keras_epsched.studies import (
     budget,
@@ -129,12 +131,14 @@ def delay_table(frame):
     rows = []
     for first, means in claims.of_tasks(frame):
         for epsilon, row in means.iterrows():
+            # Without standard fine-tuning, half of its accuracy is unknown.
+            half = "" if np.isnan(row["half"]) else f"{row['half']:.1f}"
             rows.append(
                 (
                     *(name_of(first[key]) for key in keys),
                     epsilon_text(epsilon),
                     f"{row['delay']:.1f}",
-                    f"{row['half']:.1f}",
+                    half,
                     f"{100 * row['clean']:.1f}",
                 )
             )

@@ -463,6 +463,15 @@ def test_means_errors_and_delays(results):
     assert sorted(set(fixed["half"])) == [3, 5, 7]
 
 
+def test_half_of_an_unknown_accuracy_is_left_out(tmp_path):
+    path = stored(tmp_path, cells().query("schedule != 'standard'"))
+    table = tables.delay_table(study_results.read(path))
+    halves = [
+        row["half of standard accuracy (epoch)"] for row in columns_of(table)
+    ]
+    assert halves == ["", "", ""]
+
+
 def test_paired_differences_and_correlation(results):
     frame = study_results.read(results)
     found = paired.differences(frame, "fixed", "scheduled", "clean")
