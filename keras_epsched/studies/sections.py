@@ -151,7 +151,11 @@ def _measured(frame):
     stated = ", ".join(
         f"`{key}` {text}" for key, text in values.items() if text
     )
-    text = f"{len(frame)} fine-tunings. Evaluation: {stated}."
+    hours = frame["seconds"].sum() / 3600
+    text = (
+        f"{len(frame)} fine-tunings, whose durations add up to {hours:.1f} "
+        f"hours. Evaluation: {stated}."
+    )
     if frame["eval_attack"].isin(_LOOSE).any():
         text += (
             " Attacks on cross-entropy without targets overestimate "

@@ -363,7 +363,7 @@ def cell(epsilon, schedule, seed, clean, **columns):
         "training_epsilon": [epsilon],
         "epsilons": [0.0, epsilon],
         "accuracy": [clean, 0.2],
-        "seconds": 1.0,
+        "seconds": 400.0,
         **columns,
     }
 
@@ -1048,7 +1048,8 @@ def test_pages_are_filled_from_results(results, tmp_path):
             if key.startswith(f"{name}."):
                 shown = f"]({each.name})" if key.endswith(KINDS) else each
                 assert shown in text, key
-        assert "27 fine-tunings. Evaluation: `eval_attack` apgd" in text
+        told = "27 fine-tunings, whose durations add up to 3.0 hours. "
+        assert f"{told}Evaluation: `eval_attack` apgd" in " ".join(text.split())
         assert "2 to 13 points" in text
     # All pages or none.
     page.write_text(old)
