@@ -1083,6 +1083,35 @@ def test_every_kind_has_a_title(tmp_path):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_old_numbers_stand_beside_what_the_results_give():
+    text = (_ROOT / "REPRODUCTION.md").read_text(encoding="utf-8")
+    table = text.split("### What the stronger attack changes")[1]
+    table = re.search(r"(?:^\|.*\n)+", table, re.MULTILINE)[0]
+    frame = study_results.read(_ROOT / "reproduction" / "digits.parquet")
+    names = ("expected_robustness", "at_target")
+    wanted = {}
+    for name, words in zip(names, ("expected", "at target"), strict=True):
+        means = [
+            [
+                values.mean()
+                for values in paired.differences(
+                    frame, "fixed", "scheduled", measure
+                ).values()
+            ]
+            for measure in (f"{name}_paper", name)
+        ]
+        for epsilon, *both in zip((0.1, 0.2, 0.3), *means, strict=True):
+            wanted[f"{words}, {epsilon}"] = [f"{each:+.1f}" for each in both]
+    found = {
+        row["measure, epsilon"]: [
+            row["the protocol of the paper"],
+            row["the default evaluation"],
+        ]
+        for row in columns_of(table)
+    }
+    assert found == wanted
+
+
 @pytest.mark.ci
 def test_the_pages_are_what_the_results_give(tmp_path):
     """REPRODUCTION.md and the page of methods, by the command stated there."""
