@@ -339,9 +339,10 @@ class Settings:
     train_attack_loss: Literal["ce", "margin", "dlr", "probability_margin"] = (
         value(
             "ce",
-            "The loss that the attack of the training maximises: cross-entropy "
-            "('ce'), a margin of logits or of probabilities, or the ratio of "
-            "AutoAttack ('dlr'). 'trades' attacks its divergence instead.",
+            "The loss that the attack of the training maximises: 'ce' is "
+            "cross-entropy, 'margin' the margin of logits, "
+            "'probability_margin' that of probabilities, and 'dlr' the ratio "
+            "of AutoAttack. 'trades' attacks its divergence instead.",
             group=Group.ATTACK,
             of_attack=True,
         )

@@ -27,6 +27,7 @@ _WITH_BETA = {
     "autolora": training.AutoLoRa,
     "twins": training.TWINS,
 }
+_ITERATIVE = {"pgd": attacks.PGD, "apgd": attacks.APGD}
 # Attacks that bring their numbers of steps.
 _OWN_STEPS = ("margin_ensemble", "autoattack", "fgsm")
 
@@ -108,8 +109,7 @@ def make_attack(
         return attacks.TargetedAPGD(steps or 100, norm)
     if name == "fab":
         return attacks.FAB(steps or 100, norm, targets=9)
-    attack = {"pgd": attacks.PGD, "apgd": attacks.APGD}[name]
-    return attack(steps or 10, norm)
+    return _ITERATIVE[name](steps or 10, norm)
 
 
 def make_final_attack(config: Settings, protocol: str = "nested"):
@@ -144,8 +144,7 @@ def make_training_attack(config: Settings) -> attacks.Attack:
         return attacks.NFGSM(norm, loss)
     if config.train_attack == "fgsm":
         return attacks.FGSM(norm, loss, step_ratio=1.25, random_start=True)
-    attack = {"pgd": attacks.PGD, "apgd": attacks.APGD}[config.train_attack]
-    return attack(config.train_steps, norm, loss)
+    return _ITERATIVE[config.train_attack](config.train_steps, norm, loss)
 
 
 def evaluation_grid(config: Settings):

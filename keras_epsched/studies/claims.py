@@ -84,8 +84,10 @@ def by_both_protocols(frame):
     attack, so a verdict may change.
     """
     names = results.PAPER_MEASURES
-    if not set(names) <= set(frame) or frame[list(names)].isna().any(axis=None):
+    if not set(names) <= set(frame):
         return ""
+    # Cells that one protocol alone has judged are left out.
+    frame = frame.dropna(subset=list(names))
     paper = frame.assign(
         **{
             measure: frame[name]

@@ -650,6 +650,10 @@ def test_two_protocols_judge_the_same_networks(tmp_path):
     # Its own verdicts are those of the table of claims.
     told = columns_of(claims.table(found))[-1]
     assert told.items() <= rows[2].items()
+    # Cells of another study, which one protocol judged, change nothing.
+    other = cells(eval_attack="apgd", protocol="nested")
+    both = study_results.read(stored(tmp_path, frame, other))
+    assert columns_of(claims.by_both_protocols(both)) == rows
 
 
 def test_a_row_has_what_measured():
