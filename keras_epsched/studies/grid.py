@@ -60,16 +60,17 @@ def read(path: str | os.PathLike, given: Mapping[str, str]) -> list[Cell]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path} is not a TOML file: {error}") from error
     grid, shared = tables.get("grid"), tables.get("flags", {})
-    rules = tables.get("where", [])
+    rules, left_out = tables.get("where", []), tables.get("leave_out", [])
     if (
-        set(tables) - {"flags", "grid", "where"}
+        set(tables) - {"flags", "grid", "where", "leave_out"}
         or not (isinstance(grid, dict) and grid)
         or not isinstance(shared, dict)
         or not isinstance(rules, list)
+        or not isinstance(left_out, list)
     ):
         raise ValueError(
-            f"{path}: expected the tables [grid], [flags] and [[where]]. "
-            f"Received: {sorted(tables)}"
+            f"{path}: expected the tables [grid], [flags], [[where]] and "
+            f"[[leave_out]]. Received: {sorted(tables)}"
         )
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
@@ -83,14 +84,26 @@ def read(path: str | os.PathLike, given: Mapping[str, str]) -> list[Cell]:
             )
     for rule in rules:
         _check_rule(rule, grid, shared, path)
+    for match in left_out:
+        if not isinstance(match, dict) or not match:
+            raise ValueError(
+                f"{path}: expected values of cells in each [[leave_out]]. "
+                f"Received: {match!r}"
+            )
+        _check_names(match, "leave_out", grid, shared, path)
+    unused = list(left_out)
     shorter = {name: _shorter(values) for name, values in grid.items()}
     cells = {}
     for places in itertools.product(*(range(len(v)) for v in grid.values())):
         at = dict(zip(grid, places, strict=True))
         axes = {name: grid[name][place] for name, place in at.items()}
         chosen = {**shared, **axes}
+        out = [match for match in left_out if _matches(match, chosen)]
+        unused = [match for match in unused if match not in out]
+        if out:
+            continue
         for rule in rules:
-            if _matches(rule, chosen):
+            if _matches(rule["match"], chosen):
                 chosen.update(rule["flags"])
         name = _name({key: shorter[key][i] for key, i in at.items()})
         if name in cells:
@@ -101,6 +114,11 @@ def read(path: str | os.PathLike, given: Mapping[str, str]) -> list[Cell]:
         texts = {key: as_text(value) for key, value in chosen.items()}
         texts |= given
         cells[name] = Cell(name, texts, _config(texts, path))
+    if unused or not cells:
+        raise ValueError(
+            f"{path}: [[leave_out]] leaves out no cell, or all. Expected "
+            f"values of the grid. Received: {unused or left_out}"
+        )
     return list(cells.values())
 
 
@@ -128,12 +146,7 @@ def _check_rule(rule, grid, shared, path):
             f"{path}: expected the tables `match` and `flags` in each "
             f"[[where]]. Received: {rule!r}"
         )
-    unknown = set(rule["match"]) - {*grid, *shared}
-    if unknown:
-        raise ValueError(
-            f"{path}: [[where]] matches {sorted(unknown)}, which no cell has. "
-            "Add them to [grid] or [flags]"
-        )
+    _check_names(rule["match"], "where", grid, shared, path)
     axes = set(rule["flags"]) & set(grid)
     if axes:
         raise ValueError(
@@ -142,8 +155,18 @@ def _check_rule(rule, grid, shared, path):
         )
 
 
-def _matches(rule, chosen):
-    return all(chosen[key] == value for key, value in rule["match"].items())
+def _check_names(match, table, grid, shared, path):
+    """Raises an error if a rule matches a value that no cell has."""
+    unknown = set(match) - {*grid, *shared}
+    if unknown:
+        raise ValueError(
+            f"{path}: [[{table}]] matches {sorted(unknown)}, which no cell "
+            "has. Add them to [grid] or [flags]"
+        )
+
+
+def _matches(match, chosen):
+    return all(chosen[key] == value for key, value in match.items())
 
 
 def short(text):

@@ -39,6 +39,9 @@ class Study(Config):
     [[where]]            # other values for the cells that match
     match = {backbone = "CNX"}
     flags = {learning_rate = 1e-4}
+    [[leave_out]]        # combinations that are no cells
+    backbone = "SWIN"
+    schedule = "standard"
     ```
 
     Values of `Config` that are passed to `Study` apply to all cells.
