@@ -489,8 +489,23 @@ def parse_hinges(text: str) -> tuple[float, float]:
     return start, end
 
 
-def _parse_points(text: str) -> list[tuple[float, float]]:
-    """Reads points of `PiecewiseLinear`, for example `"0.1:0;0.8:4/255"`."""
+def parse_points(text: str) -> list[tuple[float, float]]:
+    """Reads the points of a `PiecewiseLinear`.
+
+    Args:
+        text: String. Pairs of progress and epsilon, for example
+            `"0.1:0;0.8:4/255"`.
+
+    Returns:
+        A list of pairs of floats.
+
+    Raises:
+        ValueError: If the text does not contain such pairs.
+
+    Example:
+    >>> parse_points("0.1:0;0.8:0.3")
+    [(0.1, 0.0), (0.8, 0.3)]
+    """
     points = []
     try:
         for point in text.split(";"):
@@ -526,7 +541,7 @@ def check_name(name: str) -> None:
         ValueError: If there is no such schedule.
     """
     if ";" in name:
-        PiecewiseLinear(_parse_points(name))
+        PiecewiseLinear(parse_points(name))
     elif ":" in name:
         parse_hinges(name)
     elif name not in (*NAMES, "random"):
@@ -588,7 +603,7 @@ def named(
     if name == "random":
         return RandomUniform(target_epsilon, num_draws, seed)
     if ";" in name:
-        schedule = PiecewiseLinear(_parse_points(name))
+        schedule = PiecewiseLinear(parse_points(name))
         if not math.isclose(schedule.target_epsilon, target_epsilon):
             raise ValueError(
                 "The last point of a schedule must be at the target epsilon "

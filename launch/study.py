@@ -14,6 +14,9 @@ The grid is a TOML file. Every key is a flag of finetune.py:
   [[where]]            # in cells that match, other flags
   match = {backbone = "CNX"}
   flags = {learning_rate = 1e-4}
+  [[leave_out]]        # combinations that are not run
+  backbone = "SWIN"
+  schedule = "random"
 
 Flags of the command line are the same in all cells. Cells are tasks of Ray, on
 this machine or on a cluster (set RAY_ADDRESS; all machines must then share the

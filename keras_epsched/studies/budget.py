@@ -20,8 +20,8 @@ from keras_epsched.training import objectives
 AXES = ("train_steps", "epochs")
 
 
-def cost(row) -> float:
-    """Returns what a training costs, in epochs of plain training.
+def passes(row) -> Passes:
+    """Returns the passes of a training, of one image in all its epochs.
 
     The passes are those of an estimate, see `runs.costs`. Linear probes and the
     re-estimation of BatchNorm are not counted.
@@ -43,9 +43,17 @@ def cost(row) -> float:
     # A monitor may have ended the training.
     epsilons = np.asarray(row.training_epsilon)
     attacked = int((epsilons > 0).sum())
-    passes = Passes(views, views, views) * len(epsilons)
-    passes += Passes(forward, backward) * attacked
-    return passes.work / Passes(1, 1, 1).work
+    plain = Passes(views, views, views) * len(epsilons)
+    return plain + Passes(forward, backward) * attacked
+
+
+def cost(row) -> float:
+    """Returns what a training costs, in epochs of plain training.
+
+    Args:
+        row: Row of the results, as a named tuple.
+    """
+    return passes(row).work / Passes(1, 1, 1).work
 
 
 def trainings(frame):

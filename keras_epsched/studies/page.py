@@ -24,6 +24,8 @@ def report(
       in the form of the paper's Tables 1, 2, 7 and 8, beside the paper's own
       numbers for the same cell;
     - paired tests, and the delay of the fixed epsilon;
+    - how other schedules and flags compare with the fixed epsilon and with the
+      default;
     - expected robustness by the cost of the training, if a study varies steps
       and epochs;
     - pictures in the form of the paper's Figures 1, 3, 4 and 5.

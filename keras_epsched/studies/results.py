@@ -24,6 +24,9 @@ OUTCOMES = (
     *("onset", "epsilons", "accuracy", "validation_accuracy"),
     *("training_epsilon", "seconds"),
 )
+# Passes of single images in the evaluation by all protocols, with the
+# self-checks. Older results do not have it.
+EVALUATION_PASSES = "evaluation_passes"
 # Measured by the paper's protocol, if that is not the only protocol.
 PAPER_MEASURES = ("at_target_paper", "expected_robustness_paper")
 # How a cell was measured, with the values of results that do not say so.
@@ -100,7 +103,17 @@ def outcome(result: Finetuned, seconds: float) -> dict:
         "validation_accuracy": result.history["val_accuracy"],
         "training_epsilon": result.history["epsilon"],
         "seconds": seconds,
+        EVALUATION_PASSES: sum(map(_passes, result.reports.values())),
     }
+
+
+def _passes(report):
+    return (
+        report.forward_passes
+        + report.backward_passes
+        + report.check_forward_passes
+        + report.check_backward_passes
+    )
 
 
 def row(cell: str, values: Mapping, found: Mapping) -> dict:
@@ -145,7 +158,7 @@ def check_columns(names: Iterable[str], source: str) -> None:
     Raises:
         ValueError: If a column is unknown.
     """
-    known = {*OUTCOMES, *PAPER_MEASURES, *value_columns()}
+    known = {*OUTCOMES, EVALUATION_PASSES, *PAPER_MEASURES, *value_columns()}
     unknown = sorted(set(names) - known)
     if unknown:
         raise ValueError(

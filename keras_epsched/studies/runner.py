@@ -39,7 +39,7 @@ class Study(Config):
     [[where]]            # other values for the cells that match
     match = {backbone = "CNX"}
     flags = {learning_rate = 1e-4}
-    [[leave_out]]        # combinations that are no cells
+    [[leave_out]]        # combinations that are not run
     backbone = "SWIN"
     schedule = "standard"
     ```

@@ -3,6 +3,8 @@
 import textwrap
 from collections.abc import Mapping
 
+from keras_epsched.studies import budget, results
+
 # The title of each kind of section, and how to read it; in the order of a page.
 _SECTIONS = {
     "claims": (
@@ -68,6 +70,20 @@ _SECTIONS = {
     "adaptive": (
         "Schedules that adapt",
         "`auto` is the automatic schedule of the paper. `paced` is ours.",
+    ),
+    "candidates_summary": (
+        "Other schedules and flags over all tasks",
+        "Means over the tasks, in points. `expected not below` counts the "
+        "tasks whose expected robustness is at least that of `scheduled`.",
+    ),
+    "candidates": (
+        "Other schedules and flags in each task",
+        "Differences of the means over the seeds, in points, from `scheduled` "
+        "and `fixed` with the flags that `fixed` was trained with. A training "
+        "wins if its expected robustness is at least that of `scheduled`, its "
+        "accuracy at the target at least that of `fixed`, and its clean "
+        "accuracy at most 3 points below that of `scheduled`. 1.25× is 1.25 "
+        "times the target.",
     ),
     "delays": (
         "Delay of the fixed epsilon",
@@ -154,7 +170,7 @@ def _measured(frame):
     hours = frame["seconds"].sum() / 3600
     text = (
         f"{len(frame)} fine-tunings, whose durations add up to {hours:.1f} "
-        f"hours. Evaluation: {stated}."
+        f"hours. {_passes(frame)}Evaluation: {stated}."
     )
     if frame["eval_attack"].isin(_LOOSE).any():
         text += (
@@ -163,6 +179,25 @@ def _measured(frame):
             "expected robustness, and not equally less for all arms."
         )
     return _wrapped(text)
+
+
+def _passes(frame):
+    """Returns how many passes of the network a study took, if it is known."""
+    if results.EVALUATION_PASSES not in frame:
+        return ""
+    known = frame[frame[results.EVALUATION_PASSES].notna()]
+    if len(known) < len(frame):
+        return ""
+    of_images = (budget.passes(row) for row in frame.itertuples())
+    trained = sum(
+        (each.forward + each.backward) * count
+        for each, count in zip(of_images, frame["training_images"], strict=True)
+    )
+    evaluated = frame[results.EVALUATION_PASSES].sum()
+    return (
+        f"They made {trained / 1e6:,.1f} million passes of single images in "
+        f"training, and {evaluated / 1e6:,.1f} million in the evaluation. "
+    )
 
 
 def _wrapped(text):

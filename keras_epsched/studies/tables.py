@@ -5,6 +5,7 @@ import numpy as np
 from keras_epsched.configs.config import ADAPTIVE_SCHEDULES
 from keras_epsched.studies import (
     budget,
+    candidates,
     claims,
     methods,
     paired,
@@ -31,6 +32,8 @@ def sections(frame):
         "hinges": hinge_table(frame),
         "random": random_table(frame),
         "adaptive": adaptive_table(frame),
+        "candidates": candidates.table(frame),
+        "candidates_summary": candidates.summary(frame),
         "budget": budget.table(frame),
         "methods": methods.table(frame),
         "methods_summary": methods.summary(frame),

@@ -21,6 +21,7 @@ from keras_epsched import files, runs, studies
 from keras_epsched.configs.values import entries
 from keras_epsched.studies import (
     budget,
+    candidates,
     claims,
     figures,
     layout,
@@ -133,6 +134,20 @@ def test_cells_of_a_grid(tmp_path, monkeypatch):
         ),
         ("flags = 3\n[grid]\nseed = [0]", "expected the tables"),
         ("where = 3\n[grid]\nseed = [0]", "expected the tables"),
+        ("leave_out = 3\n[grid]\nseed = [0]", "expected the tables"),
+        ("[grid]\nseed = [0]\n[[leave_out]]", "expected values of cells"),
+        (
+            "[grid]\nseed = [0]\n[[leave_out]]\ndataset = 'x'",
+            r"\[\[leave_out\]\] matches .'dataset'., which no cell has",
+        ),
+        (
+            "[grid]\nseed = [0, 1]\n[[leave_out]]\nseed = 2",
+            "leaves out no cell, or all",
+        ),
+        (
+            "[grid]\nseed = [0]\n[[leave_out]]\nseed = 0",
+            "leaves out no cell, or all",
+        ),
         (
             "[grid]\ndataset = ['$NO_SUCH_VARIABLE/x']",
             "environment variable is not set: dataset",
@@ -144,6 +159,22 @@ def test_bad_grids_are_told(tmp_path, text, message):
         grid(tmp_path, text)
     with pytest.raises(ValueError, match="not a TOML file"):
         study_grid.read(tmp_path / "none.toml", {})
+
+
+def test_combinations_are_left_out(tmp_path):
+    text = (
+        '[flags]\nepochs = 1\n[grid]\nschedule = ["standard", "fixed"]\n'
+        "epsilon = [0.1, 0.2]\nseed = [0, 1]\n"
+        '[[leave_out]]\nschedule = "standard"\nepsilon = 0.2\n'
+        "[[leave_out]]\nepsilon = 0.2\nepochs = 1\nseed = 1\n"
+    )
+    assert [cell.name for cell in grid(tmp_path, text)] == [
+        "standard_epsilon-0.1_seed-0",
+        "standard_epsilon-0.1_seed-1",
+        "fixed_epsilon-0.1_seed-0",
+        "fixed_epsilon-0.1_seed-1",
+        "fixed_epsilon-0.2_seed-0",
+    ]
 
 
 def test_an_axis_is_not_overridden(tmp_path):
@@ -315,6 +346,7 @@ def test_two_of_twelve_cells_are_killed_and_all_are_done(tmp_path):
     frame = study_results.read(output / "results.parquet")
     assert len(frame) == 12 and frame["cell"].nunique() == 12
     assert frame["train_steps"].eq(1).all() and "resume" not in frame
+    assert frame["evaluation_passes"].gt(0).all()
     assert layout.varying(frame) == ["dataset", "backbone", "epsilon"]
     states = json.loads((output / "cells.json").read_text())
     assert sum(bool(each["failures"]) for each in states.values()) >= 2
@@ -1028,6 +1060,85 @@ def test_methods_are_told_apart_by_pairs(tmp_path):
     assert [cell.split("(")[1] for cell in summary[1][1:]] == [
         *("51.0)", "63.0)", "51.0)")
     ]
+
+
+def test_candidates_for_the_default_are_judged_in_each_task(tmp_path):
+    def candidate(name, epsilon, clean, target, **columns):
+        return [
+            cell(
+                epsilon,
+                name.format(epsilon),
+                seed,
+                clean,
+                at_target=target,
+                **columns,
+            )
+            for seed in range(3)
+        ]
+
+    # `scheduled` has a clean accuracy of 80 % and 40 % expected robustness,
+    # `fixed` 20.1 % at the target. The third seed of each is the best.
+    added = [
+        # Three points of clean accuracy may be lost, expected robustness not.
+        *candidate("0.1:0;0.8:{}", 0.1, 0.77, 0.9, expected_robustness=0.41),
+        *candidate("0.1:0;0.8:{}", 0.2, 0.76, 0.9, expected_robustness=0.41),
+        *candidate("0.1:0;0.8:{}", 0.3, 0.8, 0.9, expected_robustness=0.39),
+        # Behind the fixed epsilon at the target.
+        *candidate("paced", 0.1, 0.8, 0.2, expected_robustness=0.5),
+        # Other flags make a candidate of the default.
+        *candidate("scheduled", 0.1, 0.8, 0.3, decay_start=0.5),
+    ]
+    frame = cells()
+    frame["decay_start"] = 0.05
+    for each in added:
+        each.setdefault("decay_start", 0.05)
+    first = frame, pd.DataFrame(added)
+    frame = study_results.read(stored(tmp_path, *first))
+    lines = [
+        [each.strip() for each in line.strip("|").split("|")]
+        for line in candidates.table(frame).splitlines()[2:]
+    ]
+    found = {
+        (line[0], line[1], line[4]): (*map(float, line[6:9]), line[9])
+        for line in lines
+    }
+    assert found == {
+        ("0.1:0×;0.8:1×", "0.05", "0.1"): (-3.0, 69.9, 1.0, "yes"),
+        ("0.1:0×;0.8:1×", "0.05", "0.2"): (-4.0, 69.9, 1.0, "no"),
+        ("0.1:0×;0.8:1×", "0.05", "0.3"): (0.0, 69.9, -1.0, "no"),
+        ("paced", "0.05", "0.1"): (0.0, -0.1, 10.0, "no"),
+        ("scheduled", "0.5", "0.1"): (0.0, 9.9, 0.0, "yes"),
+    }
+    best, *_ = candidates.summary(frame).splitlines()[2:]
+    assert [each.strip() for each in best.strip("|").split("|")] == [
+        *("0.1:0×;0.8:1×", "0.05", "-2.3", "+69.9", "+0.3", "2 of 3", "1 of 3")
+    ]
+    # With other flags for the fixed epsilon it is not clear what to beat.
+    other = pd.DataFrame(candidate("fixed", 0.1, 0.8, 0.2, decay_start=0.5))
+    frame = study_results.read(stored(tmp_path, *first, other))
+    assert "| 0.1 " not in candidates.table(frame)
+    frame = study_results.read(stored(tmp_path, cells()))
+    assert candidates.table(frame) == ""
+
+
+def test_a_page_tells_the_passes_of_a_study(tmp_path):
+    row = cell(0.3, "scheduled", 0, 0.5, train_attack="pgd", train_steps=2)
+    row |= {
+        "training_epsilon": [0.0] * 4 + [0.3] * 6,
+        "training_images": 1_000_000,
+        "evaluation_passes": 2_700_000,
+    }
+    text = sections.page("known", known(tmp_path, row), {})
+    # In ten epochs one forward and one backward pass, and in six of them two
+    # more of each for the attack.
+    assert (
+        "They made 44.0 million passes of single images in training, and 2.7 "
+        "million in the evaluation." in " ".join(text.split())
+    )
+    # Where some results are older, the sum is not known.
+    frame = stored(tmp_path, pd.DataFrame([row]), cells())
+    text = sections.page("known", study_results.read(frame), {})
+    assert "million" not in text
 
 
 def test_pages_are_filled_from_results(results, tmp_path):

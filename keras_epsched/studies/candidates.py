@@ -1,0 +1,158 @@
+"""Candidates for the default schedule: do they win at the target as well?"""
+
+from keras_epsched.schedules import parse_points
+from keras_epsched.studies.layout import (
+    epsilon_text,
+    markdown,
+    name_of,
+    schedule_order,
+    varying,
+)
+
+# A candidate may lose this many points of clean accuracy.
+CLEAN_LOSS = 3.0
+_TASK = ("dataset", "backbone", "epsilon")
+# The differences that the rule asks for: a measure, and what it is compared
+# with. All are in points.
+_ASKED = {
+    "clean": ("scheduled", -CLEAN_LOSS),
+    "at_target": ("fixed", 0.0),
+    "expected_robustness": ("scheduled", 0.0),
+}
+_HEADERS = ("clean - scheduled", "at target - fixed", "expected - scheduled")
+
+
+def found(frame):
+    """Returns how each candidate compares with `fixed` and `scheduled`.
+
+    In each task, a dataset, a backbone and a target epsilon, candidates are
+    the trainings with other schedules or other flags. A task whose fixed
+    epsilon was trained with several flags has none, because it would not be
+    clear what to compare with.
+
+    Returns:
+        A `pandas.DataFrame` with a row for each candidate and task:
+        `candidate`, a tuple of the schedule and of the flags that vary, the
+        columns of the task, `seeds`, the differences in points by the names of
+        measures, and `wins`, a Boolean.
+    """
+    import pandas as pd
+
+    flags = [name for name in varying(frame) if name not in _TASK]
+    rows = []
+    for task, group in frame.groupby(list(_TASK), sort=False):
+        base = set(group[group["schedule"] == "fixed"]["setting"])
+        if len(base) != 1:
+            continue
+        of_base = group[group["setting"].isin(base)]
+        arms = {
+            name: of_base[of_base["schedule"] == name].set_index("seed")
+            for name in ("fixed", "scheduled")
+        }
+        for (setting, schedule), each in group.groupby(
+            ["setting", "schedule"], sort=False
+        ):
+            if schedule in ("standard", "fixed") or (
+                schedule == "scheduled" and setting in base
+            ):
+                continue
+            of_seed = each.set_index("seed")
+            seeds = of_seed.index
+            for arm in arms.values():
+                seeds = seeds.intersection(arm.index)
+            if seeds.empty:
+                continue
+            gains = {
+                name: 100
+                * (of_seed[name][seeds] - arms[arm][name][seeds]).mean()
+                for name, (arm, _) in _ASKED.items()
+            }
+            # An accuracy is a number of images over their count, so equal ones
+            # may differ by the rounding of floats.
+            wins = all(
+                gains[name] >= least - 1e-6
+                for name, (_, least) in _ASKED.items()
+            )
+            first = each.iloc[0]
+            candidate = (
+                _relative(schedule, first["epsilon"]),
+                *(name_of(first[name]) for name in flags),
+            )
+            rows.append(
+                {
+                    **dict(zip(_TASK, task, strict=True)),
+                    "candidate": candidate,
+                    "seeds": len(seeds),
+                    **gains,
+                    "wins": wins,
+                }
+            )
+    return pd.DataFrame(rows), flags
+
+
+def table(frame) -> str:
+    """Returns a row for each candidate in each task."""
+    rows, flags = found(frame)
+    if rows.empty:
+        return ""
+    lines = [
+        [
+            *row["candidate"],
+            name_of(row["dataset"]),
+            name_of(row["backbone"]),
+            epsilon_text(row["epsilon"]),
+            row["seeds"],
+            *(f"{row[name]:+.1f}" for name in _ASKED),
+            "yes" if row["wins"] else "no",
+        ]
+        for _, row in _ordered(rows).iterrows()
+    ]
+    return markdown(
+        lines, ["schedule", *flags, *_TASK, "seeds", *_HEADERS, "wins"]
+    )
+
+
+def summary(frame) -> str:
+    """Returns a row for each candidate: means over tasks, and tasks won."""
+    rows, flags = found(frame)
+    if rows.empty or len(rows) == rows["candidate"].nunique():
+        return ""
+    lines = [
+        [
+            *candidate,
+            *(f"{each[name].mean():+.1f}" for name in _ASKED),
+            # Which candidates the choice between them may take.
+            f"{(each['expected_robustness'] >= -1e-6).sum()} of {len(each)}",
+            f"{each['wins'].sum()} of {len(each)}",
+        ]
+        for candidate, each in _ordered(rows).groupby("candidate", sort=False)
+    ]
+    return markdown(
+        lines,
+        ["schedule", *flags, *_HEADERS, "expected not below", "wins"],
+    )
+
+
+def _ordered(rows):
+    """Returns the rows with the most accuracy at the target first."""
+    means = rows.groupby("candidate")["at_target"].mean()
+    order = sorted(
+        means.index, key=lambda each: (-means[each], schedule_order(each[0]))
+    )
+    place = {candidate: number for number, candidate in enumerate(order)}
+    return rows.sort_values(
+        "candidate", key=lambda column: column.map(place), kind="stable"
+    )
+
+
+def _relative(schedule, target):
+    """Returns a schedule with its values in units of the target epsilon.
+
+    Two tasks with other targets then have the same candidate.
+    """
+    if ";" not in schedule:
+        return schedule
+    return ";".join(
+        f"{progress:g}:{epsilon / target:.3g}×"
+        for progress, epsilon in parse_points(schedule)
+    )
