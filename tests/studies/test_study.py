@@ -1227,6 +1227,30 @@ def test_old_numbers_stand_beside_what_the_results_give():
     assert found == wanted
 
 
+@pytest.mark.parametrize(
+    "page, heading, paper",
+    [
+        ("README.md", "## Results", False),
+        ("docs/results.md", "## Handwritten digits", True),
+    ],
+)
+def test_short_tables_have_the_numbers_of_the_study(page, heading, paper):
+    text = (_ROOT / page).read_text(encoding="utf-8")
+    table = text.split(heading + "\n")[1]
+    table = re.findall(r"(?:^\|.*\n)+", table, re.MULTILINE)[0]
+    frame = study_results.read(_ROOT / "reproduction" / "digits.parquet")
+    frame = frame[frame["epsilon"] == 0.3]
+    columns = [*layout.MEASURES, *["expected_robustness_paper"] * paper]
+    found = [
+        [each.strip() for each in line.strip("|\n").split("|")]
+        for line in table.splitlines()[2:]
+    ]
+    assert [name.strip("`").split()[0] for name, *_ in found] == [*layout.ARMS]
+    for arm, (_, *texts) in zip(layout.ARMS, found, strict=True):
+        rows = frame[frame["schedule"] == arm]
+        assert texts == [layout.percent(rows[name]) for name in columns]
+
+
 @pytest.mark.ci
 def test_the_pages_are_what_the_results_give(tmp_path):
     """REPRODUCTION.md and the page of methods, by the command stated there."""
