@@ -31,10 +31,11 @@ def found(frame):
     clear what to compare with.
 
     Returns:
-        A `pandas.DataFrame` with a row for each candidate and task:
-        `candidate`, a tuple of the schedule and of the flags that vary, the
-        columns of the task, `seeds`, the differences in points by the names of
-        measures, and `wins`, a Boolean.
+        A tuple of a `pandas.DataFrame` and of the flags that vary. The frame
+        has a row for each candidate and task: `candidate`, a tuple of the
+        schedule and of the values of these flags, the columns of the task,
+        `seeds`, the differences in points by the names of measures, and `wins`,
+        a Boolean.
     """
     import pandas as pd
 
