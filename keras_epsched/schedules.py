@@ -404,6 +404,68 @@ class PiecewiseLinear(EpsilonSchedule):
 
 
 @register
+class Peak(PiecewiseLinear):
+    """0, then a ramp to above the target, and down to it before the end.
+
+    Use it if the accuracy at the target itself matters. The network trains at
+    a higher epsilon than it is judged at, and at the target in the last
+    epochs. Let the learning rate fall only when epsilon has risen, see
+    `HeldCosineDecay`.
+
+    Args:
+        target_epsilon: Float. Final epsilon, on the [0, 1] scale of pixels.
+        peak: Float. The highest epsilon, as a multiple of the target. Defaults
+            to `1.25`.
+        ramp_start: Float. Where the ramp starts, as a fraction of the training.
+            Defaults to `0.1`.
+        ramp_end: Float. Where the peak is reached. Defaults to `0.6`.
+        fall_start: Float. Where epsilon begins to fall. Defaults to `0.8`.
+        fall_end: Float. Where epsilon has fallen to the target. Defaults to
+            `0.9`.
+
+    Example:
+    ```python
+    schedule = keras_epsched.schedules.Peak(4 / 255)
+    schedule(0.7), schedule(1.0)  # (5 / 255, 4 / 255)
+    ```
+    """
+
+    def __init__(
+        self,
+        target_epsilon,
+        peak=1.25,
+        ramp_start=0.1,
+        ramp_end=0.6,
+        fall_start=0.8,
+        fall_end=0.9,
+    ):
+        if not (isinstance(peak, numbers.Real) and 1 <= peak < math.inf):
+            raise ValueError(
+                "`peak` is the highest epsilon, as a multiple of the target. "
+                f"Expected a number from 1 on. Received: peak={peak!r}"
+            )
+        highest = float(peak) * _check_radius(target_epsilon)
+        super().__init__(
+            [
+                (ramp_start, 0.0),
+                (ramp_end, highest),
+                (fall_start, highest),
+                (fall_end, target_epsilon),
+            ]
+        )
+        self.peak = float(peak)
+
+    def get_config(self):
+        names = ("ramp_start", "ramp_end", "fall_start", "fall_end")
+        positions = [at for at, _ in self.points]
+        return {
+            "target_epsilon": self.target_epsilon,
+            "peak": self.peak,
+            **dict(zip(names, positions, strict=True)),
+        }
+
+
+@register
 class RandomUniform(EpsilonSchedule):
     """A random epsilon from [0, target] for each interval of the training.
 
@@ -528,6 +590,7 @@ NAMES: dict[str, Callable[[float, float, float], EpsilonSchedule]] = {
     "smooth": SmoothRamp,
     "warmup": lambda target, start, end: LinearWarmup(target, end),
     "step": lambda target, start, end: Step(target, start),
+    "peak": lambda target, start, end: Peak(target),
 }
 
 
@@ -571,6 +634,7 @@ def named(
             - `"smooth"`: `SmoothRamp`;
             - `"warmup"`: `LinearWarmup`;
             - `"step"`: `Step`;
+            - `"peak"`: `Peak`;
             - `"random"`: `RandomUniform`;
             - two hinges such as `"12/50:30/50"`: `TwoHinge` with these hinges;
             - points such as `"0.1:0;0.4:1/255;0.8:4/255"`: `PiecewiseLinear`

@@ -67,6 +67,7 @@ def test_grids(epsilon, number, norm):
             "Step",
             "RandomUniform",
             "PiecewiseLinear",
+            "Peak",
         )
     ),
     st.lists(ANYTHING, max_size=4),

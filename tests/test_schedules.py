@@ -1,5 +1,6 @@
 """Schedules against their formulas, at the hinges and in every number type."""
 
+import math
 import warnings
 
 import keras
@@ -30,6 +31,7 @@ with warnings.catch_warnings():
         "step": schedules.Step(TARGET),
         "random": schedules.RandomUniform(TARGET, num_draws=50, seed=3),
         "point": schedules.PiecewiseLinear([(0.5, TARGET)]),
+        "peak": schedules.Peak(TARGET, 1.0),
     }
 ALL = RAMPS | OTHERS
 
@@ -101,6 +103,21 @@ def test_values_at_hinges_and_middles():
     with pytest.warns(UserWarning, match="jumps"):
         step = schedules.Step(TARGET, 0.25)
     assert step(0.2499) == 0.0 and step(0.25) == TARGET
+
+
+def test_a_peak_is_above_the_target_and_ends_at_it():
+    schedule = schedules.Peak(TARGET)
+    assert schedule.target_epsilon == TARGET
+    assert schedule(0.0) == schedule(0.1) == 0.0
+    assert schedule(0.35) == pytest.approx(0.625 * TARGET)
+    for at in (0.6, 0.7, 0.8):
+        assert schedule(at) == pytest.approx(1.25 * TARGET)
+    assert schedule(0.85) == pytest.approx(1.125 * TARGET)
+    assert schedule(0.9) == schedule(1.0) == TARGET
+    other = schedules.Peak(TARGET, 2.0, 0.0, 0.2, 0.3, 0.4)
+    assert other(0.25) == 2 * TARGET and other(0.4) == TARGET
+    again = schedules.Peak(**other.get_config())
+    assert again == other and again(0.35) == other(0.35)
 
 
 def test_smooth_ramp_is_polynomial_then_its_tangent():
@@ -188,6 +205,10 @@ def test_equality_looks_at_class_and_values():
         (lambda: schedules.SmoothRamp(TARGET, exponent=1.0), "exponent"),
         (lambda: schedules.SmoothRamp(TARGET, polynomial_part=1), "exponent"),
         (lambda: schedules.PiecewiseLinear([]), "at least one"),
+        (lambda: schedules.Peak(TARGET, 0.9), "multiple of the target"),
+        (lambda: schedules.Peak(TARGET, "2"), "multiple of the target"),
+        (lambda: schedules.Peak(TARGET, math.nan), "multiple of the target"),
+        (lambda: schedules.Peak(TARGET, ramp_end=0.05), "increase strictly"),
         (lambda: schedules.PiecewiseLinear([(0.1,)]), "pair"),
         (
             lambda: schedules.PiecewiseLinear([(0.5, 0.0), (0.5, 0.1)]),
@@ -220,6 +241,7 @@ def test_names_that_launchers_and_studies_use():
         "cosine": schedules.CosineRamp(TARGET, 0.1, 0.7),
         "smooth": schedules.SmoothRamp(TARGET, 0.1, 0.7),
         "warmup": schedules.LinearWarmup(TARGET, 0.7),
+        "peak": schedules.Peak(TARGET),
     }
     with pytest.warns(UserWarning, match="jumps"):
         made["step"] = schedules.Step(TARGET, 0.1)

@@ -183,7 +183,7 @@ def test_the_default_target_is_for_digits():
     "schedule",
     [
         *("standard", "fixed", "scheduled", "random", "auto", "paced"),
-        *("cosine", "smooth", "warmup", "step", "1/3:2/3"),
+        *("cosine", "smooth", "warmup", "step", "peak", "1/3:2/3"),
         "0.1:0;0.4:0.1;0.8:0.3",
     ],
 )
