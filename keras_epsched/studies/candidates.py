@@ -19,6 +19,9 @@ _ASKED = {
     "at_target": ("fixed", 0.0),
     "expected_robustness": ("scheduled", 0.0),
 }
+# What studies of methods and of budgets vary.
+_OTHER_STUDIES = ("objective", "train_steps", "epochs")
+_WINS = {True: "yes", False: "no", None: "control"}
 _HEADERS = ("clean - scheduled", "at target - fixed", "expected - scheduled")
 
 
@@ -26,9 +29,9 @@ def found(frame):
     """Returns how each candidate compares with `fixed` and `scheduled`.
 
     In each task, a dataset, a backbone and a target epsilon, candidates are
-    the trainings with other schedules or other flags. A task whose fixed
-    epsilon was trained with several flags has none, because it would not be
-    clear what to compare with.
+    the trainings with other schedules, or with other flags than the first
+    training with a fixed epsilon. Other flags make `fixed` a control. Studies
+    that vary objectives, steps or epochs have tables of their own.
 
     Returns:
         A tuple of a `pandas.DataFrame` and of the flags that vary. The frame
@@ -42,10 +45,11 @@ def found(frame):
     flags = [name for name in varying(frame) if name not in _TASK]
     rows = []
     for task, group in frame.groupby(list(_TASK), sort=False):
-        base = set(group[group["schedule"] == "fixed"]["setting"])
-        if len(base) != 1:
+        fixed = group[group["schedule"] == "fixed"]
+        if fixed.empty or (group[[*_OTHER_STUDIES]].nunique() > 1).any():
             continue
-        of_base = group[group["setting"].isin(base)]
+        base = fixed["setting"].iloc[0]
+        of_base = group[group["setting"] == base]
         arms = {
             name: of_base[of_base["schedule"] == name].set_index("seed")
             for name in ("fixed", "scheduled")
@@ -53,9 +57,7 @@ def found(frame):
         for (setting, schedule), each in group.groupby(
             ["setting", "schedule"], sort=False
         ):
-            if schedule in ("standard", "fixed") or (
-                schedule == "scheduled" and setting in base
-            ):
+            if schedule == "standard" or (schedule in arms and setting == base):
                 continue
             of_seed = each.set_index("seed")
             seeds = of_seed.index
@@ -85,7 +87,7 @@ def found(frame):
                     "candidate": candidate,
                     "seeds": len(seeds),
                     **gains,
-                    "wins": wins,
+                    "wins": None if schedule == "fixed" else wins,
                 }
             )
     return pd.DataFrame(rows), flags
@@ -104,7 +106,7 @@ def table(frame) -> str:
             epsilon_text(row["epsilon"]),
             row["seeds"],
             *(f"{row[name]:+.1f}" for name in _ASKED),
-            "yes" if row["wins"] else "no",
+            _WINS[row["wins"]],
         ]
         for _, row in _ordered(rows).iterrows()
     ]
@@ -124,7 +126,9 @@ def summary(frame) -> str:
             *(f"{each[name].mean():+.1f}" for name in _ASKED),
             # Which candidates the choice between them may take.
             f"{(each['expected_robustness'] >= -1e-6).sum()} of {len(each)}",
-            f"{each['wins'].sum()} of {len(each)}",
+            "control"
+            if each["wins"].isna().all()
+            else f"{each['wins'].sum()} of {len(each)}",
         ]
         for candidate, each in _ordered(rows).groupby("candidate", sort=False)
     ]

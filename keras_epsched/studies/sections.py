@@ -79,10 +79,11 @@ _SECTIONS = {
     "candidates": (
         "Other schedules and flags in each task",
         "Differences of the means over the seeds, in points, from `scheduled` "
-        "and `fixed` with the flags that `fixed` was trained with. A training "
-        "wins if its expected robustness is at least that of `scheduled`, its "
-        "accuracy at the target at least that of `fixed`, and its clean "
-        "accuracy at most 3 points below that of `scheduled`. 1.25× is 1.25 "
+        "and `fixed` with the flags of the first `fixed` training. `fixed` "
+        "with other flags is a control. A training wins if its expected "
+        "robustness is at least that of `scheduled`, its accuracy at the "
+        "target at least that of `fixed`, and its clean accuracy at most 3 "
+        "points below that of `scheduled`. 1.25× is 1.25 "
         "times the target.",
     ),
     "delays": (

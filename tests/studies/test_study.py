@@ -1113,8 +1113,21 @@ def test_candidates_for_the_default_are_judged_in_each_task(tmp_path):
     assert [each.strip() for each in best.strip("|").split("|")] == [
         *("0.1:0×;0.8:1×", "0.05", "-2.3", "+69.9", "+0.3", "2 of 3", "1 of 3")
     ]
-    # With other flags for the fixed epsilon it is not clear what to beat.
-    other = pd.DataFrame(candidate("fixed", 0.1, 0.8, 0.2, decay_start=0.5))
+    # With other flags the fixed epsilon is a control.
+    other = pd.DataFrame(
+        candidate(
+            *("fixed", 0.1, 0.8, 0.3),
+            expected_robustness=0.4,
+            decay_start=0.5,
+        )
+    )
+    frame = study_results.read(stored(tmp_path, *first, other))
+    (line,) = re.findall(r"\| fixed .*", candidates.table(frame))
+    assert "+9.9" in line and line.rstrip(" |").endswith("control")
+    (line,) = re.findall(r"\| fixed .*", candidates.summary(frame))
+    assert line.rstrip(" |").endswith("control")
+    # Studies of methods have other tables.
+    other = pd.DataFrame(candidate("fixed", 0.1, 0.8, 0.3, objective="trades"))
     frame = study_results.read(stored(tmp_path, *first, other))
     assert "| 0.1 " not in candidates.table(frame)
     frame = study_results.read(stored(tmp_path, cells()))
