@@ -45,12 +45,14 @@ def draw(frame, folder, name):
 
 
 def _of_several_epsilons(frame):
+    """Returns the arms in tasks of several epsilons, `None` if there are none.
+
+    Epsilons of other tasks do not count: a picture has a panel for each task.
+    """
     chosen = frame[frame["schedule"].isin(_ARMS)]
-    if chosen["epsilon"].nunique() < 2 or "fixed" not in set(
-        chosen["schedule"]
-    ):
-        return None
-    return chosen
+    several = chosen.groupby("task")["epsilon"].transform("nunique") > 1
+    chosen = chosen[several]
+    return chosen if "fixed" in set(chosen["schedule"]) else None
 
 
 def transfer(frame):

@@ -11,7 +11,7 @@ _SECTIONS = {
         "Claims of the paper",
         "`measured` is the mean difference over the cells, followed by the "
         "difference in each cell. A cell is a dataset, a backbone and an "
-        "epsilon.",
+        "epsilon, and a value of each other flag that the study varies.",
     ),
     "protocols": (
         "The same networks, judged by two protocols",
@@ -78,11 +78,12 @@ _SECTIONS = {
     ),
     "candidates": (
         "Other schedules and flags in each task",
-        "Differences of the means over the seeds, in points, from `scheduled` "
-        "and `fixed` with the flags of the first `fixed` training. `fixed` "
-        "with other flags is a control. A training wins if its expected "
-        "robustness is at least that of `scheduled`, its accuracy at the "
-        "target at least that of `fixed`, and its clean accuracy at most 3 "
+        "Differences of the means over the seeds, in points: from `scheduled` "
+        "with the flags of the first `fixed` training, and from `fixed` with "
+        "those flags that give it most accuracy at the target. `fixed` with "
+        "other flags than the first is a control. A training wins if its "
+        "expected robustness is at least that of `scheduled`, its accuracy at "
+        "the target at least that of `fixed`, and its clean accuracy at most 3 "
         "points below that of `scheduled`. 1.25× is 1.25 "
         "times the target.",
     ),

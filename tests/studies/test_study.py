@@ -1109,10 +1109,11 @@ def test_candidates_for_the_default_are_judged_in_each_task(tmp_path):
         ("paced", "0.05", "0.1"): (0.0, -0.1, 10.0, "no"),
         ("scheduled", "0.5", "0.1"): (0.0, 9.9, 0.0, "yes"),
     }
-    best, *_ = candidates.summary(frame).splitlines()[2:]
+    best, *_, last = candidates.summary(frame).splitlines()[2:]
     assert [each.strip() for each in best.strip("|").split("|")] == [
         *("0.1:0×;0.8:1×", "0.05", "-2.3", "+69.9", "+0.3", "2 of 3", "1 of 3")
     ]
+    assert last.rstrip(" |").endswith("0 of 1")
     # With other flags the fixed epsilon is a control.
     other = pd.DataFrame(
         candidate(
@@ -1123,9 +1124,14 @@ def test_candidates_for_the_default_are_judged_in_each_task(tmp_path):
     )
     frame = study_results.read(stored(tmp_path, *first, other))
     (line,) = re.findall(r"\| fixed .*", candidates.table(frame))
-    assert "+9.9" in line and line.rstrip(" |").endswith("control")
+    assert "+0.0" in line and line.rstrip(" |").endswith("control")
     (line,) = re.findall(r"\| fixed .*", candidates.summary(frame))
     assert line.rstrip(" |").endswith("control")
+    # It is the better one, so others are compared with it.
+    (line,) = re.findall(r"\| scheduled .*", candidates.table(frame))
+    assert "+0.0" in line and line.rstrip(" |").endswith("yes")
+    (line,) = re.findall(r"\| paced .*", candidates.table(frame))
+    assert "-10.0" in line and line.rstrip(" |").endswith("no")
     # Studies of methods have other tables.
     other = pd.DataFrame(candidate("fixed", 0.1, 0.8, 0.3, objective="trades"))
     frame = study_results.read(stored(tmp_path, *first, other))
@@ -1152,6 +1158,17 @@ def test_a_page_tells_the_passes_of_a_study(tmp_path):
     frame = stored(tmp_path, pd.DataFrame([row]), cells())
     text = sections.page("known", study_results.read(frame), {})
     assert "million" not in text
+
+
+def test_a_picture_by_epsilon_needs_several_of_one_task(tmp_path):
+    one = cells()
+    one = one[one["epsilon"] == 0.1]
+    other = one.assign(dataset="flowers", epsilon=0.2)
+    frame = study_results.read(stored(tmp_path, one, other))
+    assert figures.transfer(frame) is None and figures.delay(frame) is None
+    assert figures.curves(frame) is not None
+    frame = study_results.read(stored(tmp_path, cells(), other))
+    assert figures.transfer(frame) is not None
 
 
 def test_pages_are_filled_from_results(results, tmp_path):
