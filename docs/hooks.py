@@ -46,7 +46,10 @@ def on_files(files, config):
 
 def on_page_markdown(markdown, page, config, files):
     """Links from this folder to those pages and pictures."""
-    markdown = markdown.replace("](../../reproduction/", "](../reproduction/")
+    for up in ("", "../"):
+        markdown = markdown.replace(
+            f"]({up}../reproduction/", f"]({up}reproduction/"
+        )
     for name, uri in _LINKS.items():
         for up in ("", "../"):
             markdown = markdown.replace(f"]({up}../{name}", f"]({up}{uri}")

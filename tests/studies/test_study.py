@@ -702,6 +702,10 @@ def test_a_row_has_what_measured():
             clean_accuracy=0.9,
             epsilons=np.array([0.0, 0.3]),
             accuracy=np.array([0.9, value / 2]),
+            forward_passes=1000,
+            backward_passes=100,
+            check_forward_passes=10,
+            check_backward_passes=1,
         )
 
     numbers = {"start": 0, "stop": 9, "num_examples": 9}
@@ -721,6 +725,7 @@ def test_a_row_has_what_measured():
 
     row = row_of(reports)
     assert (row["protocol"], row["bisect"]) == ("nested", True)
+    assert row["evaluation_passes"] == 2 * 1111
     assert (row["at_target"], row["expected_robustness"]) == (0.2, 0.4)
     assert row["at_target_paper"] == 0.25
     assert row["expected_robustness_paper"] == 0.5
