@@ -423,6 +423,9 @@ class Peak(PiecewiseLinear):
         fall_end: Float. Where epsilon has fallen to the target. Defaults to
             `0.9`.
 
+    Raises:
+        ValueError: If `peak` is below 1, or the positions do not increase.
+
     Example:
     ```python
     schedule = keras_epsched.schedules.Peak(4 / 255)
@@ -444,15 +447,21 @@ class Peak(PiecewiseLinear):
                 "`peak` is the highest epsilon, as a multiple of the target. "
                 f"Expected a number from 1 on. Received: peak={peak!r}"
             )
+        positions = {
+            "ramp_start": ramp_start,
+            "ramp_end": ramp_end,
+            "fall_start": fall_start,
+            "fall_end": fall_end,
+        }
+        ordered = [_check_fraction(at, name) for name, at in positions.items()]
+        if any(b <= a for a, b in zip(ordered, ordered[1:], strict=False)):
+            raise ValueError(
+                "`ramp_start`, `ramp_end`, `fall_start` and `fall_end` must "
+                f"increase strictly. Received: {positions}"
+            )
         highest = float(peak) * _check_radius(target_epsilon)
-        super().__init__(
-            [
-                (ramp_start, 0.0),
-                (ramp_end, highest),
-                (fall_start, highest),
-                (fall_end, target_epsilon),
-            ]
-        )
+        values = (0.0, highest, highest, target_epsilon)
+        super().__init__(zip(ordered, values, strict=True))
         self.peak = float(peak)
 
     def get_config(self):
@@ -634,7 +643,7 @@ def named(
             - `"smooth"`: `SmoothRamp`;
             - `"warmup"`: `LinearWarmup`;
             - `"step"`: `Step`;
-            - `"peak"`: `Peak`;
+            - `"peak"`: `Peak`, with positions of its own;
             - `"random"`: `RandomUniform`;
             - two hinges such as `"12/50:30/50"`: `TwoHinge` with these hinges;
             - points such as `"0.1:0;0.4:1/255;0.8:4/255"`: `PiecewiseLinear`

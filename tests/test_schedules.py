@@ -208,7 +208,9 @@ def test_equality_looks_at_class_and_values():
         (lambda: schedules.Peak(TARGET, 0.9), "multiple of the target"),
         (lambda: schedules.Peak(TARGET, "2"), "multiple of the target"),
         (lambda: schedules.Peak(TARGET, math.nan), "multiple of the target"),
-        (lambda: schedules.Peak(TARGET, ramp_end=0.05), "increase strictly"),
+        (lambda: schedules.Peak(TARGET, ramp_end=0.05), "`ramp_end`.*increase"),
+        (lambda: schedules.Peak(TARGET, fall_end=0.8), "`fall_end` must"),
+        (lambda: schedules.Peak(TARGET, fall_end=1.1), "`fall_end` must be a"),
         (lambda: schedules.PiecewiseLinear([(0.1,)]), "pair"),
         (
             lambda: schedules.PiecewiseLinear([(0.5, 0.0), (0.5, 0.1)]),

@@ -12,6 +12,11 @@ from keras_epsched.studies.layout import (
 # A candidate may lose this many points of clean accuracy.
 CLEAN_LOSS = 3.0
 _TASK = ("dataset", "backbone", "epsilon")
+# Accuracies that were measured otherwise are not compared.
+_MEASURED = (
+    *("norm", "eval_attack", "eval_steps", "protocol", "bisect"),
+    *("num_epsilons", "test_images"),
+)
 # The differences that the rule asks for: a measure, and what it is compared
 # with. All are in points.
 _ASKED = {
@@ -46,7 +51,9 @@ def found(frame):
 
     flags = [name for name in varying(frame) if name not in _TASK]
     rows = []
-    for task, group in frame.groupby(list(_TASK), sort=False):
+    for _, group in frame.groupby(
+        [*_TASK, *_MEASURED], sort=False, dropna=False
+    ):
         fixed = group[group["schedule"] == "fixed"]
         if fixed.empty or (group[[*_OTHER_STUDIES]].nunique() > 1).any():
             continue
@@ -90,7 +97,7 @@ def found(frame):
             )
             rows.append(
                 {
-                    **dict(zip(_TASK, task, strict=True)),
+                    **first[[*_TASK]],
                     "candidate": candidate,
                     "seeds": len(seeds),
                     **gains,

@@ -114,10 +114,14 @@ def read(path: str | os.PathLike, given: Mapping[str, str]) -> list[Cell]:
         texts = {key: as_text(value) for key, value in chosen.items()}
         texts |= given
         cells[name] = Cell(name, texts, _config(texts, path))
-    if unused or not cells:
+    if unused:
         raise ValueError(
-            f"{path}: [[leave_out]] leaves out no cell, or all. Expected "
-            f"values of the grid. Received: {unused or left_out}"
+            f"{path}: a [[leave_out]] matches no cell. Expected values of "
+            f"[grid] and [flags] as they stand there. Received: {unused[0]}"
+        )
+    if not cells:
+        raise ValueError(
+            f"{path}: [[leave_out]] leaves out all cells. Received: {left_out}"
         )
     return list(cells.values())
 
