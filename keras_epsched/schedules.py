@@ -410,7 +410,8 @@ class Peak(PiecewiseLinear):
     Use it if the accuracy at the target itself matters. The network trains at
     a higher epsilon than it is judged at, and at the target in the last
     epochs. Let the learning rate fall only when epsilon has risen, see
-    `HeldCosineDecay`.
+    `HeldCosineDecay`. A training of fewer than ten epochs ends above the
+    target, unless epsilon is set before each batch (`update_freq="batch"`).
 
     Args:
         target_epsilon: Float. Final epsilon, on the [0, 1] scale of pixels.
