@@ -71,6 +71,10 @@ _SECTIONS = {
         "Schedules that adapt",
         "`auto` is the automatic schedule of the paper. `paced` is ours.",
     ),
+    "named": (
+        "Other schedules by name",
+        "`--schedule` takes these names.",
+    ),
     "candidates_summary": (
         "Other schedules and flags over all tasks",
         "Means over the tasks, in points. `expected not below` counts the "

@@ -32,6 +32,7 @@ def sections(frame):
         "hinges": hinge_table(frame),
         "random": random_table(frame),
         "adaptive": adaptive_table(frame),
+        "named": named_table(frame),
         "candidates": candidates.table(frame),
         "candidates_summary": candidates.summary(frame),
         "budget": budget.table(frame),
@@ -47,9 +48,18 @@ def sections(frame):
     return {name: text for name, text in made.items() if text}
 
 
-def _table(frame, tables=("Table 1", "Table 2")):
-    """Returns a row for each setting and schedule, averaged over seeds."""
+def _table(frame, chosen, tables=("Table 1", "Table 2")):
+    """Returns a row for each setting and schedule, averaged over seeds.
+
+    Args:
+        frame: Results. What they vary has a column.
+        chosen: Boolean for each of them: whether it is in the table.
+        tables: Tables of the paper to compare with.
+    """
+    if not chosen.any():
+        return ""
     keys = varying(frame)
+    frame = frame[chosen]
     beside = [
         name
         for name in results.PAPER_MEASURES
@@ -91,30 +101,20 @@ def _table(frame, tables=("Table 1", "Table 2")):
 
 def main_table(frame):
     """Compares the standard, fixed and scheduled arms (Tables 1 and 2)."""
-    chosen = frame[frame["schedule"].isin(ARMS)]
-    return "" if chosen.empty else _table(chosen)
+    return _table(frame, frame["schedule"].isin(ARMS))
 
 
 def hinge_table(frame):
     """Compares two-hinge schedules by their hinges (Table 7)."""
     by_name = frame["schedule"].str.contains(":")
-    if not by_name.any():
-        return ""
-    settings = set(frame[by_name]["setting"])
-    chosen = frame["setting"].isin(settings) & (
-        by_name | frame["schedule"].isin(("fixed", "scheduled"))
-    )
-    return _table(frame[chosen], ("Table 7", "Table 1", "Table 2"))
+    chosen = _beside(frame, by_name, ("fixed", "scheduled"))
+    return _table(frame, chosen, ("Table 7", "Table 1", "Table 2"))
 
 
 def random_table(frame):
     """Compares a random epsilon in each epoch with the arms (Table 8)."""
-    settings = set(frame[frame["schedule"] == "random"]["setting"])
-    if not settings:
-        return ""
-    chosen = frame["schedule"].isin(("random", *ARMS))
-    chosen &= frame["setting"].isin(settings)
-    return _table(frame[chosen], ("Table 8", "Table 1", "Table 2"))
+    chosen = _beside(frame, frame["schedule"] == "random")
+    return _table(frame, chosen, ("Table 8", "Table 1", "Table 2"))
 
 
 def adaptive_table(frame):
@@ -123,9 +123,23 @@ def adaptive_table(frame):
         # The tables of objectives have them.
         return ""
     adaptive = frame["schedule"].isin(ADAPTIVE_SCHEDULES)
-    chosen = adaptive | frame["schedule"].isin(ARMS)
-    chosen &= frame["setting"].isin(set(frame[adaptive]["setting"]))
-    return _table(frame[chosen]) if adaptive.any() else ""
+    return _table(frame, _beside(frame, adaptive))
+
+
+def named_table(frame):
+    """Compares schedules that no other table has with the arms."""
+    if frame["objective"].nunique() > 1:
+        return ""
+    named = ~frame["schedule"].str.contains(":")
+    named &= ~frame["schedule"].isin((*ARMS, "random", *ADAPTIVE_SCHEDULES))
+    return _table(frame, _beside(frame, named))
+
+
+def _beside(frame, own, arms=ARMS):
+    """Returns where the rows of a table are, with arms in their settings."""
+    settings = set(frame[own]["setting"])
+    alike = frame["setting"].isin(settings) & frame["schedule"].isin(arms)
+    return own | alike
 
 
 def delay_table(frame):

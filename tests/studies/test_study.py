@@ -989,24 +989,29 @@ def test_both_seeds_of_a_budget_are_seen(tmp_path):
     assert budget.table(frame).count("**") == 2
 
 
-def test_schedules_that_adapt_stand_beside_the_arms(tmp_path, results):
-    assert "adaptive" not in tables.sections(study_results.read(results))
+@pytest.mark.parametrize(
+    "section, other", [("adaptive", "paced"), ("named", "peak")]
+)
+def test_other_schedules_stand_beside_the_arms(
+    section, other, tmp_path, results
+):
+    assert section not in tables.sections(study_results.read(results))
     frame = known(
         tmp_path,
         *(
             cell(epsilon, schedule, seed, 0.5)
             for epsilon, schedule in (
                 (0.3, "fixed"),
-                (0.3, "paced"),
+                (0.3, other),
                 (0.2, "fixed"),
             )
             for seed in range(3)
         ),
     )
-    found = columns_of(tables.sections(frame)["adaptive"])
+    found = columns_of(tables.sections(frame)[section])
     assert [(row["epsilon"], row["schedule"]) for row in found] == [
         ("0.3", "fixed"),
-        ("0.3", "paced"),
+        ("0.3", other),
     ]
 
 
