@@ -64,7 +64,7 @@ def evaluate(
     - `"independent"` attacks each epsilon from scratch.
     - `"paper"` is the protocol of the paper: `"independent"`, with 10 steps of
       Auto-PGD on cross-entropy. Use it to reproduce published numbers. They
-      are 2 to 13 points higher than the expected robustness that stronger
+      are up to 14 points higher than the expected robustness that stronger
       attacks measure.
 
     An image that is misclassified without an attack counts as wrong at every

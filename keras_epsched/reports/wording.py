@@ -87,7 +87,7 @@ def bound(report) -> str:
         "Accuracy under attack is an upper bound on robust accuracy. The bound "
         "is known to be loose for untargeted attacks on cross-entropy, which "
         "were used here: stronger attacks measured an expected robustness "
-        "that was 2 to 13 points lower. To publish a number, use the default "
+        "that was up to 14 points lower. To publish a number, use the default "
         "attack, MarginEnsemble."
     )
 

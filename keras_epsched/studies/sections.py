@@ -181,7 +181,7 @@ def _measured(frame):
     if frame["eval_attack"].isin(_LOOSE).any():
         text += (
             " Attacks on cross-entropy without targets overestimate "
-            "robustness: stronger attacks measured 2 to 13 points less "
+            "robustness: stronger attacks measured up to 14 points less "
             "expected robustness, and not equally less for all arms."
         )
     return _wrapped(text)

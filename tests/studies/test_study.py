@@ -1212,7 +1212,7 @@ def test_pages_are_filled_from_results(results, tmp_path):
                 assert shown in text, key
         told = "27 fine-tunings, whose durations add up to 3.0 hours. "
         assert f"{told}Evaluation: `eval_attack` apgd" in " ".join(text.split())
-        assert "2 to 13 points" in text
+        assert "up to 14 points" in text
     # All pages or none.
     page.write_text(old)
     below.write_text("<!-- known.other -->\n<!-- end -->\n")
