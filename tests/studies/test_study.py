@@ -999,11 +999,11 @@ def test_other_schedules_stand_beside_the_arms(
     frame = known(
         tmp_path,
         *(
-            cell(epsilon, schedule, seed, 0.5)
-            for epsilon, schedule in (
-                (0.3, "fixed"),
-                (0.3, other),
-                (0.2, "fixed"),
+            cell(epsilon, schedule, seed, 0.5) | {"train_steps": steps}
+            for epsilon, schedule, steps in (
+                (0.3, "fixed", 7),
+                (0.3, other, 7),
+                (0.2, "fixed", 3),
             )
             for seed in range(3)
         ),
@@ -1013,6 +1013,8 @@ def test_other_schedules_stand_beside_the_arms(
         ("0.3", "fixed"),
         ("0.3", other),
     ]
+    # What other rows of the study vary is told here too.
+    assert {row["train_steps"] for row in found} == {"7"}
 
 
 def test_the_paper_stands_beside_the_same_cell(tmp_path):
