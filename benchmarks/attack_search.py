@@ -24,6 +24,7 @@ attack; cross-entropy was chosen so that the ensemble uses three losses.
 
 Examples:
   python launch/finetune.py --train_steps=7 --learning_rate=3e-3 \
+      --decay_start=0.05 \
       --schedule=fixed --output=runs/fixed
   python benchmarks/attack_search.py --model=runs/fixed/model.keras
   python benchmarks/attack_search.py

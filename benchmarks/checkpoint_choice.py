@@ -1,6 +1,7 @@
 r"""Compares two validation attacks for choosing the best robust epoch.
 
-Fine-tunes the small ResNet on digits as launch/finetune.py does. After each
+Fine-tunes the small ResNet on digits, with a learning rate that falls along a
+cosine from the warm-up on. After each
 epoch at the target epsilon, the validation images are attacked twice, at the
 same cost: by APGD with 10 steps on cross-entropy, and by APGD with 10 steps on
 the probability margin. `RobustCheckpoint` would keep the best epoch by one of

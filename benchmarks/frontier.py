@@ -90,7 +90,10 @@ class Network(NamedTuple):
 
 def known_networks():
     """The networks by name, without photographs where there are none."""
-    digits = "--seed=1 --epochs=20 --train_steps=7 --learning_rate=3e-3".split()
+    digits = (
+        "--seed=1 --epochs=20 --train_steps=7 --learning_rate=3e-3 "
+        "--decay_start=0.05"
+    ).split()
     ramp = [*digits, "--schedule=scheduled"]
     found = {
         "digits_scheduled_1": Network(ramp),
@@ -112,7 +115,8 @@ def known_networks():
     dataset, weights = f"{data}/datasets/flowers12_128", f"{data}/weights"
     flowers = (
         f"--dataset={dataset} --image_size=64 --epochs=12 --batch_size=32 "
-        "--augment=flip --train_steps=3 --learning_rate=1e-3 --epsilon=4/255"
+        "--augment=flip --train_steps=3 --learning_rate=1e-3 --epsilon=4/255 "
+        "--decay_start=0.05"
     ).split()
     backbones = {
         "mobilenet": [

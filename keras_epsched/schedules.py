@@ -410,8 +410,9 @@ class Peak(PiecewiseLinear):
     Use it if the accuracy at the target itself matters. The network trains at
     a higher epsilon than it is judged at, and at the target in the last
     epochs. Let the learning rate fall only when epsilon has risen, see
-    `HeldCosineDecay`. A training of fewer than ten epochs ends above the
-    target, unless epsilon is set before each batch (`update_freq="batch"`).
+    `HeldCosineDecay`. With these positions, a training of fewer than ten
+    epochs ends above the target, unless epsilon is set before each batch
+    (`update_freq="batch"`).
 
     Args:
         target_epsilon: Float. Final epsilon, on the [0, 1] scale of pixels.
@@ -420,9 +421,10 @@ class Peak(PiecewiseLinear):
         ramp_start: Float. Where the ramp starts, as a fraction of the training.
             Defaults to `0.1`.
         ramp_end: Float. Where the peak is reached. Defaults to `0.6`.
-        fall_start: Float. Where epsilon begins to fall. Defaults to `0.8`.
-        fall_end: Float. Where epsilon has fallen to the target. Defaults to
-            `0.9`.
+        fall_start: Float or `None`. Where epsilon begins to fall. Defaults to
+            half way from `ramp_end` to the end, which is 0.8.
+        fall_end: Float or `None`. Where epsilon has fallen to the target.
+            Defaults to three quarters of that way, which is 0.9.
 
     Raises:
         ValueError: If `peak` is below 1, or the positions do not increase.
@@ -440,19 +442,22 @@ class Peak(PiecewiseLinear):
         peak=1.25,
         ramp_start=0.1,
         ramp_end=0.6,
-        fall_start=0.8,
-        fall_end=0.9,
+        fall_start=None,
+        fall_end=None,
     ):
         if not (isinstance(peak, numbers.Real) and 1 <= peak < math.inf):
             raise ValueError(
                 "`peak` is the highest epsilon, as a multiple of the target. "
                 f"Expected a number from 1 on. Received: peak={peak!r}"
             )
+        _check_fraction(ramp_end, "ramp_end")
         positions = {
             "ramp_start": ramp_start,
             "ramp_end": ramp_end,
-            "fall_start": fall_start,
-            "fall_end": fall_end,
+            "fall_start": (1 + ramp_end) / 2
+            if fall_start is None
+            else fall_start,
+            "fall_end": (3 + ramp_end) / 4 if fall_end is None else fall_end,
         }
         ordered = [_check_fraction(at, name) for name, at in positions.items()]
         if any(b <= a for a, b in zip(ordered, ordered[1:], strict=False)):
@@ -602,6 +607,8 @@ NAMES: dict[str, Callable[[float, float, float], EpsilonSchedule]] = {
     "step": lambda target, start, end: Step(target, start),
     "peak": lambda target, start, end: Peak(target),
 }
+# The names whose schedules have these hinges.
+WITH_HINGES = ("scheduled", "cosine", "smooth", "warmup", "step")
 
 
 def check_name(name: str) -> None:

@@ -1,15 +1,16 @@
 r"""Compares robust fine-tunings of one backbone by several epsilon schedules.
 
-By default there are three: no attack ("standard"), the target epsilon from the
-first step on ("fixed"), and an epsilon that rises between two hinges
-("scheduled", arXiv 2509.23325). All have the same data, initial head, data
-order and learning rate. Then the accuracy of each model is measured at every
-epsilon, by the default attack and by the protocol of the paper.
+By default there are four: no attack ("standard"), the target epsilon from the
+first step on ("fixed"), an epsilon that rises between two hinges ("scheduled",
+arXiv 2509.23325), and one that rises above the target and comes back to it
+("peak"). All have the same data, initial head, data order and learning rate.
+Then the accuracy of each model is measured at every epsilon, by the default
+attack and by the protocol of the paper.
 
 The run folder gets the table, two pictures, and each model with its reports.
 
 Examples:
-  # The built-in demonstration, about ten minutes on two CPU cores:
+  # The built-in demonstration, about a quarter of an hour on two CPU cores:
   python launch/compare.py
   # Three seeds, with mean and standard error:
   python launch/compare.py --seeds=3

@@ -114,6 +114,8 @@ def test_a_peak_is_above_the_target_and_ends_at_it():
         assert schedule(at) == pytest.approx(1.25 * TARGET)
     assert schedule(0.85) == pytest.approx(1.125 * TARGET)
     assert schedule(0.9) == schedule(1.0) == TARGET
+    moved = schedules.Peak(TARGET, ramp_end=0.9)
+    assert moved(0.95) == pytest.approx(1.25 * TARGET) and moved(1) == TARGET
     other = schedules.Peak(TARGET, 2.0, 0.0, 0.2, 0.3, 0.4)
     assert other(0.25) == 2 * TARGET and other(0.4) == TARGET
     again = schedules.Peak(**other.get_config())
@@ -254,6 +256,15 @@ def test_names_that_launchers_and_studies_use():
             assert schedules.named(name, TARGET, **hinges) == expected
     random = schedules.named("random", TARGET, num_draws=7, seed=3)
     assert random == schedules.RandomUniform(TARGET, num_draws=7, seed=3)
+
+
+def test_the_names_with_hinges_are_those_that_hinges_change():
+    moved = {
+        name
+        for name, make in schedules.NAMES.items()
+        if name != "step" and make(TARGET, 0.1, 0.7) != make(TARGET, 0.2, 0.8)
+    }
+    assert moved | {"step"} == {*schedules.WITH_HINGES}
 
 
 def test_the_default_name_is_the_schedule_of_the_paper():

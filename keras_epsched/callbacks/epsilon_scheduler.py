@@ -85,6 +85,19 @@ class EpsilonScheduler(TrainerCallback):
                 'or use update_freq="epoch".'
             )
         self.model.target_epsilon = self.schedule.target_epsilon
+        self._warn_of_a_last_epoch_above_the_target()
+
+    def _warn_of_a_last_epoch_above_the_target(self):
+        epochs = self.params["epochs"]
+        last = self.schedule((epochs - 1) / epochs)
+        target = self.model.target_epsilon
+        if self.update_freq == "epoch" and last > target * (1 + 1e-6) > 0:
+            warnings.warn(
+                f"the last of {epochs} epochs trains at {last / target:.2f} "
+                "times the target epsilon, because epsilon is set once an "
+                'epoch. Pass `update_freq="batch"`, or train for more epochs.',
+                stacklevel=2,
+            )
 
     def _set(self, position):
         progress = min(position / self.params["epochs"], 1.0)

@@ -70,6 +70,7 @@ RECIPES = {
             "head_multiplier": 33.0,
             "weight_decay": 1e-6,
             "warmup": 0.05,
+            "decay_start": None,
             "batch_size": 64,
         },
         choices={
@@ -97,11 +98,13 @@ RECIPES = {
             "attack_mode": "training",
             "epochs": 15,
             "warmup": 0.4,
+            "decay_start": None,
             "augment": ["flip"],
         },
         choices={
             "warmup": "a triangular rate in the source, whose rise this is; "
             "here a cosine follows, and AdamW stands for SGD",
+            "decay_start": "the end of the warm-up",
             "augment": "flips and padded crops in the source",
         },
     ),
@@ -118,6 +121,7 @@ RECIPES = {
             "schedule": "fixed",
             "attack_mode": "inference",
             "epochs": 100,
+            "decay_start": None,
             "augment": ["flip"],
             "batch_size": 128,
         },
@@ -129,6 +133,7 @@ RECIPES = {
             "augment": "flips and padded crops in the source",
             "epochs": "of SGD in the source; AdamW and cosine here, whose "
             "learning rate you choose",
+            "decay_start": "the end of the warm-up; two falls in the source",
         },
     ),
     "light_vit": Recipe(
@@ -147,6 +152,7 @@ RECIPES = {
             "learning_rate": 5e-4,
             "weight_decay": 0.5,
             "warmup": 0.1,
+            "decay_start": None,
             "batch_size": 64,
         },
         choices={

@@ -76,10 +76,10 @@ class Value:
         at_least: Float or `None`. Lowest number.
         at_most: Float or `None`. Highest number.
         check: Function that raises a `ValueError` for what is none, or `None`.
-        before: What runs did that are older than the value. Defaults to
-            `earlier_default`.
-        earlier_default: The default of runs that were begun before it changed:
-            they keep it when they resume. Defaults to the default.
+        before: What runs did that are older than the value. Defaults to the
+            first default that it had.
+        earlier_defaults: Tuple of the defaults that it had before, the first
+            one first. Runs that were begun then keep theirs when they resume.
     """
 
     help: str
@@ -93,7 +93,7 @@ class Value:
     at_most: float | None = None
     check: Callable | None = None
     before: object = _NOTHING
-    earlier_default: object = _NOTHING
+    earlier_defaults: tuple = ()
 
     @property
     def on_card(self) -> Card:
@@ -154,15 +154,8 @@ class Entry:
     def before(self):
         """What runs did that are older than the value."""
         if self.about.before is _NOTHING:
-            return self.earlier_default
+            return (*self.about.earlier_defaults, self.default)[0]
         return self.about.before
-
-    @property
-    def earlier_default(self):
-        """Its default before that changed; the same if it never did."""
-        if self.about.earlier_default is _NOTHING:
-            return self.default
-        return self.about.earlier_default
 
     def parse(self, given):
         """Returns a value of the right type, from that or from a text.

@@ -247,22 +247,14 @@ def make_optimizer(
     steps: int,
     trainer: training.AdversarialTrainer,
 ) -> keras.optimizers.Optimizer:
-    """Makes AdamW by groups, with a short warm-up and cosine decay."""
+    """Makes AdamW by groups, with a warm-up and a late cosine decay."""
     warmup = int(config.warmup * steps)
-    if config.decay_start is None:
-        rate = keras.optimizers.schedules.CosineDecay(
-            0.0 if warmup else learning_rate,
-            max(steps - warmup, 1),
-            warmup_target=learning_rate if warmup else None,
-            warmup_steps=warmup,
-        )
-    else:
-        rate = training.HeldCosineDecay(
-            learning_rate,
-            steps,
-            warmup,
-            decay_start=int(config.decay_start * steps),
-        )
+    # None in recipes, and in runs from before it had a default.
+    share = config.decay_start
+    start = warmup if share is None else int(share * steps)
+    rate = training.HeldCosineDecay(
+        learning_rate, steps, warmup, decay_start=start
+    )
     # Without multiples too: Keras does not store exclude_from_weight_decay,
     # and groups take no time.
     options = {}

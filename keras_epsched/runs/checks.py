@@ -3,13 +3,16 @@
 import contextlib
 from collections.abc import Iterator
 
-from keras_epsched import optional
-from keras_epsched.configs.config import Settings
+import numpy as np
+
+from keras_epsched import callbacks, optional
+from keras_epsched.configs.config import Settings, typed
 from keras_epsched.configs.values import ConfigError
 from keras_epsched.epsilons import check_epsilon
 from keras_epsched.models import names
 from keras_epsched.runs import build
 from keras_epsched.runs.folder import RunUnderWay, check_output
+from keras_epsched.schedules import WITH_HINGES
 
 _KINDS = (ValueError, ImportError, OSError, RunUnderWay)
 
@@ -49,8 +52,10 @@ def check(config: Settings) -> None:
                 f"digits. Give one for {config.dataset}, such as epsilon=4/255"
             )
         build.evaluation_grid(config)
-    for schedule in config.named_schedules():
-        build.make_scheduler(config, schedule)
+    # The hinges are checked whatever the schedule.
+    for schedule in ("scheduled", *config.trained_schedules()):
+        _check_schedule(config, schedule)
+    _check_hinges(config)
     build.make_training_attack(config)
     build.make_objective(config)
     if config.probe != "clean" and not config.probe_epochs:
@@ -74,6 +79,34 @@ def check(config: Settings) -> None:
     # Last, for to know all names takes a second.
     for name in getattr(config, "model", (config.backbone,)):
         names.check(name)
+
+
+def _check_schedule(config, name):
+    scheduler = build.make_scheduler(config, name)
+    if isinstance(scheduler, callbacks.EpsilonScheduler):
+        highest = float(np.max(scheduler.schedule(np.linspace(0, 1, 1001))))
+        try:
+            check_epsilon(highest, config.norm, "epsilon")
+        except ValueError as error:
+            raise ConfigError(
+                f"schedule={name} rises to {highest:g}, above "
+                f"epsilon={config.epsilon:g}. {error}"
+            ) from error
+
+
+def _check_hinges(config):
+    trained = config.trained_schedules()
+    given = sorted({"ramp_start", "ramp_end"} & config.given)
+    if given and "peak" in trained and not {*trained} & {*WITH_HINGES}:
+        top, target = (
+            typed("epsilon", share * config.epsilon) for share in (1.25, 1.0)
+        )
+        raise ConfigError(
+            f"`{given[0]}` does not move schedule=peak, which has hinges of "
+            "its own. Give its points instead, as "
+            f"schedule=0.1:0;0.6:{top};0.8:{top};0.9:{target}, or use "
+            "schedule=scheduled"
+        )
 
 
 def _check_evaluation(config):

@@ -122,8 +122,9 @@ def evaluate(
                 raise ConfigError("`model` must name one model or more")
             config, points = with_grid(config)
             stack.enter_context(computing_as(config))
+            # First, for a run goes on by the defaults that it was begun with.
+            config = folder.check_begun(config)
             checks.check(config)
-            folder.check_begun(config)
             if verbose:
                 announce(config)
             data = build.load_data(config, config.seed)

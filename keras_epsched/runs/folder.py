@@ -97,14 +97,15 @@ def check_output(config: Settings) -> None:
         ) from error
 
 
-def check_begun(config: Settings) -> None:
-    """Refuses a run folder that holds another run.
+def check_begun(config: Kind) -> Kind:
+    """Returns the config with which the run goes on, or begins.
 
     Raises:
-        ConfigError: If it does.
+        ConfigError: If the run folder holds another run.
     """
     if config.output is not None and is_begun(pathlib.Path(config.output)):
-        resumed(config, pathlib.Path(config.output))
+        return resumed(config, pathlib.Path(config.output))
+    return config
 
 
 def resumed(
@@ -212,11 +213,10 @@ def as_begun(
 def with_earlier_defaults(config: Kind, stored: dict) -> Kind:
     """Returns a config with the defaults that a stored run was begun with."""
     earlier = {
-        name: entry.earlier_default
+        name: stored.get(name, entry.before)
         for name, entry in entries(config).items()
         if name not in config.given
-        and entry.earlier_default != entry.default
-        and stored.get(name) == entry.earlier_default
+        and stored.get(name, entry.before) in entry.about.earlier_defaults
     }
     return config.replace(**earlier) if earlier else config
 

@@ -81,8 +81,9 @@ def prepared(
     with contextlib.ExitStack() as stack:
         with checks.refusing():
             stack.enter_context(computing_as(config))
+            # First, for a run goes on by the defaults that it was begun with.
+            config = folder.check_begun(config)
             checks.check(config)
-            folder.check_begun(config)
             if verbose:
                 announce(config)
             data = build.load_data(config, config.seed)

@@ -85,14 +85,14 @@ def delay(frame):
 
 def curves(frame):
     """Draws accuracy against epsilon, for the largest target (Figure 4)."""
-    chosen = frame[frame["schedule"].isin(_ARMS)]
+    chosen = frame[frame["schedule"].isin(layout.DRAWN)]
     if chosen.empty:
         return None
     largest = chosen.groupby("task")["epsilon"].transform("max")
     chosen = chosen[chosen["epsilon"] == largest]
     figure, placed = panels.panels(chosen)
     for axes, group in placed:
-        for arm in _ARMS:
+        for arm in layout.DRAWN:
             rows = group[group["schedule"] == arm]
             if rows.empty:
                 continue

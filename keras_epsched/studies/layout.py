@@ -10,7 +10,9 @@ from keras_epsched.studies import grid, results
 
 MEASURES = ("clean", "at_target", "expected_robustness")
 
+# The arms of the paper, and the default schedule, which is ours.
 ARMS = ("standard", "fixed", "scheduled")
+DRAWN = (*ARMS, "peak")
 
 HEADERS = {
     "at_target": "at target",

@@ -22,13 +22,13 @@ def panels(frame, width=3.6, height=3.2):
 
 def style(arm):
     """Returns the style of an arm, which is visible below the later arms."""
-    index = layout.ARMS.index(arm)
+    index = layout.DRAWN.index(arm)
     return {
         "color": drawing.color(index),
         "linestyle": drawing.line_style(index),
-        "marker": "so^"[index],
-        "markersize": (7, 5.5, 4)[index],
-        "linewidth": (3.2, 2.2, 1.4)[index],
+        "marker": "so^D"[index],
+        "markersize": (7, 5.5, 4, 3)[index],
+        "linewidth": (3.2, 2.2, 1.4, 1.4)[index],
     }
 
 
@@ -114,7 +114,7 @@ def finish(figure, placed, frame):
     return figure
 
 
-def legend(figure, placed, columns=3):
+def legend(figure, placed, columns=4):
     """Adds one legend for all panels."""
     handles = {}
     for axes, _ in placed:

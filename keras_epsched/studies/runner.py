@@ -183,6 +183,10 @@ def _compare_with_stored(study, cells, folder):
             for each in (path, folder / run_folder.CONFIG)
         )
         now = {cell.name: cell for cell in cells}
+        for cell in cells:
+            # New cells have the defaults of those that are there.
+            then = begun["flags"] | grid.expanded(cell.texts)
+            cell.config = run_folder.with_earlier_defaults(cell.config, then)
         differ = [
             f"{name} ({', '.join(found)})"
             for name, texts in stored.items()
@@ -202,13 +206,12 @@ def _compare_with_stored(study, cells, folder):
 def _differing(texts, begun, cell):
     """Returns the differences that keep a stored cell from resuming, as texts.
 
-    A value that a cell does not name has its default. The default may have been
-    another one when an older version began the study.
+    A value that a cell does not name has the default that it had when the study
+    was begun.
     """
     if cell is None:
         return ["no longer there"]
-    then = {**begun, **grid.expanded(texts)}
-    cell.config = run_folder.with_earlier_defaults(cell.config, then)
+    then = begun | grid.expanded(texts)
     return [
         f"{name}: stored {stored!r}, received {now!r}"
         for name, stored, now in run_folder.differences(cell.config, then)

@@ -64,5 +64,5 @@ class Search(Settings):
         at_least=0.0,
     )
 
-    def named_schedules(self):
-        return ("scheduled", self.schedule)
+    def trained_schedules(self):
+        return (self.schedule,)

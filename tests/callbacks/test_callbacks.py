@@ -1,6 +1,7 @@
 """The scheduler and the robust checkpoint, under a real `fit`."""
 
 import csv
+import warnings
 
 import keras
 import numpy as np
@@ -277,6 +278,24 @@ def test_robust_validation_is_at_the_target_also_after_a_peak():
     )
     assert trainer.epsilon == pytest.approx(0.03)
     assert seen == pytest.approx([0.03] * len(seen)) and len(seen) >= 4
+
+
+@pytest.mark.parametrize(
+    "epochs, update_freq, warns",
+    [(5, "epoch", True), (5, "batch", False), (10, "epoch", False)],
+)
+def test_a_training_that_ends_above_the_target_is_told(
+    epochs, update_freq, warns
+):
+    schedule = ke.schedules.Peak(TARGET)
+    scheduler = ke.callbacks.EpsilonScheduler(schedule, update_freq)
+    scheduler.set_model(small_trainer())
+    scheduler.set_params({"epochs": epochs, "steps": 3})
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        scheduler.on_train_begin()
+    above = [each for each in found if "1.25 times the target" in str(each)]
+    assert len(above) == warns
 
 
 def test_a_checkpoint_needs_robust_validation(tmp_path):

@@ -124,7 +124,8 @@ def test_a_fine_tuning_becomes_a_comparison():
     compared = as_comparison(config)
     assert compared.epsilon == 0.2 and compared.epochs == 3
     assert compared.learning_rates == (1e-3,)
-    assert compared.schedules == ("standard", "fixed", "scheduled")
+    schedules = ("standard", "fixed", "scheduled", Config().schedule)
+    assert compared.schedules == schedules
     assert as_comparison(compared) is compared
     # The rate of the default setting stays that of the comparison.
     assert as_comparison(Config()) == Comparison()
@@ -138,6 +139,11 @@ def test_a_fine_tuning_becomes_a_comparison():
         ({"dataset": "cifar10"}, "meant for digits"),
         ({"norm": "l2"}, "num"),
         ({"schedule": "auto", "update_freq": "batch"}, "once an epoch"),
+        ({"schedule": "peak", "epsilon": 0.9}, "rises to 1.125, above"),
+        (
+            {"schedule": "peak", "epsilon": "4/255", "ramp_end": 0.5},
+            "`ramp_end` does not move schedule=peak.*0.6:5/255;0.8:5/255",
+        ),
         ({"objective": "mixed", "beta": 2}, "`beta`"),
         ({"probe": "adversarial"}, "`probe_epochs`"),
         ({"awp": 0.01, "ema": 0.9}, "not available"),

@@ -49,6 +49,11 @@ def test_recipes_fit_the_configs(name, kind, may_lack):
         assert getattr(config, key) == value, key
 
 
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_a_recipe_lets_the_rate_fall_from_any_warmup_on(name):
+    checks.check(Config(recipe=name, warmup=0.5))
+
+
 def test_the_rate_of_a_recipe_is_the_one_that_is_compared():
     config = Comparison(recipe="epsilon_scheduling_2026")
     assert config.learning_rates == (1.22e-4,)

@@ -58,7 +58,7 @@ def test_compare_leaves_a_whole_run_folder(comparison):
         "nested": "APGD-2 on cross-entropy",
         "paper": "APGD-10 on cross-entropy",
     }
-    for arm in ("standard", "fixed", "scheduled"):
+    for arm in ("standard", "fixed", "scheduled", "peak"):
         place = folder / "seed3" / arm
         header = (place / "history.csv").read_text().splitlines()[0]
         assert "epsilon" in header.split(",")
@@ -85,15 +85,15 @@ def test_compare_leaves_a_whole_run_folder(comparison):
 def test_compare_prints_what_a_user_needs(comparison):
     folder, text = comparison
     lines = text.splitlines()
-    # Six epochs, six evaluations, the beginning and the end.
-    assert len(lines) < 60
+    # Eight epochs, eight evaluations, the beginning and the end.
+    assert len(lines) < 75
     # Paths and commands are not broken.
     assert max(len(each) for each in lines if str(folder) not in each) <= 112
     assert lines[0].startswith("values: ") and "epochs=2" in lines[0]
     assert "weight_decay" not in text
-    for arm in ("1", "2", "3"):
-        assert f": arm {arm} of 3" in text
-    assert len(re.findall(r"\n +[12]/2 ", text)) == 6
+    for arm in ("1", "2", "3", "4"):
+        assert f": arm {arm} of 4" in text
+    assert len(re.findall(r"\n +[12]/2 ", text)) == 8
     # Neither logs of TensorFlow nor a path of a line of code.
     assert not re.search(r"^[IWE]\d{4} |Warning:|absl::", text, re.MULTILINE)
     assert f"Look at {folder}/curve.png" in text
@@ -226,7 +226,7 @@ def test_an_estimate_is_printed_in_place_of_the_run(tmp_path):
     output = tmp_path / "run"
     flags = (f"--output={output}", "--estimate", "--memory_gb=1")
     text = _run("finetune.py", *flags, *_SHORT, *_WEAK)
-    assert "training, scheduled" in text and "into 1 GB fit" in text
+    assert "training, peak" in text and "into 1 GB fit" in text
     assert not output.exists()
     text = _run("compare.py", "--card=T4", code=1)
     assert "error: --card needs --estimate" in text
@@ -450,7 +450,7 @@ def learning_rates(config, peak):
 
 
 def test_defaults_and_the_learning_rate_with_accumulation():
-    config = runs.Config(accumulate=4)
+    config = runs.Config(accumulate=4, decay_start=0.05)
     # What evaluates, if nothing is said.
     title = ke.attacks.MarginEnsemble().title
     assert build.make_final_attack(config).title == title
@@ -459,12 +459,20 @@ def test_defaults_and_the_learning_rate_with_accumulation():
     assert rates[20] == pytest.approx(0.05, rel=0.1) and rates[-1] < 0.001
 
 
-def test_a_fall_from_the_end_of_the_warmup_on_is_the_default():
-    default, given = (
-        learning_rates(runs.Config(warmup=0.1, **values), 0.1)
-        for values in ({}, {"decay_start": 0.1})
+def test_the_learning_rate_falls_when_epsilon_has_risen():
+    config = runs.Config()
+    scheduler = build.make_scheduler(config, "scheduled")
+    assert config.decay_start == scheduler.schedule.ramp_end
+    rates = learning_rates(config, 0.1)
+    assert rates[4:29] == pytest.approx([0.1] * 25) and rates[-1] < 0.01
+
+
+def test_a_run_from_before_the_default_changed_keeps_its_learning_rate():
+    earlier, given = (
+        learning_rates(runs.Config(warmup=0.1, decay_start=share), 0.1)
+        for share in (None, 0.1)
     )
-    assert given == pytest.approx(default, abs=1e-7)
+    assert earlier == pytest.approx(given, abs=1e-7)
 
 
 def test_a_learning_rate_that_falls_only_in_the_second_half():

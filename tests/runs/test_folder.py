@@ -4,7 +4,13 @@ import json
 
 import pytest
 
-from keras_epsched.runs import Config, ConfigError, RunUnderWay, folder
+from keras_epsched.runs import (
+    Comparison,
+    Config,
+    ConfigError,
+    RunUnderWay,
+    folder,
+)
 from keras_epsched.studies import Search
 
 
@@ -83,16 +89,27 @@ def test_an_older_run_does_not_resume_by_another_attack(tmp_path):
     resumed(tmp_path, Config(eval_attack="apgd", bisect=False))
 
 
-def test_an_older_run_keeps_its_hinges(tmp_path):
-    begun(tmp_path, Config(ramp_start=0.25, ramp_end=0.75))
+def test_an_older_run_keeps_its_defaults(tmp_path):
+    earlier = {"ramp_start": 0.25, "ramp_end": 0.75, "schedule": "scheduled"}
+    begun(tmp_path, Config(**earlier, decay_start=None))
+    # Older than this value.
+    path = tmp_path / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["flags"]["decay_start"]
+    path.write_text(json.dumps(stored))
     found = resumed(tmp_path, Config())
     assert (found.ramp_start, found.ramp_end) == (0.25, 0.75)
+    assert (found.schedule, found.decay_start) == ("scheduled", None)
     with pytest.raises(ConfigError, match="ramp_end: stored 0.75"):
         resumed(tmp_path, Config(ramp_end=0.74))
     other = tmp_path / "other"
-    begun(other, Config(ramp_start=0.1))
+    begun(other, Config(ramp_start=0.1, schedule="scheduled"))
     with pytest.raises(ConfigError, match="ramp_start: stored 0.1"):
         resumed(other, Config())
+    third = tmp_path / "third"
+    arms = ("standard", "fixed", "scheduled")
+    begun(third, Comparison(schedules=arms))
+    assert resumed(third, Comparison()).schedules == arms
 
 
 def test_how_a_run_was_begun_stays(tmp_path):
