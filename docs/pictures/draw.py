@@ -22,9 +22,9 @@ def schedules(path):
     shapes = {
         "Constant": s.Constant(1.0),
         "TwoHinge (12/50, 37/50)": s.TwoHinge(1.0, 12 / 50, 37 / 50),
+        "Peak": s.Peak(1.0),
         "LinearWarmup": s.LinearWarmup(1.0),
         "CosineRamp": s.CosineRamp(1.0),
-        "SmoothRamp": s.SmoothRamp(1.0),
         "RandomUniform": s.RandomUniform(1.0, 20, seed=0),
     }
     progress = np.linspace(0, 1, 400)
@@ -34,7 +34,7 @@ def schedules(path):
     for place, (name, schedule) in zip(axes.flat, shapes.items(), strict=True):
         place.plot(progress, schedule(progress), color="#3f51b5")
         place.set_title(name, fontsize=9)
-        place.set_ylim(-0.05, 1.05)
+        place.set_ylim(-0.05, 1.3)
     figure.supxlabel("share of the training", fontsize=9)
     figure.supylabel("epsilon, share of the target", fontsize=9)
     figure.savefig(path, facecolor="white", metadata={"Date": None})

@@ -280,6 +280,7 @@ def test_an_older_study_does_not_go_on_by_another_attack(tmp_path, monkeypatch):
     # As it was before there was the default of today.
     config["flags"] |= {"eval_attack": "apgd"}
     config["flags"] |= {"ramp_start": 0.25, "ramp_end": 0.75}
+    config["flags"] |= {"schedule": "scheduled", "decay_start": None}
     del config["flags"]["bisect"]
     (output / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError) as error:
@@ -291,8 +292,15 @@ def test_an_older_study_does_not_go_on_by_another_attack(tmp_path, monkeypatch):
     assert "ramp_start" not in refused
     named = {"resume": True, "eval_attack": "apgd", "bisect": False}
     resumed = studies.run(study(path, output, **named))
-    # Hinges are those of when it was begun.
-    assert {cell.config.ramp_start for cell in resumed.cells} == {0.25}
+    # Hinges and schedule are those of when it was begun, of new cells too.
+    path.write_text('[flags]\naugment = ""\n[grid]\nseed = [0, 1, 2]')
+    for _ in range(2):
+        resumed = studies.run(study(path, output, **named))
+        assert len(resumed.cells) == 3
+        for cell in resumed.cells:
+            assert cell.config.ramp_start == 0.25
+            assert cell.config.schedule == "scheduled"
+            assert cell.config.decay_start is None
     # A grid may grow, and not change.
     with pytest.raises(ValueError) as error:
         studies.run(study(grown, output, **named))
@@ -435,9 +443,10 @@ def test_the_schema_has_what_tells_one_fine_tuning_from_another():
         assert name in columns
     for name in ("output", "resume", "data_dir", "monitors", "protocols"):
         assert name not in columns
-    # In older results they were the default of today, but for four.
+    # In older results they were the default of today, but for six.
     older = {
-        *("eval_attack", "bisect", "ramp_start", "ramp_end"),
+        *("eval_attack", "bisect", "ramp_start", "ramp_end", "decay_start"),
+        "schedule",
         *study_results.MEASURED,
     }
     for name in set(columns) - older:
@@ -445,6 +454,8 @@ def test_the_schema_has_what_tells_one_fine_tuning_from_another():
         assert columns[name] == default, name
     assert (columns["ramp_start"], columns["ramp_end"]) == (0.25, 0.75)
     assert columns["eval_attack"] == "apgd" and columns["bisect"] is False
+    assert columns["decay_start"] is None
+    assert columns["schedule"] == "scheduled"
     assert set(columns) <= {*entries(runs.Config), "backend", "protocol"}
 
 
@@ -1276,28 +1287,78 @@ def test_old_numbers_stand_beside_what_the_results_give():
     assert found == wanted
 
 
-@pytest.mark.parametrize(
-    "page, heading, paper",
-    [
-        ("README.md", "## Results", False),
-        ("docs/results.md", "## Handwritten digits", True),
-    ],
-)
-def test_short_tables_have_the_numbers_of_the_study(page, heading, paper):
+def first_table(page, heading):
+    """The rows of the first table below a heading, as lists of texts."""
     text = (_ROOT / page).read_text(encoding="utf-8")
     table = text.split(heading + "\n")[1]
     table = re.findall(r"(?:^\|.*\n)+", table, re.MULTILINE)[0]
-    frame = study_results.read(_ROOT / "reproduction" / "digits.parquet")
-    frame = frame[frame["epsilon"] == 0.3]
-    columns = [*layout.MEASURES, *["expected_robustness_paper"] * paper]
-    found = [
-        [each.strip() for each in line.strip("|\n").split("|")]
+    return [
+        [each.strip(" `") for each in line.strip("|\n").split("|")]
         for line in table.splitlines()[2:]
     ]
-    assert [name.strip("`").split()[0] for name, *_ in found] == [*layout.ARMS]
-    for arm, (_, *texts) in zip(layout.ARMS, found, strict=True):
+
+
+def test_the_table_of_digits_has_the_numbers_of_the_study():
+    found = first_table("docs/results.md", "## Handwritten digits")
+    path = _ROOT / "reproduction" / "digits_default.parquet"
+    frame = study_results.read(path)
+    frame = frame[frame["epsilon"] == 0.3]
+    arms = (*layout.ARMS, runs.Config().schedule)
+    assert [name for name, *_ in found] == [*arms]
+    for arm, (_, *texts) in zip(arms, found, strict=True):
         rows = frame[frame["schedule"] == arm]
-        assert texts == [layout.percent(rows[name]) for name in columns]
+        assert texts == [layout.percent(rows[name]) for name in layout.MEASURES]
+
+
+def judged(dataset, backbone):
+    """The trainings of the judgement on photographs, with the late fall."""
+    path = _ROOT / "reproduction" / "judgement_photos.parquet"
+    frame = study_results.read(path)
+    frame = frame[frame["decay_start"] == runs.Config().decay_start]
+    return frame[
+        frame["dataset"].str.contains(dataset)
+        & frame["backbone"].str.contains(backbone)
+    ]
+
+
+_PHOTOGRAPHS = {
+    "flowers, MobileNet": ("flowers", "MobileNet"),
+    "flowers, ViT-Ti": ("flowers", "vit_tiny"),
+    "birds, MobileNet": ("cub", "MobileNet"),
+}
+
+
+def test_the_table_of_photographs_has_the_numbers_of_the_judgement():
+    wanted = []
+    for task, names in _PHOTOGRAPHS.items():
+        frame = judged(*names)
+        for arm in ("fixed", "scheduled", "peak"):
+            rows = frame[frame["schedule"] == arm]
+            assert len(rows) == 3
+            numbers = [layout.percent(rows[name]) for name in layout.MEASURES]
+            wanted.append([task if arm == "fixed" else "", arm, *numbers])
+    assert first_table("docs/results.md", "## Photographs") == wanted
+
+
+def test_the_table_of_the_readme_has_the_numbers_of_the_studies():
+    path = _ROOT / "reproduction" / "digits_default.parquet"
+    digits = study_results.read(path)
+    tasks = {
+        f"digits, {epsilon}": digits[digits["epsilon"] == epsilon]
+        for epsilon in (0.3, 0.2)
+    }
+    for task, names in _PHOTOGRAPHS.items():
+        tasks[f"{task}, 4/255"] = judged(*names)
+    wanted = []
+    for task, frame in tasks.items():
+        row = [task]
+        for arm in ("fixed", "scheduled", "peak"):
+            rows = frame[frame["schedule"] == arm]
+            assert len(rows) == 3
+            means = (100 * rows[name].mean() for name in layout.MEASURES)
+            row.append(" / ".join(f"{mean:.1f}" for mean in means))
+        wanted.append(row)
+    assert first_table("README.md", "## Results") == wanted
 
 
 @pytest.mark.ci
