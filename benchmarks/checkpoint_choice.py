@@ -1,12 +1,12 @@
 r"""Compares two validation attacks for choosing the best robust epoch.
 
 Fine-tunes the small ResNet on digits, with a learning rate that falls along a
-cosine from the warm-up on. After each
-epoch at the target epsilon, the validation images are attacked twice, at the
-same cost: by APGD with 10 steps on cross-entropy, and by APGD with 10 steps on
-the probability margin. `RobustCheckpoint` would keep the best epoch by one of
-them. All these epochs are then evaluated on test images with the default
-attack of `keras_epsched.evaluate`.
+cosine from the warm-up on. After each epoch at the target epsilon, the
+validation images are attacked twice, at the same cost: by APGD with 10 steps on
+cross-entropy, and by APGD with 10 steps on the probability margin.
+`RobustCheckpoint` would keep the best epoch by one of them. All these epochs
+are then evaluated on test images with the default attack of
+`keras_epsched.evaluate`.
 
 Prints for each training and validation attack: the chosen epoch; its accuracy
 at the target epsilon and its expected robustness; the regret, which is the
