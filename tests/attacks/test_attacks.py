@@ -554,7 +554,7 @@ def test_gradients_of_a_random_network_are_averaged():
         PGD(3, "l2"),
         APGD(3),
         pytest.param(TargetedAPGD(3, "l1"), marks=pytest.mark.ci),
-        FAB(2),
+        pytest.param(FAB(2), marks=pytest.mark.ci),
         Square(9),
     ],
 )

@@ -324,6 +324,7 @@ def test_a_full_disk_loses_nothing(whole, tmp_path, monkeypatch):
     assert_same(train(tmp_path), whole)
 
 
+@pytest.mark.ci
 def test_backups_are_cleared(tmp_path):
     folder, trash = tmp_path / "backups", tmp_path / "trash"
     trash.mkdir()
@@ -385,6 +386,7 @@ def test_callbacks_remember(tmp_path):
             np.testing.assert_equal(value, theirs[name])
 
 
+@pytest.mark.ci
 def test_a_training_that_was_stopped_is_over(tmp_path):
     def stopping():
         # No epoch is better than the first by so much.
@@ -460,6 +462,7 @@ def test_batches_in_an_order_of_keras_are_refused(tmp_path):
 
 
 @not_on("torch", "Keras has one step a call there")
+@pytest.mark.ci
 def test_the_middle_of_another_epoch_is_refused(tmp_path):
     killed(tmp_path, 1, 3)
     with pytest.raises(ValueError, match=r"\[5, 1\]. Received: \[5, 2\]"):

@@ -123,7 +123,9 @@ def test_split_info_overlap(data_dir):
     assert not train.overlaps(other)
 
 
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize(
+    "cache", [True, pytest.param(False, marks=pytest.mark.ci)]
+)
 def test_order(data_dir, cache):
     first, second = (digits(data_dir, cache=cache) for _ in range(2))
     for part in ("validation", "test"):
@@ -140,7 +142,9 @@ def test_order(data_dir, cache):
     assert (epochs[0] != other).any()
 
 
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize(
+    "cache", [True, pytest.param(False, marks=pytest.mark.ci)]
+)
 def test_training_is_a_function_of_seed_epoch_and_index(data_dir, cache):
     first = digits(data_dir, cache=cache, augment=True).train
     epochs = [[x.numpy() for x, _ in first] for _ in range(3)]

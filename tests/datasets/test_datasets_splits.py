@@ -255,7 +255,9 @@ def values(dataset):
     return images.round().astype(int), np.concatenate([y for _, y in batches])
 
 
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize(
+    "cache", [True, pytest.param(False, marks=pytest.mark.ci)]
+)
 def test_images_are_those_that_were_chosen(toy, cache):
     data = load(toy, test_examples=40, cache=cache)
     assert data.test.split_info.split == "test[0:40] stratified, seed 0"

@@ -90,7 +90,18 @@ def test_another_call_compiles_nothing(counter):
     assert counter.nothing
 
 
-@pytest.mark.parametrize("changed", OTHERS)
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "seed",
+        "grid",
+        *(
+            pytest.param(changed, marks=pytest.mark.ci)
+            for changed in OTHERS
+            if changed not in ("seed", "grid")
+        ),
+    ],
+)
 def test_a_later_call_finds_what_a_first_one_finds(changed):
     model = net()
     evaluate(model)
@@ -160,7 +171,13 @@ def change_scale(model):
 
 
 @pytest.mark.parametrize(
-    "change", [enable_lora, change_dtype, change_activation, change_scale]
+    "change",
+    [
+        enable_lora,
+        change_scale,
+        pytest.param(change_dtype, marks=pytest.mark.ci),
+        pytest.param(change_activation, marks=pytest.mark.ci),
+    ],
 )
 def test_another_network_is_compiled_again(counter, change):
     model = net()

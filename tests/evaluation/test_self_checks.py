@@ -150,6 +150,7 @@ def test_randomness(trained):
     fired(noisy, "random outputs")
 
 
+@pytest.mark.ci
 def test_averaged_randomness_is_no_failure(trained):
     noisy = wrapped(trained, after=Noise(0.05))
     report = evaluate(noisy, APGD(4, eot=4), epsilons=GRID[::4])

@@ -62,6 +62,7 @@ def fit(monkeypatch):
     return fit
 
 
+@pytest.mark.ci
 def test_the_faster_compiler_is_taken(fit, capsys):
     trainer = make_trainer()
     assert not trainer.jit_compile

@@ -532,7 +532,16 @@ class AddsLoss(keras.layers.Layer):
 
 
 @pytest.mark.parametrize("layer", ["activity_regularizer", "add_loss"])
-@pytest.mark.parametrize("objective", ["mixed", "trades", "mart", "alp"])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        "mixed",
+        *(
+            pytest.param(o, marks=pytest.mark.ci)
+            for o in ("trades", "mart", "alp")
+        ),
+    ],
+)
 def test_losses_on_activities_count_once(objective, layer):
     def net(strength):
         keras.utils.set_random_seed(0)
