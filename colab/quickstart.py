@@ -83,17 +83,15 @@ def fine_tune(schedule, seed=0):
         net, attack=ke.attacks.PGD(steps=TRAIN_STEPS), seed=seed
     )
     steps = EPOCHS * len(data.train)
-    warmup = steps // 20
+    # The learning rate stays high until epsilon has reached the target.
+    learning_rate = ke.training.HeldCosineDecay(
+        LEARNING_RATE,
+        steps,
+        warmup_steps=steps // 20,
+        decay_start=int(0.74 * steps),
+    )
     trainer.compile(
-        optimizer=keras.optimizers.AdamW(
-            keras.optimizers.schedules.CosineDecay(
-                0.0,
-                steps - warmup,
-                warmup_target=LEARNING_RATE,
-                warmup_steps=warmup,
-            ),
-            weight_decay=1e-4,
-        ),
+        optimizer=keras.optimizers.AdamW(learning_rate, weight_decay=1e-4),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -112,9 +110,9 @@ def fine_tune(schedule, seed=0):
 # ## Three trainings
 #
 # All three trainings use the same network, head, data and learning rate. Only
-# epsilon differs. The scheduled training keeps epsilon at 0 for the first
-# quarter of the epochs, raises it until three quarters, and then keeps it at
-# the target.
+# epsilon differs. The scheduled training keeps epsilon at 0 for about the first
+# quarter of the epochs, raises it until about three quarters, and then keeps it
+# at the target.
 #
 # You may see a warning that BatchNorm's moving statistics do not fit the
 # weights. In the first epochs that is normal.
@@ -123,7 +121,7 @@ def fine_tune(schedule, seed=0):
 schedules = {
     "standard": ke.schedules.Constant(0.0),
     "fixed": ke.schedules.Constant(EPSILON),
-    "scheduled": ke.schedules.TwoHinge(EPSILON, 0.25, 0.75),
+    "scheduled": ke.schedules.TwoHinge(EPSILON),
 }
 nets, histories = {}, {}
 for name, schedule in schedules.items():

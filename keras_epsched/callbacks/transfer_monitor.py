@@ -13,6 +13,8 @@ _SUBOPTIMAL = 0.9
 # After the ramp, less than this share of the clean accuracy before the ramp
 # is suboptimal.
 _STEEP = 0.75
+# The advice where the schedule has no hinges to move.
+_TWO_HINGE = "take `TwoHinge` (`--schedule=scheduled`)"
 
 
 class TransferMonitor(TrainerCallback):
@@ -138,10 +140,12 @@ class TransferMonitor(TrainerCallback):
                     f"{final:.1%} after epsilon rose, so the network lost the "
                     f"task. {self._longer()}, or lower `target_epsilon`."
                 )
+            start = f"set `ramp_start={self._adapted_share():g}` or later"
+            if self._rose_above_the_target():
+                start = _TWO_HINGE
             remedy = (
-                "Keep epsilon at 0 for longer: set "
-                f"`ramp_start={self._adapted_share():g}` or later. If epsilon "
-                "was 0 for that long already, change the learning rate."
+                f"Keep epsilon at 0 for longer: {start}. If epsilon was 0 for "
+                "that long already, change the learning rate."
             )
             if max(self._epsilons) == 0:
                 remedy = (
@@ -174,10 +178,13 @@ class TransferMonitor(TrainerCallback):
                     f"rose. {self._longer()}, or lower `target_epsilon`."
                 )
             else:
+                start = "set a later `ramp_start`"
+                if self._rose_above_the_target():
+                    start = _TWO_HINGE
                 remedy = (
                     f"Before epsilon rose, it was {before:.1%}: the network "
-                    "had not yet adapted to the task. Set a later "
-                    "`ramp_start`."
+                    "had not yet adapted to the task. Keep epsilon at 0 for "
+                    f"longer: {start}."
                 )
             return "suboptimal", (
                 f"clean validation accuracy ends {100 * gap:.1f} points below "
@@ -208,8 +215,14 @@ class TransferMonitor(TrainerCallback):
             f"{short or ' Keep the schedule.'}"
         )
 
+    def _rose_above_the_target(self):
+        """Returns whether epsilon had a peak. Then there are no hinges."""
+        return 0 < self.model.target_epsilon < 0.999 * max(self._epsilons)
+
     def _longer(self):
-        """Returns how to make the ramp longer, as a start of a sentence."""
+        """Returns how to make the ramp gentler, as a start of a sentence."""
+        if self._rose_above_the_target():
+            return f"Do not train above the target: {_TWO_HINGE}"
         if self._held() > 1:
             return "Make the ramp longer: set a later `ramp_end`"
         # The ramp already ends in the last epoch.

@@ -143,6 +143,7 @@ def test_epsilon_rises_at_last(trainer):
 
 STANDARD = [0.4, 0.6, 0.7, 0.75, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8]
 RAMP = [0, 0, 0, *np.linspace(0, TARGET, 6)[1:], TARGET, TARGET]
+PEAK = [0, 0, 0, *np.linspace(0, 1.25 * TARGET, 5)[1:], TARGET, TARGET, TARGET]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ RAMP = [0, 0, 0, *np.linspace(0, TARGET, 6)[1:], TARGET, TARGET]
             [0.2, 0.3, 0.3, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5],
             RAMP,
             "suboptimal",
-            "Set a later `ramp_start`",
+            "set a later `ramp_start`",
         ),
         # It began after that, and took some of it.
         (
@@ -220,6 +221,20 @@ RAMP = [0, 0, 0, *np.linspace(0, TARGET, 6)[1:], TARGET, TARGET]
             "healthy",
             "Keep the schedule.$",
         ),
+        # A peak, whose hinges no flag moves: it took all, or came early.
+        (
+            [0.4, 0.6, 0.7, 0.6, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1],
+            PEAK,
+            "failure",
+            "Do not train above the target: take `TwoHinge`",
+        ),
+        (
+            [0.2, 0.3, 0.3, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5],
+            PEAK,
+            "suboptimal",
+            "epsilon at 0 for longer: take `TwoHinge`",
+        ),
+        ([0.1] * 10, PEAK, "failure", "epsilon at 0 for longer: take `TwoH"),
         # Without any attack.
         (STANDARD, [0] * 10, "healthy", "without any attack"),
     ],
