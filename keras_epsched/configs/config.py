@@ -696,12 +696,12 @@ class Config(Settings):
     """
 
     schedule: str = value(
-        "peak",
+        "scheduled",
         SCHEDULE_HELP,
         group=Group.ATTACK,
         card=Card.ALWAYS,
         check=check_schedule,
-        earlier_defaults=("scheduled",),
+        earlier_defaults=("scheduled", "peak"),
     )
     learning_rate: float = value(
         3e-3,

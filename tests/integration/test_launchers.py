@@ -226,7 +226,7 @@ def test_an_estimate_is_printed_in_place_of_the_run(tmp_path):
     output = tmp_path / "run"
     flags = (f"--output={output}", "--estimate", "--memory_gb=1")
     text = _run("finetune.py", *flags, *_SHORT, *_WEAK)
-    assert "training, peak" in text and "into 1 GB fit" in text
+    assert "training, scheduled" in text and "into 1 GB fit" in text
     assert not output.exists()
     text = _run("compare.py", "--card=T4", code=1)
     assert "error: --card needs --estimate" in text

@@ -106,6 +106,10 @@ def test_an_older_run_keeps_its_defaults(tmp_path):
     begun(other, Config(ramp_start=0.1, schedule="scheduled"))
     with pytest.raises(ConfigError, match="ramp_start: stored 0.1"):
         resumed(other, Config())
+    # For a while the default was another.
+    peak = tmp_path / "peak"
+    begun(peak, Config(schedule="peak"))
+    assert resumed(peak, Config()).schedule == "peak"
     third = tmp_path / "third"
     arms = ("standard", "fixed", "scheduled")
     begun(third, Comparison(schedules=arms))

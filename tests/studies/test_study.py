@@ -1303,22 +1303,11 @@ def test_the_table_of_digits_has_the_numbers_of_the_study():
     path = _ROOT / "reproduction" / "digits_default.parquet"
     frame = study_results.read(path)
     frame = frame[frame["epsilon"] == 0.3]
-    arms = (*layout.ARMS, runs.Config().schedule)
+    arms = (*layout.ARMS, "peak")
     assert [name for name, *_ in found] == [*arms]
     for arm, (_, *texts) in zip(arms, found, strict=True):
         rows = frame[frame["schedule"] == arm]
         assert texts == [layout.percent(rows[name]) for name in layout.MEASURES]
-
-
-def judged(dataset, backbone):
-    """The trainings of the judgement on photographs, with the late fall."""
-    path = _ROOT / "reproduction" / "judgement_photos.parquet"
-    frame = study_results.read(path)
-    frame = frame[frame["decay_start"] == runs.Config().decay_start]
-    return frame[
-        frame["dataset"].str.contains(dataset)
-        & frame["backbone"].str.contains(backbone)
-    ]
 
 
 _PHOTOGRAPHS = {
@@ -1326,35 +1315,61 @@ _PHOTOGRAPHS = {
     "flowers, ViT-Ti": ("flowers", "vit_tiny"),
     "birds, MobileNet": ("cub", "MobileNet"),
 }
+# By target: the study of the default recipe, and its seeds.
+_OF_PHOTOGRAPHS = {
+    "4/255": ("judgement_photos", 3),
+    "8/255": ("photos_default", 2),
+}
 
 
-def test_the_table_of_photographs_has_the_numbers_of_the_judgement():
+def photographs(target):
+    """The trainings of each task with the default learning rate."""
+    study, _ = _OF_PHOTOGRAPHS[target]
+    frame = study_results.read(_ROOT / "reproduction" / f"{study}.parquet")
+    frame = frame[frame["decay_start"] == runs.Config().decay_start]
+    frame = frame[frame["epsilon"].map(layout.epsilon_text) == target]
+    return {
+        task: frame[
+            frame["dataset"].str.contains(dataset)
+            & frame["backbone"].str.contains(backbone)
+        ]
+        for task, (dataset, backbone) in _PHOTOGRAPHS.items()
+    }
+
+
+def by_schedule(frame, seeds):
+    """The rows of each schedule that the pages compare."""
+    for arm in ("fixed", "scheduled", "peak"):
+        rows = frame[frame["schedule"] == arm]
+        assert len(rows) == seeds
+        yield arm, rows
+
+
+@pytest.mark.parametrize("target", _OF_PHOTOGRAPHS)
+def test_the_tables_of_photographs_have_the_numbers_of_the_studies(target):
     wanted = []
-    for task, names in _PHOTOGRAPHS.items():
-        frame = judged(*names)
-        for arm in ("fixed", "scheduled", "peak"):
-            rows = frame[frame["schedule"] == arm]
-            assert len(rows) == 3
+    _, seeds = _OF_PHOTOGRAPHS[target]
+    for task, frame in photographs(target).items():
+        for arm, rows in by_schedule(frame, seeds):
             numbers = [layout.percent(rows[name]) for name in layout.MEASURES]
             wanted.append([task if arm == "fixed" else "", arm, *numbers])
-    assert first_table("docs/results.md", "## Photographs") == wanted
+    assert first_table("docs/results.md", f"### At {target}") == wanted
 
 
 def test_the_table_of_the_readme_has_the_numbers_of_the_studies():
     path = _ROOT / "reproduction" / "digits_default.parquet"
     digits = study_results.read(path)
     tasks = {
-        f"digits, {epsilon}": digits[digits["epsilon"] == epsilon]
+        f"digits, {epsilon}": (digits[digits["epsilon"] == epsilon], 3)
         for epsilon in (0.3, 0.2)
     }
-    for task, names in _PHOTOGRAPHS.items():
-        tasks[f"{task}, 4/255"] = judged(*names)
+    for target, (_, seeds) in _OF_PHOTOGRAPHS.items():
+        for task, frame in photographs(target).items():
+            tasks[f"{task}, {target}"] = frame, seeds
     wanted = []
-    for task, frame in tasks.items():
+    for task, (frame, seeds) in tasks.items():
         row = [task]
-        for arm in ("fixed", "scheduled", "peak"):
-            rows = frame[frame["schedule"] == arm]
-            assert len(rows) == 3
+        for _, rows in by_schedule(frame, seeds):
             means = (100 * rows[name].mean() for name in layout.MEASURES)
             row.append(" / ".join(f"{mean:.1f}" for mean in means))
         wanted.append(row)
