@@ -151,7 +151,8 @@ class _Ramp(EpsilonSchedule):
 class TwoHinge(_Ramp):
     """The paper's schedule: 0, then a linear ramp, then the target.
 
-    Use it to fine-tune a *non-robust* backbone. In the first phase the network
+    Use it to fine-tune a *non-robust* backbone; it is the default of the
+    launchers. In the first phase the network
     adapts to the task. In the second phase it becomes robust. The default
     hinges are those of the paper: epochs 12 and 37 of 50.
 
@@ -409,7 +410,8 @@ class Peak(PiecewiseLinear):
 
     Use it if the accuracy at the target itself matters. The network trains at
     a higher epsilon than it is judged at, and at the target in the last
-    epochs. Let the learning rate fall only when epsilon has risen, see
+    epochs. Where the target is hard for the network, this costs much clean
+    accuracy. Let the learning rate fall only when epsilon has risen, see
     `HeldCosineDecay`. With these positions, a training of fewer than ten
     epochs ends above the target, unless epsilon is set before each batch
     (`update_freq="batch"`).

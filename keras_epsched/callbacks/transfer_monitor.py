@@ -13,7 +13,7 @@ _SUBOPTIMAL = 0.9
 # After the ramp, less than this share of the clean accuracy before the ramp
 # is suboptimal.
 _STEEP = 0.75
-# The advice where the schedule has no hinges to move.
+# The advice for a schedule whose hinges no flag moves.
 _TWO_HINGE = "take `TwoHinge` (`--schedule=scheduled`)"
 
 
@@ -141,11 +141,12 @@ class TransferMonitor(TrainerCallback):
                     f"task. {self._longer()}, or lower `target_epsilon`."
                 )
             start = f"set `ramp_start={self._adapted_share():g}` or later"
+            otherwise = "If epsilon was 0 for that long already, change"
             if self._rose_above_the_target():
-                start = _TWO_HINGE
+                start, otherwise = _TWO_HINGE, "If that fails too, change"
             remedy = (
-                f"Keep epsilon at 0 for longer: {start}. If epsilon was 0 for "
-                "that long already, change the learning rate."
+                f"Keep epsilon at 0 for longer: {start}. {otherwise} the "
+                "learning rate."
             )
             if max(self._epsilons) == 0:
                 remedy = (
@@ -216,7 +217,7 @@ class TransferMonitor(TrainerCallback):
         )
 
     def _rose_above_the_target(self):
-        """Returns whether epsilon had a peak. Then there are no hinges."""
+        """Returns whether epsilon had a peak. No flag moves its hinges."""
         return 0 < self.model.target_epsilon < 0.999 * max(self._epsilons)
 
     def _longer(self):

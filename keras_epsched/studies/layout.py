@@ -10,7 +10,7 @@ from keras_epsched.studies import grid, results
 
 MEASURES = ("clean", "at_target", "expected_robustness")
 
-# The arms of the paper, and the default schedule, which is ours.
+# The arms of the paper; pictures show `peak`, which is ours, as well.
 ARMS = ("standard", "fixed", "scheduled")
 DRAWN = (*ARMS, "peak")
 

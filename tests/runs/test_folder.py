@@ -110,6 +110,8 @@ def test_an_older_run_keeps_its_defaults(tmp_path):
     peak = tmp_path / "peak"
     begun(peak, Config(schedule="peak"))
     assert resumed(peak, Config()).schedule == "peak"
+    with pytest.raises(ConfigError, match="schedule: stored 'peak'"):
+        resumed(peak, Config(schedule="scheduled"))
     third = tmp_path / "third"
     arms = ("standard", "fixed", "scheduled")
     begun(third, Comparison(schedules=arms))
