@@ -152,9 +152,9 @@ class TwoHinge(_Ramp):
     """The paper's schedule: 0, then a linear ramp, then the target.
 
     Use it to fine-tune a *non-robust* backbone; it is the default of the
-    launchers. In the first phase the network
-    adapts to the task. In the second phase it becomes robust. The default
-    hinges are those of the paper: epochs 12 and 37 of 50.
+    launchers. In the first phase the network adapts to the task. In the second
+    phase it becomes robust. The default hinges are those of the paper: epochs
+    12 and 37 of 50.
 
     Reference: arXiv 2509.23325, section 5.
 

@@ -1298,6 +1298,22 @@ def first_table(page, heading):
     ]
 
 
+@pytest.mark.parametrize(
+    "page",
+    [
+        "docs/results.md",
+        "docs/how-to/methods.md",
+        "docs/reference/schedules.md",
+    ],
+)
+def test_the_default_schedule_is_the_one_that_the_pages_name(page):
+    text = (_ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(
+        r"^\| `(\w+)`, the default[ \w]* \| ", text, re.MULTILINE
+    )
+    assert named == [runs.Config().schedule]
+
+
 def test_the_table_of_digits_has_the_numbers_of_the_study():
     found = first_table("docs/results.md", "## Handwritten digits")
     path = _ROOT / "reproduction" / "digits_default.parquet"
