@@ -121,6 +121,9 @@ print(ke.models.trainable_parameters(net))
 # The `validation_attack` measures robust validation accuracy. It is an attack
 # on the probability margin: it costs as much as one on the training loss, and
 # breaks more of the images that a strong attack would break.
+#
+# The learning rate is constant here. One that falls when epsilon has reached the
+# target gives more robustness: see `ke.training.HeldCosineDecay`.
 
 # %%
 trainer = ke.AdversarialTrainer(
