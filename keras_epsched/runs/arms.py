@@ -58,17 +58,18 @@ class Compared:
         if verdicts:
             seed = f", seed {first}" if several else ""
             verdicts.insert(0, f"Verdict on each training{seed}")
-        measured = {
-            f"{arm} ({protocol}"
-            + (f", seed {first + number})" if several else ")"): report
-            for arm in self.config.schedules
-            for protocol in self.config.protocols
-            for number, report in enumerate(self.reports[arm][protocol])
-        }
+        measured, histories = {}, {}
+        for arm in self.config.schedules:
+            for protocol in self.config.protocols:
+                for number, report in enumerate(self.reports[arm][protocol]):
+                    seed = f", seed {first + number}" if several else ""
+                    name = f"{arm} ({protocol}{seed})"
+                    measured[name] = report
+                    histories[name] = self.histories[arm][number]
         parts = [
             self.tables.rstrip(),
             "\n".join(verdicts),
-            caveats.text(measured, self.config, spell),
+            caveats.text(measured, self.config, spell, histories),
             outcome.pictures(self.folder),
         ]
         if len(self.config.learning_rates) > 1:

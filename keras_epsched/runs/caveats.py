@@ -23,6 +23,8 @@ _STRONGER = {
 }
 _LOOSE = "too high: a stronger attack breaks more images"
 _PAPER = " and the protocol nested"
+# A share of training images that says that the training was not too short.
+_MUCH = 0.5
 
 
 def as_python(name: str, value: str) -> str:
@@ -34,6 +36,7 @@ def text(
     found: Mapping[str, reports.Report],
     config: Settings,
     spell: Callable[[str, str], str] = as_python,
+    histories: Mapping[str, dict] | None = None,
 ) -> str:
     """Returns notes, self-checks that found a problem, and what to do.
 
@@ -42,6 +45,8 @@ def text(
         config: `Settings` that they were made by.
         spell: Function from the name and value of a config to how the reader
             writes it. Defaults to Python.
+        histories: Mapping from names to histories of the trainings, where there
+            was one.
     """
     what, counts = {}, {"passed": 0, "fired": 0, "not run": 0}
     nested = any(report.protocol == "nested" for report in found.values())
@@ -80,10 +85,28 @@ def text(
             note += f" Measure again with {remedy}."
             remedies = True
         lines.append(outcome.wrapped(f"- {names}: {note}"))
-    if broken := _broken_at_the_target(found, config):
+    broken = _broken_at_the_target(found, config)
+    shares = {
+        name: _withstood(
+            (histories or {}).get(name), found[name].target_epsilon
+        )
+        for name in broken
+    }
+    misled = {name: share for name, share in shares.items() if share >= _MUCH}
+    for name, share in misled.items():
         lines.append(
             outcome.wrapped(
-                f"- {', '.join(broken)}: accuracy at the target is 0 %. Choose "
+                f"- {name}: accuracy at the target is 0 %, but "
+                f"{100 * share:.0f} % of the training images withstood the "
+                "training attack in the last epoch. The network learned to "
+                "withstand that attack only, or these images only. More epochs "
+                "do not help: choose more train_steps."
+            )
+        )
+    if weak := [name for name in broken if name not in misled]:
+        lines.append(
+            outcome.wrapped(
+                f"- {', '.join(weak)}: accuracy at the target is 0 %. Choose "
                 "a smaller epsilon, an earlier ramp_end or more epochs."
             )
         )
@@ -111,6 +134,14 @@ def _broken_at_the_target(found, config):
         and report.accuracy_at(report.target_epsilon) == 0
         and not name.startswith("standard")
     ]
+
+
+def _withstood(history, target):
+    """Share of training images that withstood the last epoch, if at target."""
+    trained = history and history.get("accuracy") and history.get("epsilon")
+    if not trained or history["epsilon"][-1] < target * (1 - 1e-6):
+        return 0.0
+    return history["accuracy"][-1]
 
 
 def _sentence(text):

@@ -59,7 +59,8 @@ class Finetuned:
         if self.history.get("verdict"):
             advice = f"{self.history['verdict']}: {self.history['advice']}"
             parts.append(outcome.wrapped(f"Verdict: {advice}"))
-        parts.append(caveats.text(self.reports, self.config, spell))
+        histories = dict.fromkeys(self.reports, self.history)
+        parts.append(caveats.text(self.reports, self.config, spell, histories))
         parts.append(outcome.pictures(self.folder))
         return "\n\n".join(parts)
 

@@ -108,3 +108,27 @@ def test_a_training_that_withstands_nothing_at_the_target():
     config = Config(schedule="standard")
     assert "at the target" not in caveats.text({"nested": broken}, config)
     assert "at the target" not in text("apgd", {"fixed": make_report()})
+
+
+def test_a_training_that_was_misled_by_its_attack():
+    correct = CORRECT & (np.arange(5) < 4)
+    broken = make_report(checks=[], notes=[], correct=correct)
+    target = broken.target_epsilon
+
+    def said(accuracy, *epsilons):
+        history = {
+            "accuracy": [1.0, 0.9, accuracy],
+            "epsilon": [share * target for share in epsilons],
+        }
+        found = caveats.text(
+            {"nested": broken}, Config(), histories={"nested": history}
+        )
+        return " ".join(found.split())
+
+    # As two hinges end, and as a peak does.
+    for epsilons in [(0, 1, 1), (0, 1.25, 1)]:
+        assert "98 % of the training images withst" in said(0.98, *epsilons)
+        assert "or more epochs" not in said(0.98, *epsilons)
+    # Too short a training, and one whose last epoch was at less.
+    assert "or more epochs" in said(0.3, 0, 1, 1)
+    assert "or more epochs" in said(0.98, 0, 1, 0.5)
