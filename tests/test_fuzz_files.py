@@ -133,7 +133,23 @@ def changed(content, change):
     return value
 
 
-@pytest.mark.parametrize("name", READERS)
+# One of each kind of file that is fast to read.
+ALWAYS = (
+    "net.keras",
+    "report/report.json",
+    "report/per_image.parquet",
+    "preset/config.json",
+    "backups",
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ALWAYS else pytest.mark.ci)
+        for name in READERS
+    ],
+)
 @given(change=CHANGES)
 @pytest.mark.filterwarnings("ignore")
 def test_damage_is_harmless_or_told(places, name, change):

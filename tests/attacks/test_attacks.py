@@ -56,11 +56,22 @@ LINEAR_ATTACKS = {
 }
 
 
-@pytest.mark.parametrize(
-    "norm, shape",
-    [*((norm, (8, 8, 3)) for norm in NORMS), ("l2", (5, 7, 1))],
-)
-@pytest.mark.parametrize("name", LINEAR_ATTACKS)
+def linear_cases():
+    """Each attack in each norm, and one norm on another shape."""
+    cases = [*((norm, (8, 8, 3)) for norm in NORMS), ("l2", (5, 7, 1))]
+    for name in LINEAR_ATTACKS:
+        for number, (norm, shape) in enumerate(cases):
+            slow = norm == "l1" and name not in ("fgsm", "pgd")
+            yield pytest.param(
+                name,
+                norm,
+                shape,
+                id=f"{name}-{norm}-shape{number}",
+                marks=pytest.mark.ci if slow or shape == (5, 7, 1) else (),
+            )
+
+
+@pytest.mark.parametrize("name, norm, shape", linear_cases())
 def test_binary_linear_model_is_broken_where_it_can_be(name, norm, shape):
     model = Linear(shape, num_classes=2)
     epsilon, ratio = model.epsilons(norm)
@@ -83,7 +94,9 @@ SLOW_IN_L1 = [
 ]
 
 
-@pytest.mark.parametrize("num_classes", [3, 5])
+@pytest.mark.parametrize(
+    "num_classes", [pytest.param(3, marks=pytest.mark.ci), 5]
+)
 @pytest.mark.parametrize("norm", SLOW_IN_L1)
 @pytest.mark.parametrize("loss", ["dlr", "margin", "probability_margin"])
 def test_all_targets_together_break_what_can_be_broken(loss, norm, num_classes):
@@ -165,8 +178,8 @@ def convnet(num_classes=3, shape=(8, 8, 3), value_range=(0, 255), gain=1.0):
     [
         *(("linf", value_range) for value_range in RANGES),
         ("l2", (0, 255)),
-        ("l2", (-1, 1)),
-        ("l1", (0, 255)),
+        pytest.param("l2", (-1, 1), marks=pytest.mark.ci),
+        pytest.param("l1", (0, 255), marks=pytest.mark.ci),
     ],
 )
 @pytest.mark.parametrize("attack_class", [PGD, APGD])
@@ -193,7 +206,9 @@ def test_adversarials_stay_in_the_ball_and_the_box(
     assert (reached > 0.4 * width * epsilon[1:4]).all()
 
 
-@pytest.mark.parametrize("norm", ["l2", "l1"])
+@pytest.mark.parametrize(
+    "norm", ["l2", pytest.param("l1", marks=pytest.mark.ci)]
+)
 @pytest.mark.parametrize("attack", [PGD(3), APGD(3)])
 def test_large_images_stay_in_the_ball(attack, norm):
     attack = type(attack)(3, norm)
@@ -272,7 +287,7 @@ def cross_entropies(network, images, labels):
     return ops.convert_to_numpy(values)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", SLOW_IN_L1)
 @pytest.mark.parametrize("attack_class", [PGD, APGD])
 def test_bookkeeping(attack_class, norm, trained):
     network, images, labels = trained

@@ -1,5 +1,7 @@
 """FAB's distances, against the exact ones of linear models."""
 
+import itertools
+
 import numpy as np
 import pytest
 from keras import ops
@@ -36,9 +38,22 @@ def distances(attack, model, epsilon=0.01, **kwargs):
     return nearest
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("shape, num_classes", [((8, 8, 3), 2), ((6, 9, 1), 5)])
-@pytest.mark.parametrize("targets", [None, 9])
+def linear_cases():
+    """One goal or all targets, two models, each norm."""
+    models = [((8, 8, 3), 2), ((6, 9, 1), 5)]
+    for targets, norm in itertools.product([None, 9], NORMS):
+        for number, (shape, num_classes) in enumerate(models):
+            yield pytest.param(
+                targets,
+                shape,
+                num_classes,
+                norm,
+                id=f"{targets}-shape{number}-{num_classes}-{norm}",
+                marks=pytest.mark.ci if targets and norm != "linf" else (),
+            )
+
+
+@pytest.mark.parametrize("targets, shape, num_classes, norm", linear_cases())
 def test_distances_on_linear_models(targets, shape, num_classes, norm):
     model = Linear(shape, num_classes, n=64)
     exact = model.radii(norm)
@@ -47,7 +62,14 @@ def test_distances_on_linear_models(targets, shape, num_classes, norm):
     assert (found <= exact * 1.02).all()
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(
+    "norm",
+    [
+        "linf",
+        pytest.param("l2", marks=pytest.mark.ci),
+        pytest.param("l1", marks=pytest.mark.ci),
+    ],
+)
 def test_restarts_begin_elsewhere_and_end_there(norm):
     model = Linear((6, 6, 1), 3, n=32)
     exact = model.radii(norm)

@@ -73,6 +73,7 @@ def test_the_compiler_that_is_faster_for_a_network(model, expected, recwarn):
             assert trainer.jit_compile is given
 
 
+@pytest.mark.ci
 @on_a_cpu
 def test_both_compilers_train_alike():
     images, labels = make_data()
@@ -160,9 +161,12 @@ def net_with(norm):
     "norm",
     [
         OwnNorm(),
-        keras.layers.BatchNormalization(axis=1),
-        keras.layers.BatchNormalization(epsilon=1e-6),
-        keras.layers.BatchNormalization(trainable=False),
+        *(
+            pytest.param(
+                keras.layers.BatchNormalization(**each), marks=pytest.mark.ci
+            )
+            for each in ({"axis": 1}, {"epsilon": 1e-6}, {"trainable": False})
+        ),
     ],
     ids="subclass axis epsilon frozen".split(),
 )

@@ -137,7 +137,8 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize(
     "kills",
     [
-        [(0, 0)],  # before the first backup
+        # Before the first backup.
+        pytest.param([(0, 0)], marks=pytest.mark.ci),
         pytest.param(
             [(0, 2), (0, 4), (1, 0), (1, 0), (2, 3)], marks=pytest.mark.ci
         ),
@@ -185,6 +186,7 @@ def test_steps_that_are_passed_over_are_not_backed_up(whole, tmp_path):
     assert_same(train(None, backup=often()), whole)
 
 
+@pytest.mark.ci
 def test_a_finished_training_is_given_back(whole, tmp_path):
     train(tmp_path)
     steps = []
@@ -426,6 +428,7 @@ def test_an_attack_that_was_given_up_stays_so(tmp_path):
 # === Errors ===
 
 
+@pytest.mark.ci
 def test_another_network_is_refused(tmp_path):
     killed(tmp_path, 1, 2)
     model = trainer()

@@ -109,6 +109,7 @@ def test_a_later_call_finds_what_a_first_one_finds(changed):
     assert same(later, evaluate(net(), **OTHERS[changed]))
 
 
+@pytest.mark.ci
 def test_self_checks_of_another_call_compile_nothing(counter, monkeypatch):
     monkeypatch.setattr(inspector, "_BUDGET", 50.0)
     model = net()
@@ -234,15 +235,18 @@ def test_statistics_of_a_normalisation_are_seen():
 @pytest.mark.parametrize(
     "kwargs",
     [
-        {"attack": PGD(3)},
+        pytest.param({"attack": PGD(3)}, marks=pytest.mark.ci),
         {"value_range": (-1, 255)},
         {"dataset": (DATA[0][:, :6], DATA[1])},
         pytest.param(
             {"jit_compile": True},
-            marks=pytest.mark.skipif(
-                keras.backend.backend() != "tensorflow",
-                reason="JAX has one compiler, that of torch takes minutes",
-            ),
+            marks=[
+                pytest.mark.ci,
+                pytest.mark.skipif(
+                    keras.backend.backend() != "tensorflow",
+                    reason="JAX has one compiler, that of torch takes minutes",
+                ),
+            ],
         ),
     ],
     ids=["attack", "range", "size", "compiler"],
@@ -320,6 +324,7 @@ def test_a_classifier_that_goes_takes_all_with_it():
     assert [each() for each in gone] == [None] * len(gone)
 
 
+@pytest.mark.ci
 def test_what_was_compiled_last_is_kept(counter, monkeypatch):
     monkeypatch.setattr(attack_runner, "_MOST_KEPT", 3)
     model = net()

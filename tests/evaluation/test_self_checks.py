@@ -231,7 +231,7 @@ def test_an_attack_that_makes_no_use_of_its_radius(trained):
     [
         pytest.param(FGSM(), marks=pytest.mark.ci),
         pytest.param(PGD(2), marks=pytest.mark.ci),
-        APGD(10),
+        pytest.param(APGD(10), marks=pytest.mark.ci),
         PGD(10, step_ratio=0.01),
     ],
     ids=["fgsm", "pgd2", "apgd10", "tiny_steps"],
@@ -324,6 +324,7 @@ def test_is_within(norm):
     assert not inside.any()
 
 
+@pytest.mark.ci
 def test_a_weak_attack_of_many_steps(trained):
     attack = PGD(60, step_ratio=1e-5, random_start=False)
     fired(trained, "stronger attack", attack)

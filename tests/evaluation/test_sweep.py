@@ -70,7 +70,9 @@ def multiclass_case():
     return linear_net(weights), (images, labels), radii
 
 
-@pytest.mark.parametrize("bisect", [False, True])
+@pytest.mark.parametrize(
+    "bisect", [False, pytest.param(True, marks=pytest.mark.ci)]
+)
 @pytest.mark.parametrize(
     "attack",
     [
@@ -600,7 +602,7 @@ def small(attack):
         ("standard", "linf", 2),
         pytest.param("standard", "l1", 3, marks=pytest.mark.ci),
         pytest.param("plus", "l2", 2, marks=pytest.mark.ci),
-        ("rand", "linf", 3),
+        pytest.param("rand", "linf", 3, marks=pytest.mark.ci),
     ],
 )
 def test_autoattack_works_on_anything(version, norm, classes):

@@ -30,6 +30,7 @@ _PAGES = [
     _ROOT / "README.md",
     _ROOT / "CONTRIBUTING.md",
 ]
+_SLOW_PAGES = ("choose.md", "getting-started.md")
 # What is long, made short; nothing else is changed.
 _SHORTER = {
     r"epochs=\d+": "epochs=1, verbose=0",
@@ -232,7 +233,11 @@ def run(block, names, where):
 
 @pytest.mark.parametrize(
     "page",
-    [p for p in _PAGES if blocks(p.read_text("utf-8"), "python")],
+    [
+        pytest.param(p, marks=pytest.mark.ci if p.name in _SLOW_PAGES else ())
+        for p in _PAGES
+        if blocks(p.read_text("utf-8"), "python")
+    ],
     ids=lambda page: page.name,
 )
 def test_the_code_of_each_page_runs(page, names, monkeypatch):

@@ -71,8 +71,11 @@ def test_a_preset_gives_the_same_logits(name, dtype, tmp_path):
 @pytest.mark.parametrize(
     "family",
     [
-        *("vit", "deit", "swin", "resnet", "densenet", "xception", "mit"),
-        *("cspnet", "efficientnet"),
+        *("vit", "deit", "resnet", "efficientnet"),
+        *(
+            pytest.param(family, marks=pytest.mark.ci)
+            for family in ("swin", "densenet", "xception", "mit", "cspnet")
+        ),
     ],
 )
 def test_a_new_head_on_a_backbone_is_one_of_keras_hub(family):

@@ -477,7 +477,10 @@ def normalised(net, x):
     return logits(keras.Model(net.input, layer.output), x)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy",
+    ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.ci)],
+)
 @pytest.mark.parametrize("kind", ["preset", "functional", "sequential"])
 def test_pixels_and_logits_stay_float32(policy, kind, preset, tmp_path):
     keras.config.set_dtype_policy(policy)

@@ -83,6 +83,7 @@ def test_frozen_statistics_stay_and_data_must_be_there():
     assert layer_of(trainer).momentum == 0.99
 
 
+@pytest.mark.ci
 def test_what_is_computed_beside_the_steps_is_compiled_once(counter):
     trainer = networks.make_trainer()
     images, labels = networks.make_data()
@@ -123,7 +124,12 @@ def expected_mean(steps, momentum, mean=0.0):
 
 @pytest.mark.parametrize(
     "own, steps, lowered",
-    [(0.99, 1, 0.2), (0.99, 5, 0.2 ** (1 / 5)), (0.9, 16, 0.9), (0.5, 4, 0.5)],
+    [
+        pytest.param(0.99, 1, 0.2, marks=pytest.mark.ci),
+        (0.99, 5, 0.2 ** (1 / 5)),
+        (0.9, 16, 0.9),
+        pytest.param(0.5, 4, 0.5, marks=pytest.mark.ci),
+    ],
 )
 def test_short_epochs_lower_the_momentum(own, steps, lowered):
     trainer = make_trainer(0.0)

@@ -356,11 +356,19 @@ def test_a_loss_of_probabilities_is_refused_with_one_hot_labels(loss):
     "loss",
     [
         keras.losses.CategoricalCrossentropy(True, label_smoothing=0.1),
-        keras.losses.CategoricalFocalCrossentropy(from_logits=True),
-        keras.losses.BinaryCrossentropy(from_logits=True),
+        pytest.param(
+            keras.losses.CategoricalFocalCrossentropy(from_logits=True),
+            marks=pytest.mark.ci,
+        ),
+        pytest.param(
+            keras.losses.BinaryCrossentropy(from_logits=True),
+            marks=pytest.mark.ci,
+        ),
         "categorical_hinge",
-        "mean_squared_error",
-        keras.losses.CosineSimilarity(name="cosine"),
+        pytest.param("mean_squared_error", marks=pytest.mark.ci),
+        pytest.param(
+            keras.losses.CosineSimilarity(name="cosine"), marks=pytest.mark.ci
+        ),
         dice,
         ke.training.SmoothedCrossentropy(0.1),
     ],
@@ -531,7 +539,13 @@ class AddsLoss(keras.layers.Layer):
         return inputs
 
 
-@pytest.mark.parametrize("layer", ["activity_regularizer", "add_loss"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "activity_regularizer",
+        pytest.param("add_loss", marks=pytest.mark.ci),
+    ],
+)
 @pytest.mark.parametrize(
     "objective",
     [

@@ -119,7 +119,9 @@ def mart_loss(clean, moved, labels):
     return boosted + 5.0 * share * kl_divergence(clean, moved)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "weighted", [pytest.param(False, marks=pytest.mark.ci), True]
+)
 @pytest.mark.parametrize(
     "objective, loss",
     [

@@ -73,7 +73,7 @@ def shares_of(count, weight):
     ]
 
 
-@pytest.mark.parametrize("count", [24, 7])
+@pytest.mark.parametrize("count", [pytest.param(24, marks=pytest.mark.ci), 7])
 @pytest.mark.parametrize("weighted", [False, "(n,)", "(n, 1)"])
 def test_a_step_of_twins_in_closed_form(count, weighted):
     trainer, weights, mean, variance = twins_trainer()
@@ -167,9 +167,16 @@ def test_twins_of_another_objective():
     assert logs["loss"] == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize("objective", ["twins", "autolora"])
-@pytest.mark.parametrize("attack_mode", ["training", "inference"])
-def test_uneven_batches_and_an_image_alone(objective, attack_mode):
+@pytest.mark.parametrize(
+    "attack_mode, objective",
+    [
+        ("training", "twins"),
+        pytest.param("training", "autolora", marks=pytest.mark.ci),
+        pytest.param("inference", "twins", marks=pytest.mark.ci),
+        ("inference", "autolora"),
+    ],
+)
+def test_uneven_batches_and_an_image_alone(attack_mode, objective):
     trainer = make_trainer(
         conv_net(width=16),
         objective=objective,

@@ -237,9 +237,12 @@ def test_a_float16_backbone_alone_is_enough_for_loss_scaling():
         {"optimizer": keras.optimizers.SGD(0.05, use_ema=True)},
         pytest.param(
             {"steps_per_execution": 3},
-            marks=not_on("torch", "Keras has one step a call there"),
+            marks=[
+                pytest.mark.ci,
+                not_on("torch", "Keras has one step a call there"),
+            ],
         ),
-        {"run_eagerly": True},
+        pytest.param({"run_eagerly": True}, marks=pytest.mark.ci),
         pytest.param(
             {"jit_compile": True},
             marks=[
@@ -824,7 +827,12 @@ def test_the_monitor_logs_both_modes():
 
 
 @pytest.mark.parametrize(
-    "epochs, stale_until, warned", [(1, 9, 1), (4, 9, 3), (4, 2, None)]
+    "epochs, stale_until, warned",
+    [
+        pytest.param(1, 9, 1, marks=pytest.mark.ci),
+        (4, 9, 3),
+        pytest.param(4, 2, None, marks=pytest.mark.ci),
+    ],
 )
 def test_the_monitor_warns_of_stale_statistics(epochs, stale_until, warned):
     model = conv_net()
@@ -905,6 +913,7 @@ def test_a_smaller_last_batch_compiles_no_attack(jit_compile):
     assert max(attack.seen, default=0) <= 2
 
 
+@pytest.mark.ci
 def test_steps_of_validation_that_are_executed_together():
     if keras.backend.backend() == "torch":
         pytest.skip("Keras has one step a call there")
