@@ -47,6 +47,22 @@ class Recipe:
         return f"{self.source}\n\n{tabulate(rows, headers)}"
 
 
+def _of_budget(times, epochs):
+    """What to buy with the cost of some plain trainings of 20 epochs."""
+    return Recipe(
+        source=f"our study of a fixed budget (REPRODUCTION.md). Costs {times} "
+        "as much as 20 epochs without an attack",
+        flags={
+            "schedule": "scheduled",
+            "train_attack": "pgd",
+            "train_steps": 3,
+            "epochs": epochs,
+            # Few epochs would make a staircase of the ramp.
+            "update_freq": "batch",
+        },
+    )
+
+
 RECIPES = {
     "epsilon_scheduling_2026": Recipe(
         source=(
@@ -163,6 +179,9 @@ RECIPES = {
             "batch_size": "fits 16 GB at 224 pixels",
         },
     ),
+    "budget_1": _of_budget("about", 8),
+    "budget_2": _of_budget("twice", 16),
+    "budget_4": _of_budget("four times", 32),
 }
 
 

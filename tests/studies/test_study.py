@@ -941,6 +941,9 @@ def test_what_a_fixed_budget_brings(tmp_path):
     lines = [bars[0].get_xydata().tolist() for bars in axes.containers]
     assert np.allclose(lines[0], [[14, 20], [28, 25]])
     assert np.allclose(lines[1], [[52, 30], [90, 10]])
+    # Its page is about nothing else.
+    assert list(tables.sections(frame)) == ["budget"]
+    assert list(figures.draw(frame, tmp_path, "known")) == ["budget_curves"]
 
 
 @pytest.mark.parametrize(
