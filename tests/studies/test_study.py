@@ -1395,6 +1395,27 @@ def test_the_table_of_the_readme_has_the_numbers_of_the_studies():
     assert first_table("README.md", "## Results") == wanted
 
 
+def test_the_table_of_budgets_has_the_best_for_each_cost():
+    found = first_table(
+        "docs/how-to/time-and-memory.md", "## Spend a fixed budget"
+    )
+    trained = {}
+    for name in ("budget", "budget_flowers"):
+        path = _ROOT / "reproduction" / f"{name}.parquet"
+        frame = budget.trainings(study_results.read(path))
+        trained[name] = frame[frame["schedule"] == "scheduled"]
+    costs = [float(cost) for cost, *_ in found]
+    assert max(costs) >= max(each["cost"].max() for each in trained.values())
+    for cost, (_, *texts) in zip(costs, found, strict=True):
+        for text, frame in zip(texts, trained.values(), strict=True):
+            paid = frame[frame["cost"] <= cost]
+            best = paid.loc[paid["expected_robustness"].idxmax()]
+            steps = best["train_steps"]
+            attack = "N-FGSM" if steps == 1 else f"PGD-{steps}"
+            expected = f"{100 * best['expected_robustness']:.1f}"
+            assert text == f"{attack}, {best['epochs']} epochs: {expected}"
+
+
 @pytest.mark.ci
 def test_the_pages_are_what_the_results_give(tmp_path):
     """REPRODUCTION.md and the page of methods, by the command stated there."""
