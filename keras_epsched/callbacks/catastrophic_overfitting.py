@@ -13,10 +13,11 @@ from keras_epsched.training import passes
 class CatastrophicOverfittingAlarm(MonitoredImages):
     """Detects a network that resists only the attack it is trained on.
 
-    Use it when you train with a one-step attack (`FGSM`, `NFGSM`). Within one
-    epoch, such a network may learn to defeat that single step: the training
+    Use it when you train with an attack of one or two steps (`FGSM`, `NFGSM`,
+    `PGD(2)`). Such a network may learn to defeat that attack only: the training
     accuracy stays high, but an attack of several steps breaks nearly every
-    image. This is called catastrophic overfitting.
+    image. This is called catastrophic overfitting. With one step it often
+    happens within one epoch.
 
     After each epoch, the callback attacks the same images twice at the
     current epsilon: with the training attack, and with a few steps of PGD. It

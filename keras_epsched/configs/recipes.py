@@ -54,6 +54,9 @@ def _of_budget(times, epochs):
         "as much as 20 epochs without an attack",
         flags={
             "schedule": "scheduled",
+            "ramp_start": 0.24,
+            "ramp_end": 0.74,
+            "decay_start": 0.74,
             "train_attack": "pgd",
             "train_steps": 3,
             "epochs": epochs,

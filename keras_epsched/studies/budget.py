@@ -42,9 +42,26 @@ def passes(row) -> Passes:
     forward += objective.attack_loss_passes
     # A monitor may have ended the training.
     epsilons = np.asarray(row.training_epsilon)
-    attacked = int((epsilons > 0).sum())
     plain = Passes(views, views, views) * len(epsilons)
-    return plain + Passes(forward, backward) * attacked
+    # Not rounded, as a product would be: these are the passes of one image.
+    attacked = _attacked(epsilons, row.update_freq)
+    return plain + Passes(forward * attacked, backward * attacked)
+
+
+def _attacked(epsilons, update_freq):
+    """Returns in how many epochs there was an attack, with parts of them.
+
+    Args:
+        epsilons: Array, that of the last batch of each epoch.
+        update_freq: String. What a schedule sets epsilon before: "epoch" or
+            "batch".
+    """
+    attacked = np.flatnonzero(epsilons > 0)
+    if update_freq == "epoch" or len(attacked) < 2 or not attacked[0]:
+        return len(attacked)
+    # The ramp begins within this epoch, and rises on a line.
+    first, second = epsilons[attacked[:2]]
+    return len(attacked) - 1 + min(1.0, first / max(second - first, 1e-9))
 
 
 def cost(row) -> float:
@@ -85,6 +102,12 @@ def trainings(frame):
     places = means.groupby("place")[list(AXES)].transform("nunique")
     means = means[(places > 1).all(axis=1)]
     return None if means.empty else means
+
+
+def is_all(frame) -> bool:
+    """Returns whether a study varies steps and epochs in all its tasks."""
+    found = trainings(frame)
+    return found is not None and sum(map(len, found["rows"])) == len(frame)
 
 
 def table(frame) -> str:

@@ -31,8 +31,9 @@ def draw(frame, folder, name):
         "hinge_curves": hinge_curves,
         "aggregates": aggregates,
         "trade_offs": trade_offs,
+        "budget_curves": budget_curves,
     }
-    if budget.trainings(frame) is not None:
+    if budget.is_all(frame):
         kinds = {"budget_curves": budget_curves}
     drawn = {}
     for kind, function in kinds.items():

@@ -28,8 +28,8 @@ from keras_epsched.studies.layout import (
 def sections(frame):
     """Returns the tables that the results have cells for, as Markdown."""
     # A study of a budget does not ask the questions of the paper.
-    if of_budget := budget.table(frame):
-        return {"budget": of_budget}
+    if budget.is_all(frame):
+        return {"budget": budget.table(frame)}
     made = {
         "main": main_table(frame),
         "hinges": hinge_table(frame),
@@ -38,6 +38,7 @@ def sections(frame):
         "named": named_table(frame),
         "candidates": candidates.table(frame),
         "candidates_summary": candidates.summary(frame),
+        "budget": budget.table(frame),
         "methods": methods.table(frame),
         "methods_summary": methods.summary(frame),
         "methods_tests": methods.tests(frame),

@@ -115,20 +115,43 @@ def test_a_training_that_was_misled_by_its_attack():
     broken = make_report(checks=[], notes=[], correct=correct)
     target = broken.target_epsilon
 
-    def said(accuracy, *epsilons):
+    def said(accuracy, *epsilons, **flags):
         history = {
             "accuracy": [1.0, 0.9, accuracy],
             "epsilon": [share * target for share in epsilons],
         }
         found = caveats.text(
-            {"nested": broken}, Config(), histories={"nested": history}
+            {"nested": broken},
+            Config(**{"epochs": 3, **flags}),
+            histories={"nested": history},
         )
         return " ".join(found.split())
 
     # As two hinges end, and as a peak does.
     for epsilons in [(0, 1, 1), (0, 1.25, 1)]:
-        assert "98 % of the training images withst" in said(0.98, *epsilons)
-        assert "or more epochs" not in said(0.98, *epsilons)
-    # Too short a training, and one whose last epoch was at less.
-    assert "or more epochs" in said(0.3, 0, 1, 1)
+        found = said(0.98, *epsilons, train_steps=2)
+        assert "98 % of the training images or more withstood" in found
+        assert "Train with a stronger one: train_steps=7." in found
+        assert "or more epochs" not in found
+    assert "train_steps=20." in said(0.98, 0, 1, 1, train_steps=10)
+    assert "train_attack='pgd'." in said(0.98, 0, 1, 1, train_attack="nfgsm")
+    # Too short a training, one whose last epoch was at less, and one that a
+    # monitor ended with the weights of another epoch.
+    assert "or more epochs" in said(0.75, 0, 1, 1)
     assert "or more epochs" in said(0.98, 0, 1, 0.5)
+    assert "or more epochs" in said(0.98, 0, 1, 1, epochs=4)
+
+
+def test_trainings_that_were_misled_share_a_line():
+    correct = CORRECT & (np.arange(5) < 4)
+    broken = make_report(checks=[], notes=[], correct=correct)
+    names = ("fixed (seed 0)", "fixed (seed 1)")
+    histories = {
+        name: {"accuracy": [share], "epsilon": [broken.target_epsilon]}
+        for name, share in zip(names, (0.98, 0.93), strict=True)
+    }
+    found = caveats.text(
+        dict.fromkeys(names, broken), Config(epochs=1), histories=histories
+    )
+    assert f"- {', '.join(names)}: accuracy at" in found
+    assert "93 % of the training images or more" in " ".join(found.split())

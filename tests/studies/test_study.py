@@ -941,9 +941,49 @@ def test_what_a_fixed_budget_brings(tmp_path):
     lines = [bars[0].get_xydata().tolist() for bars in axes.containers]
     assert np.allclose(lines[0], [[14, 20], [28, 25]])
     assert np.allclose(lines[1], [[52, 30], [90, 10]])
-    # Its page is about nothing else.
+    # Its page is about nothing else, unless it has other tasks.
     assert list(tables.sections(frame)) == ["budget"]
     assert list(figures.draw(frame, tmp_path, "known")) == ["budget_curves"]
+    other = frame.assign(dataset="letters", task="letters", setting="letters")
+    both = pd.concat([frame, other[other["epochs"] == 20]])
+    assert {"budget", "main"} <= set(tables.sections(both))
+    assert "curves" in figures.draw(both, tmp_path, "known")
+
+
+@pytest.mark.parametrize(
+    "epsilons, batch, epoch",
+    [
+        # The ramp begins in the middle of the second epoch, and at its end.
+        ([0, 0.05, 0.15, 0.2], 2.5, 3),
+        ([0, 0.1, 0.2, 0.2], 3, 3),
+        ([0, 0, 0.2, 0.2], 2, 2),
+        ([0.2, 0.2, 0.2, 0.2], 4, 4),
+        ([0, 0, 0, 0], 0, 0),
+    ],
+)
+def test_an_epoch_in_which_the_ramp_begins_counts_in_part(
+    epsilons, batch, epoch, tmp_path
+):
+    def attacked(update_freq):
+        frame = known(
+            tmp_path,
+            cell(
+                0.2,
+                "scheduled",
+                0,
+                0.5,
+                train_attack="pgd",
+                train_steps=3,
+                training_epsilon=epsilons,
+                update_freq=update_freq,
+            ),
+        )
+        # A step of the attack is a pass of each kind.
+        row = next(frame.itertuples())
+        return (budget.cost(row) - len(epsilons)) / 2
+
+    assert attacked("batch") == pytest.approx(batch)
+    assert attacked("epoch") == pytest.approx(epoch)
 
 
 @pytest.mark.parametrize(
@@ -1405,15 +1445,17 @@ def test_the_table_of_budgets_has_the_best_for_each_cost():
         frame = budget.trainings(study_results.read(path))
         trained[name] = frame[frame["schedule"] == "scheduled"]
     costs = [float(cost) for cost, *_ in found]
-    assert max(costs) >= max(each["cost"].max() for each in trained.values())
+    dearest = max(frame["cost"].max() for frame in trained.values())
+    assert costs[-1] >= dearest
     for cost, (_, *texts) in zip(costs, found, strict=True):
         for text, frame in zip(texts, trained.values(), strict=True):
             paid = frame[frame["cost"] <= cost]
             best = paid.loc[paid["expected_robustness"].idxmax()]
             steps = best["train_steps"]
             attack = "N-FGSM" if steps == 1 else f"PGD-{steps}"
-            expected = f"{100 * best['expected_robustness']:.1f}"
-            assert text == f"{attack}, {best['epochs']} epochs: {expected}"
+            numbers = [best["expected_robustness"], best["at_target"]]
+            numbers = " / ".join(f"{100 * each:.1f}" for each in numbers)
+            assert text == f"{attack}, {best['epochs']} epochs: {numbers}"
 
 
 @pytest.mark.ci
