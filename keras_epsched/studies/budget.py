@@ -57,9 +57,9 @@ def _attacked(epsilons, update_freq):
             "batch".
     """
     attacked = np.flatnonzero(epsilons > 0)
-    if update_freq == "epoch" or len(attacked) < 2 or not attacked[0]:
+    if update_freq == "epoch" or len(attacked) < 2:
         return len(attacked)
-    # The ramp begins within this epoch, and rises on a line.
+    # A ramp begins within the first of them, and rises on a line.
     first, second = epsilons[attacked[:2]]
     return len(attacked) - 1 + min(1.0, first / max(second - first, 1e-9))
 

@@ -956,6 +956,8 @@ def test_what_a_fixed_budget_brings(tmp_path):
         # The ramp begins in the middle of the second epoch, and at its end.
         ([0, 0.05, 0.15, 0.2], 2.5, 3),
         ([0, 0.1, 0.2, 0.2], 3, 3),
+        # In the first epoch, as a peak's does in a short training.
+        ([0.05, 0.15, 0.25, 0.2], 3.5, 4),
         ([0, 0, 0.2, 0.2], 2, 2),
         ([0.2, 0.2, 0.2, 0.2], 4, 4),
         ([0, 0, 0, 0], 0, 0),
