@@ -3,8 +3,8 @@ r"""Compares the speed of an evaluation with Foolbox, ART and torchattacks.
 A network is attacked by PGD, APGD and the four attacks of AutoAttack, at one
 epsilon and at nine. By default it is a small network, which this program trains
 on the bundled digits. `--model` takes a MobileNet 0.75 or a ViT-Ti that
-launch/finetune.py has trained with the flags of reproduction/flowers.toml.
-Everything runs on the CPU.
+launch/finetune.py has trained on flowers with the flags of
+reproduction/judgement_photos.toml. Everything runs on the CPU.
 
 - This package runs on each backend of Keras, in one nested sweep, without
   self-checks. Its attacks were compiled in an earlier call. The time to compile

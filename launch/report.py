@@ -21,7 +21,7 @@ Examples:
   # The page has places such as <!-- digits.claims --> ... <!-- end -->. Their
   # content is replaced.
   python launch/report.py --results=reproduction/digits.parquet \
-      --results=photos=reproduction/birds.parquet,reproduction/flowers.parquet \
+      --results=both=runs/digits/results.parquet,runs/flowers/results.parquet \
       --output=reproduction --page=REPRODUCTION.md
 """
 

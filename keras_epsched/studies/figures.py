@@ -223,7 +223,7 @@ def trade_offs(frame):
     """
     if frame["objective"].nunique() < 2:
         return None
-    keys = [k for k in layout.varying(frame) if k != "objective"]
+    keys = layout.varying(frame, ["objective"])
     # A panel shows all objectives of a setting.
     together = frame.assign(
         task=list(frame[keys].astype(str).itertuples(index=False, name=None))

@@ -74,21 +74,32 @@ def schedule_order(name):
 
 
 def name_of(value):
-    """Returns the value of a flag as tables show it."""
+    """Returns the value of a flag as tables show it.
+
+    A value that is missing is the default of the method or the network.
+    """
+    if value is None or value != value:
+        return "default"
     return grid.short(as_text(value))
 
 
-def varying(frame):
+def varying(frame, besides=()):
     """Returns the columns that a table needs to tell its rows apart.
 
     A flag whose value follows from the backbone and the dataset, such as the
     weights, needs no column.
+
+    Args:
+        frame: Results, see `results.read`.
+        besides: Sequence of columns that the table has in any case. They are
+            left out, and so is what follows from them.
     """
     always = ["dataset", "backbone", "epsilon"]
-    alike = frame.groupby(["dataset", "backbone"])
+    alike = frame.groupby(["dataset", "backbone", *besides])
     more = [
         name
         for name in results.settings(frame)
-        if name not in always and alike[name].nunique(dropna=False).max() > 1
+        if name not in (*always, *besides)
+        and alike[name].nunique(dropna=False).max() > 1
     ]
     return [*always, *more]

@@ -27,7 +27,7 @@ def table(frame):
     """
     if frame["objective"].nunique() < 2:
         return ""
-    keys = [key for key in varying(frame) if key != "objective"]
+    keys = varying(frame, ["objective"])
     rows = []
     for _, group in frame.groupby(["setting", "schedule"], sort=False):
         first = group.iloc[0]
@@ -120,7 +120,7 @@ def tests(frame):
 
 def _place_names(frame):
     """Returns the columns that rows of the same objective differ in."""
-    keys = [key for key in varying(frame) if key != "objective"]
+    keys = varying(frame, ["objective"])
     return [key for key in keys if frame[key].nunique(dropna=False) > 1]
 
 

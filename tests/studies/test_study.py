@@ -1089,6 +1089,11 @@ def test_the_paper_stands_beside_the_same_cell(tmp_path):
     assert "/ 29.70" not in table(norm="l2")
 
 
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_a_missing_value_has_a_name(value):
+    assert layout.name_of(value) == "default"
+
+
 def test_methods_are_told_apart_by_pairs(tmp_path):
     # What an objective and a schedule add to 0.5, and a seed by itself.
     added = {
@@ -1100,7 +1105,15 @@ def test_methods_are_told_apart_by_pairs(tmp_path):
         ("trades", "auto"): (0.0, 0.0, 0.0),
     }
     cells = [
-        cell(0.3, schedule, seed, 0.5 + 0.01 * seed + each, objective=objective)
+        cell(
+            0.3,
+            schedule,
+            seed,
+            0.5 + 0.01 * seed + each,
+            objective=objective,
+            # It follows from the objective, so it sets none of them apart.
+            beta=1.0 if objective == "trades" else None,
+        )
         for (objective, schedule), of_seeds in added.items()
         for seed, each in enumerate(of_seeds)
     ]
@@ -1303,14 +1316,21 @@ def test_every_kind_has_a_title(tmp_path):
     assert max(map(len, text.splitlines())) <= 80
 
 
+_SHORT = {"expected_robustness": "expected", "at_target": "at target"}
+_PHOTOGRAPHS = {
+    "flowers, MobileNet": ("flowers", "MobileNet"),
+    "flowers, ViT-Ti": ("flowers", "vit_tiny"),
+    "birds, MobileNet": ("cub", "MobileNet"),
+}
+
+
 def test_old_numbers_stand_beside_what_the_results_give():
     text = (_ROOT / "REPRODUCTION.md").read_text(encoding="utf-8")
     table = text.split("### What the stronger attack changes")[1]
     table = re.search(r"(?:^\|.*\n)+", table, re.MULTILINE)[0]
     frame = study_results.read(_ROOT / "reproduction" / "digits.parquet")
-    names = ("expected_robustness", "at_target")
     wanted = {}
-    for name, words in zip(names, ("expected", "at target"), strict=True):
+    for name, words in _SHORT.items():
         means = [
             [
                 values.mean()
@@ -1328,6 +1348,35 @@ def test_old_numbers_stand_beside_what_the_results_give():
             row["the default evaluation"],
         ]
         for row in columns_of(table)
+    }
+    assert found == wanted
+
+
+def test_old_numbers_of_photographs_stand_beside_new_ones():
+    text = (_ROOT / "REPRODUCTION.md").read_text(encoding="utf-8")
+    table = text.split("change on photographs.**")[1]
+    table = re.search(r"(?:^\|.*\n)+", table, re.MULTILINE)[0]
+    path = _ROOT / "reproduction" / "judgement_photos.parquet"
+    frame = study_results.read(path)
+    columns = [("_paper", 0.05), ("", 0.05), ("", runs.Config().decay_start)]
+    wanted = {}
+    for name, words in _SHORT.items():
+        for task, (dataset, backbone) in _PHOTOGRAPHS.items():
+            chosen = frame[
+                frame["dataset"].str.contains(dataset)
+                & frame["backbone"].str.contains(backbone)
+            ]
+            row = wanted[f"{words}, {task}"] = []
+            for end, start in columns:
+                (values,) = paired.differences(
+                    chosen[chosen["decay_start"] == start],
+                    "fixed",
+                    "scheduled",
+                    name + end,
+                ).values()
+                row.append(f"{values.mean():+.1f}")
+    found = {
+        row["measure, task"]: [*row.values()][2:] for row in columns_of(table)
     }
     assert found == wanted
 
@@ -1371,11 +1420,6 @@ def test_the_table_of_digits_has_the_numbers_of_the_study():
         assert texts == [layout.percent(rows[name]) for name in layout.MEASURES]
 
 
-_PHOTOGRAPHS = {
-    "flowers, MobileNet": ("flowers", "MobileNet"),
-    "flowers, ViT-Ti": ("flowers", "vit_tiny"),
-    "birds, MobileNet": ("cub", "MobileNet"),
-}
 # By target: the study of the default recipe, and its seeds.
 _OF_PHOTOGRAPHS = {
     "4/255": ("judgement_photos", 3),
@@ -1415,6 +1459,27 @@ def test_the_tables_of_photographs_have_the_numbers_of_the_studies(target):
             numbers = [layout.percent(rows[name]) for name in layout.MEASURES]
             wanted.append([task if arm == "fixed" else "", arm, *numbers])
     assert first_table("docs/results.md", f"### At {target}") == wanted
+
+
+def test_the_table_of_single_trainings_has_the_numbers_of_the_study():
+    path = _ROOT / "reproduction" / "photos_default.parquet"
+    frame = study_results.read(path)
+    wanted = []
+    for task, (dataset, backbone) in {
+        "birds, ViT-Ti": ("cub", "vit_tiny"),
+        "flowers, ResNet": ("flowers", "resnet50"),
+    }.items():
+        for arm in layout.ARMS:
+            rows = frame[
+                frame["dataset"].str.contains(dataset)
+                & frame["backbone"].str.contains(backbone)
+                & (frame["schedule"] == arm)
+            ]
+            assert len(rows) == 1
+            numbers = [layout.percent(rows[name]) for name in layout.MEASURES]
+            first = task if arm == "standard" else ""
+            wanted.append([first, arm, *numbers])
+    assert first_table("docs/results.md", "V2.\n") == wanted
 
 
 def test_the_table_of_the_readme_has_the_numbers_of_the_studies():
