@@ -4,7 +4,8 @@ The training takes PGD with few steps in each epoch that begins below the target
 epsilon, and with more steps from then on. The other values are the [flags] of a
 study, such as those of a fixed budget. Prints for each setting the cost of the
 training, in epochs without an attack, and what the default evaluation gives.
-The table in REPRODUCTION.md comes from here.
+The table in REPRODUCTION.md comes from here; its rows with as many steps in all
+epochs are cells of the study.
 
 Examples:
   python benchmarks/ramp_steps.py --study=reproduction/budget.toml --epochs=20
@@ -36,12 +37,12 @@ def train(texts, ramp_steps, plateau_steps):
     import keras_epsched as ke
     from keras_epsched.runs import build, costs, finetuning
 
-    config = ke.runs.Config(
-        **texts, schedule="scheduled", train_steps=plateau_steps
-    )
+    texts = texts | {"schedule": "scheduled", "train_steps": plateau_steps}
+    config = ke.runs.Config(**texts)
     scheduler = build.make_scheduler(config, "scheduled")
-    ramp = ke.attacks.PGD(ramp_steps, config.norm)
-    plateau = ke.attacks.PGD(plateau_steps, config.norm)
+    loss = config.train_attack_loss
+    ramp = ke.attacks.PGD(ramp_steps, config.norm, loss)
+    plateau = ke.attacks.PGD(plateau_steps, config.norm, loss)
     used = []
 
     class RampAttack(keras.callbacks.Callback):

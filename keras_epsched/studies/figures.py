@@ -7,7 +7,7 @@ from scipy import stats
 
 from keras_epsched.reports import figures as drawing
 from keras_epsched.schedules import parse_hinges
-from keras_epsched.studies import budget, layout, panels
+from keras_epsched.studies import budget, layout, methods, panels
 
 _ARMS = layout.ARMS
 
@@ -30,11 +30,12 @@ def draw(frame, folder, name):
         "curves": curves,
         "hinge_curves": hinge_curves,
         "aggregates": aggregates,
-        "trade_offs": trade_offs,
         "budget_curves": budget_curves,
     }
     if budget.is_all(frame):
         kinds = {"budget_curves": budget_curves}
+    if methods.compares_objectives(frame):
+        kinds = {"trade_offs": trade_offs}
     drawn = {}
     for kind, function in kinds.items():
         figure = function(frame)
@@ -221,9 +222,7 @@ def trade_offs(frame):
     There is a panel for each setting that differs in more than objective and
     schedule.
     """
-    if frame["objective"].nunique() < 2:
-        return None
-    keys = layout.varying(frame, ["objective"])
+    keys = [k for k in layout.varying(frame) if k != "objective"]
     # A panel shows all objectives of a setting.
     together = frame.assign(
         task=list(frame[keys].astype(str).itertuples(index=False, name=None))

@@ -74,32 +74,23 @@ def schedule_order(name):
 
 
 def name_of(value):
-    """Returns the value of a flag as tables show it.
-
-    A value that is missing is the default of the method or the network.
-    """
-    if value is None or value != value:
-        return "default"
+    """Returns the value of a flag as tables show it."""
     return grid.short(as_text(value))
 
 
-def varying(frame, besides=()):
+def varying(frame):
     """Returns the columns that a table needs to tell its rows apart.
 
     A flag whose value follows from the backbone and the dataset, such as the
-    weights, needs no column.
-
-    Args:
-        frame: Results, see `results.read`.
-        besides: Sequence of columns that the table has in any case. They are
-            left out, and so is what follows from them.
+    weights, or from the objective, such as its own weight, needs no column.
     """
     always = ["dataset", "backbone", "epsilon"]
-    alike = frame.groupby(["dataset", "backbone", *besides])
-    more = [
-        name
-        for name in results.settings(frame)
-        if name not in (*always, *besides)
-        and alike[name].nunique(dropna=False).max() > 1
-    ]
+    more = []
+    for name in results.settings(frame):
+        owners = ["dataset", "backbone"]
+        if name != "objective":
+            owners.append("objective")
+        alike = frame.groupby(owners)
+        if name not in always and alike[name].nunique(dropna=False).max() > 1:
+            more.append(name)
     return [*always, *more]

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_epsched.studies import budget
 from keras_epsched.studies.layout import (
     HEADERS,
     MEASURES,
@@ -14,20 +15,25 @@ from keras_epsched.studies.layout import (
     varying,
 )
 from keras_epsched.studies.paired import TEST_HEADERS, test_row
-from keras_epsched.training import objectives
+
+
+def compares_objectives(frame):
+    """Returns whether a study compares objectives.
+
+    Then it does not ask the questions of the paper, which has one.
+    """
+    return frame["objective"].nunique() > 1
 
 
 def table(frame):
     """Returns a row for each objective and schedule, with the training cost.
 
-    The cost is the number of forward and backward passes of the training,
-    divided by that of standard training. An epoch takes one pass over the
-    training images for each view that the objective sees, and one for each step
-    of the attack.
+    The cost is that of `budget.cost`, divided by the cost of as many epochs of
+    plain training.
     """
-    if frame["objective"].nunique() < 2:
+    if not compares_objectives(frame):
         return ""
-    keys = varying(frame, ["objective"])
+    keys = [key for key in varying(frame) if key != "objective"]
     rows = []
     for _, group in frame.groupby(["setting", "schedule"], sort=False):
         first = group.iloc[0]
@@ -44,7 +50,7 @@ def table(frame):
                     first["schedule"],
                     len(group),
                     *(percent(group[name]) for name in MEASURES),
-                    f"{np.mean([_cost(r) for r in group.itertuples()]):.1f}",
+                    f"{np.mean([_times(r) for r in group.itertuples()]):.1f}",
                 ],
             )
         )
@@ -58,7 +64,7 @@ def summary(frame):
 
     The mean clean accuracy stands in brackets.
     """
-    if frame["objective"].nunique() < 2:
+    if not compares_objectives(frame):
         return ""
     schedules = sorted(set(frame["schedule"]), key=schedule_order)
     rows = []
@@ -84,7 +90,7 @@ def tests(frame):
     each objective. Two objectives are compared over the seeds, under the
     two-hinge schedule.
     """
-    if frame["objective"].nunique() < 2:
+    if not compares_objectives(frame):
         return ""
     rows = []
     for place, group in _places(frame):
@@ -120,7 +126,7 @@ def tests(frame):
 
 def _place_names(frame):
     """Returns the columns that rows of the same objective differ in."""
-    keys = varying(frame, ["objective"])
+    keys = [key for key in varying(frame) if key != "objective"]
     return [key for key in keys if frame[key].nunique(dropna=False) > 1]
 
 
@@ -142,9 +148,6 @@ def _places(frame):
     return found
 
 
-def _cost(row):
-    views = objectives.get(row.objective).num_views
-    one_step = getattr(row, "train_attack", "pgd") in ("fgsm", "nfgsm")
-    steps = 1 if one_step else row.train_steps
-    attacked = np.count_nonzero(np.asarray(row.training_epsilon) > 0)
-    return views + steps * attacked / row.epochs
+def _times(row):
+    """Returns how many times as much as plain training a training costs."""
+    return budget.cost(row) / len(row.training_epsilon)

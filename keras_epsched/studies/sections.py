@@ -107,8 +107,8 @@ _SECTIONS = {
     ),
     "methods": (
         "Objectives by schedule",
-        "`cost` is the number of forward and backward passes of the training, "
-        "divided by that of standard training.",
+        "`cost` is the work of the training, by the number of passes, divided "
+        "by that of as many epochs of plain training.",
     ),
     "methods_summary": (
         "Expected robustness by objective and schedule",

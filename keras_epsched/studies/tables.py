@@ -30,6 +30,12 @@ def sections(frame):
     # A study of a budget does not ask the questions of the paper.
     if budget.is_all(frame):
         return {"budget": budget.table(frame)}
+    if methods.compares_objectives(frame):
+        return {
+            "methods": methods.table(frame),
+            "methods_summary": methods.summary(frame),
+            "methods_tests": methods.tests(frame),
+        }
     made = {
         "main": main_table(frame),
         "hinges": hinge_table(frame),
@@ -39,9 +45,6 @@ def sections(frame):
         "candidates": candidates.table(frame),
         "candidates_summary": candidates.summary(frame),
         "budget": budget.table(frame),
-        "methods": methods.table(frame),
-        "methods_summary": methods.summary(frame),
-        "methods_tests": methods.tests(frame),
         "tests": paired.table(frame),
         "delays": delay_table(frame),
         "claims": claims.table(frame),

@@ -477,20 +477,29 @@ def test_a_column_that_is_missing_is_the_default(tmp_path):
 
 
 def test_every_objective_has_a_cost():
-    row = {"train_steps": 3, "training_epsilon": [0.0, 0.3], "epochs": 2}
+    row = {
+        "train_steps": 3,
+        "training_epsilon": [0.0, 0.3],
+        "train_attack": "pgd",
+        "norm": "linf",
+        "awp": 0.0,
+        "update_freq": "epoch",
+        "num_classes": 10,
+    }
     costs = {
-        name: methods._cost(types.SimpleNamespace(objective=name, **row))
+        name: budget.cost(types.SimpleNamespace(objective=name, **row))
         for name in ("adversarial", "twins", "mixed", "trades")
     }
-    # A view each, or two; and three steps in one of two epochs.
+    # Three passes for each view in two epochs, and twice three in one of them.
+    # The attack of TRADES needs the clean logits.
     assert costs == {
-        "adversarial": 2.5,
-        "twins": 2.5,
-        "mixed": 3.5,
-        "trades": 3.5,
+        "adversarial": (6 + 6) / 3,
+        "twins": (6 + 6) / 3,
+        "mixed": (12 + 6) / 3,
+        "trades": (12 + 7) / 3,
     }
     with pytest.raises(ValueError, match="'newest'"):
-        methods._cost(types.SimpleNamespace(objective="newest"))
+        budget.cost(types.SimpleNamespace(objective="newest"))
 
 
 def test_means_errors_and_delays(results):
@@ -854,6 +863,7 @@ def test_methods_and_what_they_cost(tmp_path):
                             seed,
                             {0.2: 0.8, 0.3: 0.5}[epsilon] + 0.1 * seed,
                             objective=objective,
+                            beta=1.0 if objective == "trades" else None,
                             train_attack="pgd",
                             train_steps=5,
                             # No attack in the first of its epochs.
@@ -882,8 +892,13 @@ def test_methods_and_what_they_cost(tmp_path):
     # Nothing is pooled over epsilons.
     low, high = ["2", "55.0 (50.0, 60.0)"], ["2", "85.0 (80.0, 90.0)"]
     assert [row[5:7] for row in found] == 4 * [high] + 4 * [low]
-    # One view, or two, and five steps in ten, or nine, of the ten epochs.
-    assert [row[-1] for row in found] == 2 * ["6.0", "5.5", "7.0", "6.5"]
+    # One view, or two, and five steps in ten, or nine, of the ten epochs. The
+    # attack of TRADES takes a pass more.
+    assert [row[-1] for row in found] == 2 * ["4.3", "4.0", "5.7", "5.3"]
+    # The picture that is drawn, and no other.
+    assert figures.draw(frame, tmp_path, "known") == {
+        "trade_offs": "known_trade_offs.png"
+    }
     figure = figures.trade_offs(frame)
     panels = [axes for axes in figure.axes if axes.get_title()]
     assert [axes.get_title()[-5:] for axes in panels] == [", 0.3", ", 0.2"]
@@ -1087,11 +1102,6 @@ def test_the_paper_stands_beside_the_same_cell(tmp_path):
     assert "78.00 / 23.50 / 53.57" in found
     assert "/ 29.70" not in table(objective="trades")
     assert "/ 29.70" not in table(norm="l2")
-
-
-@pytest.mark.parametrize("value", [None, float("nan")])
-def test_a_missing_value_has_a_name(value):
-    assert layout.name_of(value) == "default"
 
 
 def test_methods_are_told_apart_by_pairs(tmp_path):
@@ -1316,7 +1326,7 @@ def test_every_kind_has_a_title(tmp_path):
     assert max(map(len, text.splitlines())) <= 80
 
 
-_SHORT = {"expected_robustness": "expected", "at_target": "at target"}
+_WORDS = {"expected_robustness": "expected", "at_target": "at target"}
 _PHOTOGRAPHS = {
     "flowers, MobileNet": ("flowers", "MobileNet"),
     "flowers, ViT-Ti": ("flowers", "vit_tiny"),
@@ -1330,7 +1340,7 @@ def test_old_numbers_stand_beside_what_the_results_give():
     table = re.search(r"(?:^\|.*\n)+", table, re.MULTILINE)[0]
     frame = study_results.read(_ROOT / "reproduction" / "digits.parquet")
     wanted = {}
-    for name, words in _SHORT.items():
+    for name, words in _WORDS.items():
         means = [
             [
                 values.mean()
@@ -1360,7 +1370,7 @@ def test_old_numbers_of_photographs_stand_beside_new_ones():
     frame = study_results.read(path)
     columns = [("_paper", 0.05), ("", 0.05), ("", runs.Config().decay_start)]
     wanted = {}
-    for name, words in _SHORT.items():
+    for name, words in _WORDS.items():
         for task, (dataset, backbone) in _PHOTOGRAPHS.items():
             chosen = frame[
                 frame["dataset"].str.contains(dataset)
@@ -1523,6 +1533,32 @@ def test_the_table_of_budgets_has_the_best_for_each_cost():
             numbers = [best["expected_robustness"], best["at_target"]]
             numbers = " / ".join(f"{100 * each:.1f}" for each in numbers)
             assert text == f"{attack}, {best['epochs']} epochs: {numbers}"
+
+
+def test_the_rows_with_equal_steps_are_cells_of_the_budget():
+    rows = first_table("REPRODUCTION.md", "### Fewer steps while epsilon rises")
+    studies = {"digits": "budget", "flowers": "budget_flowers"}
+    found = 0
+    for task, steps, cost, *measured in rows:
+        if task:
+            study = next(name for key, name in studies.items() if key in task)
+            epochs = int(task.split(", ")[-1])
+            path = _ROOT / "reproduction" / f"{study}.parquet"
+            frame = budget.trainings(study_results.read(path))
+        rising, holding = map(int, steps.split(", "))
+        if rising != holding:
+            continue
+        (row,) = frame[
+            (frame["schedule"] == "scheduled")
+            & (frame["train_steps"] == holding)
+            & (frame["epochs"] == epochs)
+        ].itertuples()
+        numbers = [
+            f"{100 * getattr(row, name):.1f}" for name in layout.MEASURES
+        ]
+        assert [cost, *measured] == [f"{row.cost:.0f}", *numbers]
+        found += 1
+    assert found == 4
 
 
 @pytest.mark.ci
