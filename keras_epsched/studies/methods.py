@@ -142,10 +142,15 @@ def _places(frame):
     for _, group in frame.groupby(names, dropna=False):
         first = group.iloc[0]
         texts = {name: name_of(first[name]) for name in names}
+        place = [
+            first[name] if name == "epsilon" else text
+            for name, text in texts.items()
+        ]
         if "epsilon" in texts:
             texts["epsilon"] = epsilon_text(first["epsilon"])
-        found.append((list(texts.values()), group))
-    return found
+        found.append((place, (list(texts.values()), group)))
+    # By what is shown, as in `table`: a dataset may be a path.
+    return [each for _, each in sorted(found, key=lambda pair: pair[0])]
 
 
 def _times(row):

@@ -1153,6 +1153,19 @@ def test_methods_are_told_apart_by_pairs(tmp_path):
     ]
 
 
+def test_methods_are_in_the_order_of_names_and_not_of_folders(tmp_path):
+    cells = [
+        cell(0.3, schedule, 0, 0.5, objective=objective, dataset=dataset)
+        for dataset in ("$A/flowers", "digits")
+        for objective in ("trades", "mixed")
+        for schedule in ("fixed", "scheduled")
+    ]
+    frame = known(tmp_path, *cells)
+    for text in (methods.table(frame), methods.summary(frame)):
+        shown = [row["dataset"] for row in columns_of(text)]
+        assert shown == sorted(shown) and set(shown) == {"digits", "flowers"}
+
+
 def test_candidates_for_the_default_are_judged_in_each_task(tmp_path):
     def candidate(name, epsilon, clean, target, **columns):
         return [
