@@ -158,11 +158,17 @@ def as_command(
 
 
 def named(text: str) -> str:
-    """Returns a text with flags in place of values in backticks."""
+    """Returns a text with flags in place of values in backticks.
+
+    Args:
+        text: String that names values as `name`, or as `name=0.5`.
+    """
     return re.sub(
-        r"`(\w+)`",
+        r"`(\w+)(=[\d./]+)?`",
         lambda match: (
-            f"--{_flags[match[1]]}" if match[1] in _flags else match[0]
+            f"--{_flags[match[1]]}{match[2] or ''}"
+            if match[1] in _flags
+            else match[0]
         ),
         text,
     )

@@ -277,6 +277,13 @@ def test_errors_name_what_is_typed(monkeypatch):
     assert text == (
         "--epochs with --epsilon=8, APGD(steps=1, norm='l2') and `fit`"
     )
+    # In advice, as the monitors give it; what is no flag stays.
+    hinges = {name: name for name in ("ramp_start", "ramp_end")}
+    monkeypatch.setattr(run_flags, "_flags", hinges)
+    advice = "set `ramp_start=0.05` or a later `ramp_end`, not `other=0.05`."
+    assert run_flags.named(advice) == (
+        "set --ramp_start=0.05 or a later --ramp_end, not `other=0.05`."
+    )
     assert run_flags.as_flag("augment", ("flip",)) == "--augment=flip"
 
 
