@@ -76,7 +76,7 @@ def test_compare_leaves_a_whole_run_folder(comparison):
     assert "transfer_gap" in story
     assert story["verdict"] in ("healthy", "suboptimal", "failure")
     # In one line, in the words of the shell.
-    advice = re.sub(r"`(\w+)`", r"--\1", story["advice"])
+    advice = re.sub(r"`(\w+(=[\d.]+)?)`", r"--\1", story["advice"])
     assert f"- fixed: {story['verdict']}: {advice}" in " ".join(text.split())
     results = json.loads((folder / "results.json").read_text())
     assert results["fixed"]["verdict"] == [story["verdict"]]
