@@ -138,7 +138,7 @@ class TransferMonitor(TrainerCallback):
                 return "failure", (
                     f"clean validation accuracy fell from {before:.1%} to "
                     f"{final:.1%} after epsilon rose, so the network lost the "
-                    f"task. {self._longer()}, or lower `target_epsilon`."
+                    f"task. {self._longer()}, or lower the target epsilon."
                 )
             start = f"set `ramp_start={self._adapted_share():g}` or later"
             otherwise = "If epsilon was 0 for that long already, change"
@@ -176,7 +176,7 @@ class TransferMonitor(TrainerCallback):
                 remedy = (
                     f"Before epsilon rose, it was {before:.1%}: the network "
                     "had adapted to the task, and lost accuracy while epsilon "
-                    f"rose. {self._longer()}, or lower `target_epsilon`."
+                    f"rose. {self._longer()}, or lower the target epsilon."
                 )
             else:
                 start = "set a later `ramp_start`"

@@ -31,8 +31,6 @@ def table(frame):
     The cost is that of `budget.cost`, divided by the cost of as many epochs of
     plain training.
     """
-    if not compares_objectives(frame):
-        return ""
     keys = [key for key in varying(frame) if key != "objective"]
     rows = []
     for _, group in frame.groupby(["setting", "schedule"], sort=False):
@@ -64,8 +62,6 @@ def summary(frame):
 
     The mean clean accuracy stands in brackets.
     """
-    if not compares_objectives(frame):
-        return ""
     schedules = sorted(set(frame["schedule"]), key=schedule_order)
     rows = []
     for place, group in _places(frame):
@@ -90,8 +86,6 @@ def tests(frame):
     each objective. Two objectives are compared over the seeds, under the
     two-hinge schedule.
     """
-    if not compares_objectives(frame):
-        return ""
     rows = []
     for place, group in _places(frame):
         for measure in MEASURES:

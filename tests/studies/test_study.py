@@ -1548,6 +1548,49 @@ def test_the_table_of_budgets_has_the_best_for_each_cost():
             assert text == f"{attack}, {best['epochs']} epochs: {numbers}"
 
 
+def test_the_advice_on_the_target_has_the_numbers_of_the_study():
+    rows = dict(
+        (want, texts)
+        for want, *texts in first_table("docs/how-to/methods.md", "to pick")
+    )
+    folder = _ROOT / "reproduction"
+    objectives = study_results.read(folder / "methods.parquet")
+    photos = photographs("4/255")["flowers, MobileNet"]
+    photos = photos[photos["seed"].isin(objectives["seed"])]
+
+    def means(frame, measure, **chosen):
+        for name, value in chosen.items():
+            frame = frame[frame[name] == value]
+        assert len(frame) == 2
+        return f"{100 * frame[measure].mean():.1f}"
+
+    digits = objectives[objectives["dataset"] == "digits"]
+    flowers = objectives[objectives["dataset"] != "digits"]
+    wanted = [
+        means(digits, "at_target", objective=objective, schedule=schedule)
+        for objective, schedule in (
+            ("adversarial", "fixed"),
+            ("adversarial", "scheduled"),
+            ("autolora", "fixed"),
+        )
+    ]
+    found = rows["accuracy at the target on digits"][-1]
+    assert re.findall(r"\d+\.\d", found) == wanted
+    wanted = [
+        number
+        for measure in ("at_target", "clean")
+        for number in (
+            means(flowers, measure, objective="autolora", schedule="scheduled"),
+            means(photos, measure, schedule="peak"),
+            means(
+                flowers, measure, objective="adversarial", schedule="scheduled"
+            ),
+        )
+    ]
+    found = rows["accuracy at the target on flowers"][-1]
+    assert re.findall(r"\d+\.\d", found) == wanted
+
+
 def test_the_rows_with_equal_steps_are_cells_of_the_budget():
     rows = first_table("REPRODUCTION.md", "### Fewer steps while epsilon rises")
     studies = {"digits": "budget", "flowers": "budget_flowers"}
