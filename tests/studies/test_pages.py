@@ -1,0 +1,645 @@
+"""What the pages say of the studies, against their results."""
+
+import functools
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from tables_of_pages import ROOT, columns_of, rows_below, table_below, text_of
+
+from keras_epsched import runs
+from keras_epsched.studies import budget, layout, paired
+from keras_epsched.studies import results as study_results
+
+
+@functools.cache
+def trainings(*studies):
+    """All trainings of the studies with these names."""
+    return study_results.read(
+        *(ROOT / "reproduction" / f"{study}.parquet" for study in studies)
+    )
+
+
+_WORDS = {"expected_robustness": "expected", "at_target": "at target"}
+_PHOTOGRAPHS = {
+    "flowers, MobileNet": ("flowers", "MobileNet"),
+    "flowers, ViT-Ti": ("flowers", "vit_tiny"),
+    "birds, MobileNet": ("cub", "MobileNet"),
+}
+
+
+def test_old_numbers_stand_beside_what_the_results_give():
+    table = table_below(
+        "REPRODUCTION.md", "### What the stronger attack changes"
+    )
+    frame = trainings("digits")
+    wanted = {}
+    for name, words in _WORDS.items():
+        means = [
+            [
+                values.mean()
+                for values in paired.differences(
+                    frame, "fixed", "scheduled", measure
+                ).values()
+            ]
+            for measure in (f"{name}_paper", name)
+        ]
+        for epsilon, *both in zip((0.1, 0.2, 0.3), *means, strict=True):
+            wanted[f"{words}, {epsilon}"] = [f"{each:+.1f}" for each in both]
+    found = {
+        row["measure, epsilon"]: [
+            row["the protocol of the paper"],
+            row["the default evaluation"],
+        ]
+        for row in columns_of(table)
+    }
+    assert found == wanted
+
+
+def test_old_numbers_of_photographs_stand_beside_new_ones():
+    table = table_below("REPRODUCTION.md", "change on photographs.**")
+    frame = trainings("judgement_photos")
+    columns = [("_paper", 0.05), ("", 0.05), ("", runs.Config().decay_start)]
+    wanted = {}
+    for name, words in _WORDS.items():
+        for task, (dataset, backbone) in _PHOTOGRAPHS.items():
+            chosen = frame[
+                frame["dataset"].str.contains(dataset)
+                & frame["backbone"].str.contains(backbone)
+            ]
+            row = wanted[f"{words}, {task}"] = []
+            for end, start in columns:
+                (values,) = paired.differences(
+                    chosen[chosen["decay_start"] == start],
+                    "fixed",
+                    "scheduled",
+                    name + end,
+                ).values()
+                row.append(f"{values.mean():+.1f}")
+    found = {
+        row["measure, task"]: [*row.values()][2:] for row in columns_of(table)
+    }
+    assert found == wanted
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "docs/results.md",
+        "docs/how-to/methods.md",
+        "docs/reference/schedules.md",
+    ],
+)
+def test_the_default_schedule_is_the_one_that_the_pages_name(page):
+    named = re.findall(
+        r"^\| `(\w+)`, the default[ \w]* \| ", text_of(page), re.MULTILINE
+    )
+    assert named == [runs.Config().schedule]
+
+
+def test_the_table_of_digits_has_the_numbers_of_the_study():
+    found = rows_below("docs/results.md", "## Handwritten digits")
+    frame = trainings("digits_default")
+    frame = frame[frame["epsilon"] == 0.3]
+    arms = (*layout.ARMS, "peak")
+    assert [name for name, *_ in found] == [*arms]
+    for arm, (_, *texts) in zip(arms, found, strict=True):
+        rows = frame[frame["schedule"] == arm]
+        assert texts == [layout.percent(rows[name]) for name in layout.MEASURES]
+
+
+# By target: the study of the default recipe, and its seeds.
+_OF_PHOTOGRAPHS = {
+    "4/255": ("judgement_photos", 3),
+    "8/255": ("photos_default", 2),
+}
+
+
+def photographs(target):
+    """The trainings of each task with the default learning rate."""
+    study, _ = _OF_PHOTOGRAPHS[target]
+    frame = trainings(study)
+    frame = frame[frame["decay_start"] == runs.Config().decay_start]
+    frame = frame[frame["epsilon"].map(layout.epsilon_text) == target]
+    return {
+        task: frame[
+            frame["dataset"].str.contains(dataset)
+            & frame["backbone"].str.contains(backbone)
+        ]
+        for task, (dataset, backbone) in _PHOTOGRAPHS.items()
+    }
+
+
+def by_schedule(frame, seeds):
+    """The rows of each schedule that the pages compare."""
+    for arm in ("fixed", "scheduled", "peak"):
+        rows = frame[frame["schedule"] == arm]
+        assert len(rows) == seeds
+        yield arm, rows
+
+
+@pytest.mark.parametrize("target", _OF_PHOTOGRAPHS)
+def test_the_tables_of_photographs_have_the_numbers_of_the_studies(target):
+    wanted = []
+    _, seeds = _OF_PHOTOGRAPHS[target]
+    for task, frame in photographs(target).items():
+        for arm, rows in by_schedule(frame, seeds):
+            numbers = [layout.percent(rows[name]) for name in layout.MEASURES]
+            wanted.append([task if arm == "fixed" else "", arm, *numbers])
+    assert rows_below("docs/results.md", f"### At {target}") == wanted
+
+
+def test_the_table_of_single_trainings_has_the_numbers_of_the_study():
+    frame = trainings("photos_default")
+    wanted = []
+    for task, (dataset, backbone) in {
+        "birds, ViT-Ti": ("cub", "vit_tiny"),
+        "flowers, ResNet": ("flowers", "resnet50"),
+    }.items():
+        for arm in layout.ARMS:
+            rows = frame[
+                frame["dataset"].str.contains(dataset)
+                & frame["backbone"].str.contains(backbone)
+                & (frame["schedule"] == arm)
+            ]
+            assert len(rows) == 1
+            numbers = [layout.percent(rows[name]) for name in layout.MEASURES]
+            first = task if arm == "standard" else ""
+            wanted.append([first, arm, *numbers])
+    assert rows_below("docs/results.md", "V2.\n") == wanted
+
+
+def test_the_table_of_the_readme_has_the_numbers_of_the_studies():
+    digits = trainings("digits_default")
+    tasks = {
+        f"digits, {epsilon}": (digits[digits["epsilon"] == epsilon], 3)
+        for epsilon in (0.3, 0.2)
+    }
+    for target, (_, seeds) in _OF_PHOTOGRAPHS.items():
+        for task, frame in photographs(target).items():
+            tasks[f"{task}, {target}"] = frame, seeds
+    wanted = []
+    for task, (frame, seeds) in tasks.items():
+        row = [task]
+        for _, rows in by_schedule(frame, seeds):
+            means = (100 * rows[name].mean() for name in layout.MEASURES)
+            row.append(" / ".join(f"{mean:.1f}" for mean in means))
+        wanted.append(row)
+    assert rows_below("README.md", "## Results") == wanted
+
+
+def test_the_table_of_budgets_has_the_best_for_each_cost():
+    found = rows_below(
+        "docs/how-to/time-and-memory.md", "## Spend a fixed budget"
+    )
+    trained = {}
+    for name in ("budget", "budget_flowers"):
+        frame = budget.trainings(trainings(name))
+        trained[name] = frame[frame["schedule"] == "scheduled"]
+    costs = [float(cost) for cost, *_ in found]
+    dearest = max(frame["cost"].max() for frame in trained.values())
+    assert costs[-1] >= dearest
+    for cost, (_, *texts) in zip(costs, found, strict=True):
+        for text, frame in zip(texts, trained.values(), strict=True):
+            paid = frame[frame["cost"] <= cost]
+            best = paid.loc[paid["expected_robustness"].idxmax()]
+            steps = best["train_steps"]
+            attack = "N-FGSM" if steps == 1 else f"PGD-{steps}"
+            numbers = [best["expected_robustness"], best["at_target"]]
+            numbers = " / ".join(f"{100 * each:.1f}" for each in numbers)
+            assert text == f"{attack}, {best['epochs']} epochs: {numbers}"
+
+
+def test_the_advice_on_the_target_has_the_numbers_of_the_study():
+    rows = dict(
+        (want, texts)
+        for want, *texts in rows_below("docs/how-to/methods.md", "to pick")
+    )
+    objectives = trainings("methods")
+    photos = photographs("4/255")["flowers, MobileNet"]
+    photos = photos[photos["seed"].isin(objectives["seed"])]
+
+    def means(frame, measure, **chosen):
+        for name, value in chosen.items():
+            frame = frame[frame[name] == value]
+        assert len(frame) == 2
+        return f"{100 * frame[measure].mean():.1f}"
+
+    digits = objectives[objectives["dataset"] == "digits"]
+    flowers = objectives[objectives["dataset"] != "digits"]
+    wanted = [
+        means(digits, "at_target", objective=objective, schedule=schedule)
+        for objective, schedule in (
+            ("adversarial", "fixed"),
+            ("adversarial", "scheduled"),
+            ("autolora", "fixed"),
+        )
+    ]
+    found = rows["accuracy at the target on digits"][-1]
+    assert re.findall(r"\d+\.\d", found) == wanted
+    wanted = [
+        number
+        for measure in ("at_target", "clean")
+        for number in (
+            means(flowers, measure, objective="autolora", schedule="scheduled"),
+            means(photos, measure, schedule="peak"),
+            means(
+                flowers, measure, objective="adversarial", schedule="scheduled"
+            ),
+        )
+    ]
+    found = rows["accuracy at the target on flowers"][-1]
+    assert re.findall(r"\d+\.\d", found) == wanted
+
+
+def test_the_rows_with_equal_steps_are_cells_of_the_budget():
+    rows = rows_below("REPRODUCTION.md", "### Fewer steps while epsilon rises")
+    studies = {"digits": "budget", "flowers": "budget_flowers"}
+    found = 0
+    for task, steps, cost, *measured in rows:
+        if task:
+            study = next(name for key, name in studies.items() if key in task)
+            epochs = int(task.split(", ")[-1])
+            frame = budget.trainings(trainings(study))
+        rising, holding = map(int, steps.split(", "))
+        if rising != holding:
+            continue
+        (row,) = frame[
+            (frame["schedule"] == "scheduled")
+            & (frame["train_steps"] == holding)
+            & (frame["epochs"] == epochs)
+        ].itertuples()
+        numbers = [
+            f"{100 * getattr(row, name):.1f}" for name in layout.MEASURES
+        ]
+        assert [cost, *measured] == [f"{row.cost:.0f}", *numbers]
+        found += 1
+    assert found == 4
+
+
+@pytest.mark.ci
+def test_the_pages_are_what_the_results_give(tmp_path):
+    """REPRODUCTION.md and the page of methods, by the command stated there."""
+    stated = re.search(
+        r"python launch/report.py (.*?)```",
+        text_of("REPRODUCTION.md"),
+        re.DOTALL,
+    )
+    flags = stated[1].replace("\\\n", " ").split()
+    pages = [
+        flag.removeprefix("--page=")
+        for flag in flags
+        if flag.startswith("--page")
+    ]
+    assert len(pages) == 2
+    for page in pages:
+        (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / page, tmp_path / page)
+    moved = [
+        flag.replace("=reproduction/", f"={ROOT}/reproduction/").replace(
+            ",reproduction/", f",{ROOT}/reproduction/"
+        )
+        for flag in flags
+        if flag.startswith("--results")
+    ]
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "launch" / "report.py"),
+            f"--output={tmp_path / 'reproduction'}",
+            *(f"--page={tmp_path / page}" for page in pages),
+            *moved,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    complete = sorted((ROOT / "reproduction").glob("*.md"))
+    assert len(complete) == len(moved)
+    for page in (*pages, *(page.relative_to(ROOT) for page in complete)):
+        assert (tmp_path / page).read_text(encoding="utf-8") == text_of(page)
+
+
+# === Sentences ===
+
+
+def words_of(page):
+    return " ".join(text_of(page).split())
+
+
+def chosen(frame, **values):
+    """The trainings with these values; data and backbone by part of a name."""
+    for name, value in values.items():
+        column = frame[name]
+        if name in ("dataset", "backbone"):
+            frame = frame[column.str.contains(value)]
+        elif name == "epsilon":
+            frame = frame[column.map(layout.epsilon_text) == str(value)]
+        else:
+            frame = frame[column == value]
+    assert len(frame), values
+    return frame
+
+
+def mean(frame, measure, **values):
+    """The mean over the seeds of one setting, in per cent."""
+    frame = chosen(frame, **values)
+    assert frame["setting"].nunique() == frame["schedule"].nunique() == 1
+    return 100 * frame[measure].mean()
+
+
+def gain(frame, measure, first="fixed", second="scheduled", **values):
+    """The second schedule minus the first, in points, in the same seeds."""
+    frame = chosen(frame, **values)
+    (pairs,) = paired.differences(frame, first, second, measure).values()
+    return pairs.mean()
+
+
+def more(value, digits=0):
+    """A difference that the page calls a gain."""
+    assert value > 0
+    return f"{value:.{digits}f}"
+
+
+def less(value, digits=0):
+    """A difference that the page calls a loss."""
+    return more(-value, digits)
+
+
+_LATE = {"decay_start": runs.Config().decay_start}
+_EARLY = {"decay_start": 0.05}
+
+
+def of_digits():
+    page = "REPRODUCTION.md"
+    digits = trainings("digits")
+
+    def gains(measure, *pair):
+        return (
+            gain(digits, measure, *pair, epsilon=each)
+            for each in (0.1, 0.2, 0.3)
+        )
+
+    transfer = [*gains("clean", "standard", "fixed")]
+    yield (
+        page,
+        "**A fixed epsilon lowers clean accuracy** on digits, by "
+        f"{less(max(transfer))} to {less(min(transfer))} points",
+    )
+    low, middle, high = gains("expected_robustness")
+    yield (
+        page,
+        "**The schedule gains expected robustness** on digits at epsilon 0.3 "
+        f"({more(high)} points), and loses {less(low)} and {less(middle)} "
+        "points at 0.1 and 0.2",
+    )
+    low, middle, high = gains("at_target")
+    yield (
+        page,
+        f"the schedule loses {less(low)} and {less(middle)} points on digits "
+        "at 0.1 and 0.2",
+    )
+    by_measure = [
+        [*gains(name, "scheduled", "paced")]
+        for name in ("expected_robustness", "at_target", "clean")
+    ]
+    expected, target = (
+        "{}, {} and {}".format(*map(more, values)) for values in by_measure[:2]
+    )
+    clean = "{}, {} and {}".format(*map(less, by_measure[2]))
+    yield (
+        page,
+        f"has {expected} points more expected robustness than the two-hinge "
+        f"schedule on digits at 0.1, 0.2 and 0.3, and {target} points more "
+        f"accuracy at the target. It costs {clean} points of clean accuracy.",
+    )
+    yield (
+        "docs/how-to/choose.md",
+        f"`paced` had {expected} points more expected robustness than two "
+        f"hinges there, and {target} points more accuracy at the target, for "
+        f"{clean} points of clean accuracy",
+    )
+    low, middle, high = gains("expected_robustness", "scheduled", "auto")
+    assert abs(high) < 1
+    yield (
+        page,
+        f"has {less(low)} and {less(middle)} points less expected robustness "
+        "than the two-hinge schedule on digits at 0.1 and 0.2, and as much at "
+        "0.3",
+    )
+    early, late = (
+        mean(frame, "expected_robustness", epsilon=0.3, schedule="scheduled")
+        for frame in (digits, trainings("digits_default"))
+    )
+    before, after = (
+        mean(frame, "clean", epsilon=0.3, schedule="scheduled")
+        for frame in (digits, trainings("digits_default"))
+    )
+    yield (
+        page,
+        f"On digits at 0.3 the schedule gains {more(late - early)}, and loses "
+        f"{less(after - before, 1)} points of clean accuracy",
+    )
+
+
+def of_the_default_on_digits():
+    digits = trainings("digits_default")
+    clean, target, expected = (
+        [gain(digits, name, epsilon=each) for each in (0.2, 0.3)]
+        for name in layout.MEASURES
+    )
+    assert abs(expected[1]) < 1
+    yield (
+        "REPRODUCTION.md",
+        f"it gains clean accuracy only**, {more(clean[0], 1)} points at 0.2 "
+        f"and {more(clean[1], 1)} at 0.3. Its expected robustness is "
+        f"{less(expected[0])} points lower at 0.2 and the same at 0.3, and it "
+        f"loses {less(target[0])} and {less(target[1])} points at the target",
+    )
+    yield (
+        "docs/results.md",
+        f"**`scheduled` gains** {more(clean[1], 1)} points of clean accuracy "
+        f"over the fixed epsilon, for {less(target[1], 1)} points less at the "
+        "target and about the same expected robustness",
+    )
+    peak = [
+        gain(digits, name, "scheduled", "peak", epsilon=0.3)
+        for name in ("clean", "expected_robustness", "at_target")
+    ]
+    yield (
+        "REPRODUCTION.md",
+        f"**`peak` loses at 0.3**: {less(peak[0], 1)} points of clean accuracy "
+        f"and {less(peak[1], 1)} of expected robustness against two hinges, "
+        f"for {more(peak[2], 1)} points more at the target",
+    )
+    by_schedule = [
+        [
+            f"{mean(digits, name, epsilon=0.2, schedule=each):.1f}"
+            for each in ("fixed", "peak", "scheduled")
+        ]
+        for name in ("expected_robustness", "at_target")
+    ]
+    yield (
+        "docs/results.md",
+        "`fixed` has {} % expected robustness, `peak` {} % and `scheduled` {} "
+        "%; at the target they have {}, {} and {} %".format(
+            *by_schedule[0], *by_schedule[1]
+        ),
+    )
+
+
+def of_the_judgement():
+    page = "REPRODUCTION.md"
+    photos = trainings("judgement_photos")
+    tasks = [
+        {"dataset": dataset, "backbone": backbone}
+        for dataset, backbone in _PHOTOGRAPHS.values()
+    ]
+
+    def gains(measure, *pair, **values):
+        return [
+            gain(photos, measure, *pair, **task, **values) for task in tasks
+        ]
+
+    late = gains("expected_robustness", **_LATE)
+    hard = [
+        gain(
+            trainings("photos_default"),
+            "expected_robustness",
+            epsilon="8/255",
+            **task,
+        )
+        for task in tasks
+    ]
+    yield (
+        page,
+        "At 4/255 it gains {} points on flowers with a MobileNet, {} with a "
+        "ViT-Ti and {} on birds, [at 8/255](#the-defaults-on-photographs) {}, "
+        "{} and {}.".format(*map(more, [*late, *hard])),
+    )
+    early = gains("clean", **_EARLY)
+    yield (
+        page,
+        "the schedule has {} points more clean accuracy than the fixed "
+        "epsilon on flowers with a MobileNet, {} with a ViT-Ti, and {} on "
+        "birds.".format(*map(more, early)),
+    )
+    early = gains("expected_robustness", **_EARLY)
+    yield (
+        page,
+        "On photographs at 4/255 it gains {}, {} and {} points.".format(
+            *map(more, early)
+        ),
+    )
+    # What the late fall brings, on four tasks.
+    frames = [chosen(photos, **task) for task in tasks]
+    frames.append(trainings("judgement"))
+    falls = {
+        schedule: {
+            measure: [
+                mean(frame, measure, schedule=schedule, **_LATE)
+                - mean(frame, measure, schedule=schedule, **_EARLY)
+                for frame in frames
+            ]
+            for measure in layout.MEASURES
+        }
+        for schedule in ("scheduled", "fixed")
+    }
+    ends = {
+        schedule: [
+            (more(min(values)), more(max(values)))
+            for name, values in found.items()
+            if name != "clean"
+        ]
+        for schedule, found in falls.items()
+    }
+    low, high = ends["scheduled"][1]
+    yield (
+        page,
+        f"the schedule {low} to {high} points of expected robustness, the "
+        "fixed epsilon {} to {}".format(*ends["fixed"][1]),
+    )
+    yield (
+        "docs/how-to/choose.md",
+        f"[gained](../../REPRODUCTION.md#the-judgement) {low} to {high} points "
+        "of expected robustness with two hinges and {} to {} with a fixed "
+        "epsilon, in four tasks".format(*ends["fixed"][1]),
+    )
+    peak = [
+        [
+            100 * chosen(frame, schedule=schedule, **fall)["at_target"].mean()
+            for frame in frames[:3]
+        ]
+        for schedule, fall in (
+            ("peak", _LATE),
+            ("fixed", _LATE),
+            ("scheduled", _EARLY),
+        )
+    ]
+    yield (
+        page,
+        "At the target it has {:.1f} % on flowers with a MobileNet, {:.1f} % "
+        "with a ViT-Ti, and {:.1f} % on birds. The fixed epsilon with the "
+        "better learning rate has {:.1f}, {:.1f} and {:.1f} %, and two hinges "
+        "with the early fall {:.1f}, {:.1f} and {:.1f} %.".format(
+            *(value for row in peak for value in row)
+        ),
+    )
+
+
+def of_objectives():
+    frame = trainings("methods")
+
+    def objective(name, measure, data, schedule="scheduled"):
+        rows = chosen(frame, dataset=data, objective=name, schedule=schedule)
+        return 100 * rows[measure].mean()
+
+    flowers = [
+        objective("autolora", name, "flowers")
+        - objective("adversarial", name, "flowers")
+        for name in ("expected_robustness", "at_target", "clean")
+    ]
+    digits = objective("autolora", "expected_robustness", "digits") - objective(
+        "adversarial", "expected_robustness", "digits"
+    )
+    yield (
+        "REPRODUCTION.md",
+        f"On flowers `autolora` with the schedule has {more(flowers[0])} "
+        f"points more expected robustness and {more(flowers[1])} more at the "
+        f"target, for {less(flowers[2])} points of clean accuracy; on digits "
+        f"it has {less(digits)} points less expected robustness.",
+    )
+    gains = {
+        data: [
+            gain(frame, "expected_robustness", dataset=data, objective=name)
+            for name in ("adversarial", "autolora", "trades", "mixed")
+        ]
+        for data in ("flowers", "digits")
+    }
+    assert abs(gains["flowers"][3]) < 1 and abs(gains["digits"][2]) < 1
+    yield (
+        "docs/how-to/methods.md",
+        "On flowers the schedule has {}, {} and {} points more expected "
+        "robustness with `adversarial`, `autolora` and `trades`, and as much "
+        "with `mixed`. On digits it has {} and {} points less with "
+        "`adversarial` and `autolora`, as much with `trades`".format(
+            *map(more, gains["flowers"][:3]), *map(less, gains["digits"][:2])
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        of_digits,
+        of_the_default_on_digits,
+        of_the_judgement,
+        of_objectives,
+    ],
+)
+def test_sentences_have_the_numbers_of_the_studies(sentences):
+    for page, sentence in sentences():
+        assert sentence in words_of(page)
