@@ -201,6 +201,9 @@ def hinge_curves(frame):
                 marker="o",
                 color=drawing.color(index),
             )
+            for end, values in found:
+                if panels.are_shown_singly(values):
+                    panels.single_seeds(axes, end, values, drawing.color(index))
         for arm, line in (("fixed", ":"), ("scheduled", "--")):
             mean = expected[group["schedule"] == arm].mean()
             if np.isfinite(mean):

@@ -171,6 +171,22 @@ def test_the_table_of_two_more_tasks_has_the_numbers_of_the_study():
     assert rows_below("docs/results.md", "ResNet-50 V2.\n") == wanted
 
 
+def test_the_table_of_hinges_has_the_numbers_of_the_study():
+    frame = trainings("hinges")
+    named = {"0:0 (fixed)": "fixed", "12/50:37/50": "scheduled"}
+    found = {
+        named.get(hinges, hinges.removesuffix(" (a jump)")): measured
+        for hinges, _, measured in rows_below(
+            "docs/how-to/choose.md", "Two studies varied them:\n"
+        )
+    }
+    wanted = {}
+    for schedule, rows in frame.groupby("schedule"):
+        means = (100 * rows[name].mean() for name in layout.MEASURES)
+        wanted[schedule] = " / ".join(f"{mean:.1f}" for mean in means)
+    assert found == wanted
+
+
 def test_the_table_of_the_readme_has_the_numbers_of_the_studies():
     digits = trainings("digits_default")
     tasks = {
@@ -689,6 +705,35 @@ def of_the_default_on_photographs():
     )
 
 
+def of_hinges():
+    page = "REPRODUCTION.md"
+    frame = trainings("hinges")
+    jump = gain(frame, "expected_robustness", "scheduled", "12/50:12/50")
+    yield page, f"{less(jump)} points against two hinges"
+    yield (
+        "docs/how-to/choose.md",
+        f"cost {less(jump)} points of expected robustness against two hinges",
+    )
+    ramps = frame[~frame["schedule"].isin(["fixed", "12/50:12/50"])]
+    expected = 100 * ramps.groupby("schedule")["expected_robustness"].mean()
+    assert len(expected) == 6
+    low, high = f"{expected.min():.0f}", f"{expected.max():.0f}"
+    yield page, f"**The six ramps have {low} to {high} %.**"
+    yield "docs/how-to/choose.md", f"all ramps have {low} to {high} %"
+    assert expected.idxmax() == "0/50:30/50"
+    early = [
+        gain(frame, name, "scheduled", "0/50:30/50")
+        for name in ("expected_robustness", "at_target")
+    ]
+    yield (
+        page,
+        f"It is {more(early[0])} points ahead of the default hinges, and "
+        f"{more(early[1])} at the target",
+    )
+    late = gain(frame, "expected_robustness", "scheduled", "25/50:50/50")
+    yield page, f"Now it is {less(late)} points behind."
+
+
 @pytest.mark.parametrize(
     "sentences",
     [
@@ -696,6 +741,7 @@ def of_the_default_on_photographs():
         of_the_default_on_digits,
         of_the_judgement,
         of_the_default_on_photographs,
+        of_hinges,
         of_objectives,
     ],
 )

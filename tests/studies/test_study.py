@@ -1052,6 +1052,24 @@ def test_both_seeds_of_a_budget_are_seen(tmp_path):
     assert budget.table(frame).count("**") == 2
 
 
+def test_both_seeds_of_other_hinges_are_seen(tmp_path):
+    frame = known(
+        tmp_path,
+        *(
+            cell(0.3, f"{start}:1", seed, 0.3 + start / 10 + seed / 20)
+            for start in (0.0, 0.5)
+            for seed in range(2)
+        ),
+    )
+    (axes,) = figures.hinge_curves(frame).axes
+    alone = [x for x in axes.lines if x.get_marker() == "."]
+    expected = frame["expected_robustness"]
+    assert [each.get_ydata().tolist() for each in alone] == [
+        (100 * expected[rows]).tolist()
+        for rows in frame.groupby("schedule").indices.values()
+    ]
+
+
 @pytest.mark.parametrize(
     "section, other", [("adaptive", "paced"), ("named", "peak")]
 )
