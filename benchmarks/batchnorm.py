@@ -3,8 +3,8 @@ r"""Compares BatchNorm settings in short robust fine-tuning.
 Fine-tunes a backbone on a small image dataset with each setting: the attack
 mode, and the momentum of BatchNorm or frozen statistics. Prints the clean
 accuracy on validation and test images, the accuracy at the target epsilon, and
-the expected robustness. The table of momenta in docs/how-to/methods.md comes from
-here.
+the expected robustness. The table in "Momentum in short epochs" of
+docs/how-to/methods.md comes from here.
 
 Examples:
   python benchmarks/batchnorm.py --dataset=FOLDER/flowers12_128 \
