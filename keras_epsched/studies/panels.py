@@ -26,9 +26,9 @@ def style(arm):
     return {
         "color": drawing.color(index),
         "linestyle": drawing.line_style(index),
-        "marker": "so^D"[index],
-        "markersize": (7, 5.5, 4, 3)[index],
-        "linewidth": (3.2, 2.2, 1.4, 1.4)[index],
+        "marker": "so^Dv"[index],
+        "markersize": (7, 5.5, 4, 3, 3)[index],
+        "linewidth": (3.2, 2.2, 1.4, 1.4, 1.4)[index],
     }
 
 

@@ -1052,6 +1052,16 @@ def test_both_seeds_of_a_budget_are_seen(tmp_path):
     assert budget.table(frame).count("**") == 2
 
 
+@pytest.mark.parametrize("name", layout.DRAWN)
+def test_curves_show_each_schedule_that_is_compared(tmp_path, name):
+    frame = known(
+        tmp_path, *(cell(0.3, each, 0, 0.5) for each in {"fixed", name})
+    )
+    (axes,) = figures.curves(frame).axes
+    _, labels = axes.get_legend_handles_labels()
+    assert set(labels) == {"fixed", name}
+
+
 def test_both_seeds_of_other_hinges_are_seen(tmp_path):
     frame = known(
         tmp_path,
