@@ -161,17 +161,18 @@ def named(text: str) -> str:
     """Returns a text with flags in place of values in backticks.
 
     Args:
-        text: String that names values as `name`, or as `name=0.5`.
+        text: String that names values as `name`, or as `name=0.5`,
+            `name="word"` or `name=True`.
     """
-    return re.sub(
-        r"`(\w+)(=[\d./]+)?`",
-        lambda match: (
-            f"--{_flags[match[1]]}{match[2] or ''}"
-            if match[1] in _flags
-            else match[0]
-        ),
-        text,
-    )
+
+    def flag(match):
+        name, *values = match.groups()
+        if name not in _flags:
+            return match[0]
+        value = next(filter(None, values), None)
+        return f"--{_flags[name]}" + (f"={value}" if value else "")
+
+    return re.sub(r'`(\w+)(?:=True|=([\d./]+)|="(\w+)")?`', flag, text)
 
 
 def as_flags(text: str, kind: type[Settings] | None = None) -> str:

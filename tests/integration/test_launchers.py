@@ -284,6 +284,11 @@ def test_errors_name_what_is_typed(monkeypatch):
     assert run_flags.named(advice) == (
         "set --ramp_start=0.05 or a later --ramp_end, not `other=0.05`."
     )
+    hinges |= {"attack_mode": "attack_mode", "download": "download"}
+    advice = 'set `attack_mode="training"`, or `download=True`.'
+    assert run_flags.named(advice) == (
+        "set --attack_mode=training, or --download."
+    )
     assert run_flags.as_flag("augment", ("flip",)) == "--augment=flip"
 
 
